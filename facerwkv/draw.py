@@ -1,0 +1,113 @@
+"""Faces, and what they were taken for, drawn on their picture."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Dark enough for white text on them. In the order of the labels; with more classes than colours it starts again.
+COLOURS = ("#c0392b", "#4f7a1e", "#7d3c98", "#a86400", "#566573", "#1f6fa8", "#b5125b", "#7b5b4c")
+INK, PAPER = "#ffffff", (18, 20, 24, 205)
+SMALLEST_SIDE = 480
+MOST_ROWS = 3
+
+Box = tuple[float, float, float, float]
+Row = tuple[str, float | None, str]  # text, probability, colour
+
+
+def draw_faces(rgb: np.ndarray, faces: Sequence[tuple[Sequence[float] | None, Mapping[str, float]]]) -> Image.Image:
+    """A copy of the picture, uint8 (H, W, 3) RGB, with every face framed and its likeliest labels as bars.
+
+    A face is its box (x1, y1, x2, y2 in pixels; None for the whole picture) and its probabilities by name. A picture
+    whose longer side is under 480 pixels is enlarged to that, so that the text can be read.
+    """
+    scale = max(1.0, SMALLEST_SIDE / max(rgb.shape[:2]))
+    picture = Image.fromarray(rgb)
+    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    font = ImageFont.load_default(max(12, round(max(picture.size) / 55)))
+    brush = ImageDraw.Draw(picture, "RGBA")
+    frames = [None if box is None else _scaled(box, scale) for box, _ in faces]
+    for frame, (_, probs) in zip(frames, faces, strict=True):
+        if frame:
+            brush.rectangle(frame, outline=_colour(probs, _ranked(probs)[0]), width=max(2, round(font.size / 8)))
+    taken: list[Box] = []
+    for number, (frame, (_, probs)) in enumerate(zip(frames, faces, strict=True), 1):
+        rows = _rows(probs, f"{number}  " if len(faces) > 1 else "", frame, font)
+        others = [other for other in frames if other and other is not frame]
+        taken.append(_place(_size(rows, font), frame, others, taken, picture.size))
+        _paint(brush, taken[-1], rows, font)
+    if not faces:
+        rows = [("no face", None, COLOURS[4])]
+        _paint(brush, (0, 0, *_size(rows, font)), rows, font)
+    return picture
+
+
+def _scaled(box: Sequence[float], scale: float) -> Box:
+    x1, y1, x2, y2 = (side * scale for side in box)
+    return x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
+
+
+def _ranked(probs: Mapping[str, float]) -> list[str]:
+    return sorted(probs, key=lambda name: -probs[name])
+
+
+def _colour(probs: Mapping[str, float], name: str) -> str:
+    return COLOURS[list(probs).index(name) % len(COLOURS)]
+
+
+def _rows(probs: Mapping[str, float], prefix: str, frame: Box | None, font) -> list[Row]:
+    """The lines of a face's panel; a face lower than its panel would be gets one line."""
+    names = _ranked(probs)[:MOST_ROWS]
+    if frame and frame[3] - frame[1] < len(names) * _row_height(font):
+        names = names[:1]
+    return [(name if i else prefix + name, probs[name], _colour(probs, name)) for i, name in enumerate(names)]
+
+
+def _row_height(font) -> int:
+    return round(1.4 * font.size)
+
+
+def _size(rows: Sequence[Row], font) -> tuple[float, float]:
+    """Width and height of a panel: wide enough for the longest name and a percentage."""
+    longest = max(font.getlength(text) for text, _, _ in rows)
+    return longest + 4.2 * font.size, len(rows) * _row_height(font)
+
+
+def _place(size: tuple[float, float], frame: Box | None, others: list[Box], taken: list[Box], limits) -> Box:
+    """Where a panel goes: the place beside its face that hides the least of the faces and of the other panels."""
+    width, height = size
+    if frame is None:
+        return 0, limits[1] - height, width, limits[1]
+    x1, y1, x2, y2 = frame
+    corners = [(x1, y2), (x1, y1 - height), (x2 - width, y2), (x2 - width, y1 - height), (x2, y1), (x1 - width, y1)]
+    corners += [(x2, y2 - height), (x1 - width, y2 - height), (x1, y2 - height)]
+    spots = [_inside(corner, size, limits) for corner in corners]
+
+    def hidden(spot: Box) -> float:
+        panels = sum(_common(spot, panel) for panel in taken)
+        return 4 * panels + 2 * sum(_common(spot, other) for other in others) + _common(spot, frame)
+
+    return min(spots, key=hidden)
+
+
+def _inside(corner: tuple[float, float], size: tuple[float, float], limits: tuple[int, int]) -> Box:
+    x, y = (max(0.0, min(at, limit - length)) for at, length, limit in zip(corner, size, limits, strict=True))
+    return x, y, x + size[0], y + size[1]
+
+
+def _common(a: Box, b: Box) -> float:
+    """The area, in pixels, that two boxes share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Row], font) -> None:
+    """A panel of lines: the name, the percentage, and a bar behind them as long as the probability."""
+    x1, y1, x2, y2 = spot
+    brush.rectangle(spot, fill=PAPER)
+    margin, height = 0.35 * font.size, (y2 - y1) / len(rows)
+    for i, (text, probability, colour) in enumerate(rows):
+        top, middle = y1 + i * height, y1 + (i + 0.5) * height
+        if probability is not None:
+            brush.rectangle((x1, top + 1, x1 + probability * (x2 - x1), top + height - 2), fill=colour)
+            brush.text((x2 - margin, middle), f"{probability:.0%}", INK, font, "rm")
+        brush.text((x1 + margin, middle), text, INK, font, "lm")

@@ -1,0 +1,17 @@
+"""The recurrences: each file holds a reference that is the definition, fast forms of it, and one public call."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from facerwkv.errors import InputError
+
+Form = TypeVar("Form", bound=Callable)
+
+
+def choose(implementations: Mapping[str, Form], name: str, auto: str) -> Form:
+    """The form called `name`; "auto" is the form called `auto`. An unknown name is an error that lists the known ones."""
+    if name == "auto":
+        name = auto
+    if name not in implementations:
+        raise InputError(f"Unknown implementation {name!r}. Choose auto, {', '.join(implementations)}.")
+    return implementations[name]

@@ -1,0 +1,38 @@
+"""What mixes tokens over time and over channels: one file per generation, named in MIXERS.
+
+A TimeMix and a ChannelMix are built from (MixerConfig, layer) and called with normalised tokens (B, T, D) and their
+grid (Hp, Wp). Where the mathematics allows a recurrence they also have `stream(x, state) -> (y, state)`, which gives the
+same outputs when tokens come in pieces.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from facerwkv.mixers import attention, identity, rwkv1, rwkv4
+from facerwkv.mixers.config import MixerConfig
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """The two halves of a block, the norm before each, and what one line says about it."""
+
+    time_mix: type[nn.Module]
+    channel_mix: type[nn.Module]
+    about: str
+    norm: type[nn.Module] = nn.LayerNorm
+
+    @property
+    def streams(self) -> bool:
+        """Whether tokens may come in pieces."""
+        return hasattr(self.time_mix, "stream")
+
+
+MIXERS = {
+    "rwkv1": Mixer(rwkv1.TimeMix, rwkv1.ChannelMix, "RWKV-1 as the paper's authors ran it: free table, quadratic"),
+    "rwkv4": Mixer(rwkv4.TimeMix, rwkv4.ChannelMix, "RWKV-4, as the paper's text describes it: decay, linear"),
+    "attention": Mixer(attention.TimeMix, attention.ChannelMix, "softmax attention, quadratic"),
+    "identity": Mixer(identity.TimeMix, identity.ChannelMix, 'no mixing, the paper\'s "w/o RWKV"', nn.Identity),
+}
+
+__all__ = ["MIXERS", "Mixer", "MixerConfig"]

@@ -1,0 +1,41 @@
+"""Softmax attention and a GELU perceptron, pre-norm: the same block with a transformer's mixers, for comparison.
+
+Source: An Image is Worth 16x16 Words (arXiv 2010.11929), section 3.1. Every token sees every other: no recurrence.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facerwkv.mixers.config import MixerConfig
+
+
+class TimeMix(nn.Module):
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.time_mix_dim)
+        self.output = nn.Linear(config.time_mix_dim, config.width)
+        _truncated_normal(self.qkv, self.output)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, S)
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return self.output(y.transpose(1, 2).flatten(2))
+
+
+class ChannelMix(nn.Module):
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        hidden = config.hidden or 4 * config.width
+        self.key = nn.Linear(config.width, hidden)
+        self.value = nn.Linear(hidden, config.width)
+        _truncated_normal(self.key, self.value)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.value(functional.gelu(self.key(x)))
+
+
+def _truncated_normal(*layers: nn.Linear) -> None:
+    for layer in layers:
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)

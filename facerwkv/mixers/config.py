@@ -1,0 +1,24 @@
+"""What a mixer must know of the model around it."""
+
+from dataclasses import dataclass
+
+from facerwkv.errors import InputError
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """width D; depth, the number of blocks; heads; time_mix_dim, the width inside the time mix; hidden, that inside the
+    channel mix (None: the generation's own); tokens, the number for which tables over positions are made."""
+
+    width: int
+    depth: int
+    heads: int
+    time_mix_dim: int
+    hidden: int | None
+    tokens: int
+
+    def __post_init__(self):
+        if self.time_mix_dim % self.heads:
+            raise InputError(
+                f"time_mix_dim {self.time_mix_dim} is not divisible by {self.heads} heads; change one of the two."
+            )

@@ -1,0 +1,102 @@
+"""RWKV-1 (2021) as the FaceRWKV authors ran it: a free table over positions, half-channel shift, mish gate.
+
+Source: RWKV-v1, src/model.py; the authors' copy is identical but sets the time mix's width to the number of heads
+and keeps PyTorch's default initialisation.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facerwkv.errors import InputError
+from facerwkv.kernels.toeplitz import KEY_MAX, KEY_MIN, table, toeplitz
+from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.shift import half_shift
+
+
+class TimeMix(nn.Module):
+    """out = W_o(sigmoid(r) * toeplitz(k, v)) * gamma. Its tables hold `config.tokens` positions, and no more can be read."""
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        self.heads, self.tokens = config.heads, config.tokens
+        self.time_w = nn.Parameter(initial_table(config.heads, config.tokens))
+        self.time_alpha = nn.Parameter(torch.ones(config.heads, config.tokens))
+        self.time_beta = nn.Parameter(torch.ones(config.heads, config.tokens))
+        self.time_gamma = nn.Parameter(torch.ones(config.tokens, 1))
+        self.key = nn.Linear(config.width, config.time_mix_dim)
+        self.value = nn.Linear(config.width, config.time_mix_dim)
+        self.receptance = nn.Linear(config.width, config.time_mix_dim)
+        self.output = nn.Linear(config.time_mix_dim, config.width)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        length = x.shape[1]
+        k, v, r = self._project(half_shift(x))
+        y = toeplitz(*self._tables(length), self._split(k), self._split(v))
+        return self._gate(y.flatten(2), r) * self.time_gamma[:length]
+
+    def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
+        """The same as a recurrence. A free table has no finite state: what is kept grows with every token."""
+        state = state or {"last": None, "e": x[:, :0, : self.key.out_features], "ev": x[:, :0, : self.key.out_features]}
+        k, v, r = self._project(half_shift(x, state["last"]))
+        e_new = k.clamp(KEY_MIN, KEY_MAX).exp()
+        e, ev = torch.cat([state["e"], e_new], 1), torch.cat([state["ev"], e_new * v], 1)
+        start, stop = state["e"].shape[1], e.shape[1]
+        sums = torch.einsum("htu,buhs->bths", self._rows(start, stop), self._split(ev)).flatten(2)
+        y = self._gate(sums / e.cumsum(1)[:, start:], r) * self.time_gamma[start:stop]
+        return y, {"last": x[:, -1], "e": e, "ev": ev}
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.key(x), self.value(x), self.receptance(x)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+    def _gate(self, y: Tensor, r: Tensor) -> Tensor:
+        return self.output(torch.sigmoid(r) * y)
+
+    def _tables(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        self._check(length)
+        return self.time_w[:, self.tokens - length :], self.time_alpha[:, :length], self.time_beta[:, :length]
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        """Rows start..stop of the whole weight matrix, (H, stop - start, stop)."""
+        self._check(stop)
+        return table(self.time_w, start, stop) * self.time_alpha[:, None, :stop] * self.time_beta[:, start:stop, None]
+
+    def _check(self, length: int) -> None:
+        if length > self.tokens:
+            raise InputError(
+                f"This rwkv1 model holds position tables for {self.tokens} tokens and was given {length}. "
+                "Use smaller pictures, or build the model for the larger size (image_size=...)."
+            )
+
+
+class ChannelMix(nn.Module):
+    """out = sigmoid(R x) * W(mish(K x) * V x), hidden width 5/2 D."""
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        hidden = config.hidden or 5 * config.width // 2
+        self.key = nn.Linear(config.width, hidden)
+        self.value = nn.Linear(config.width, hidden)
+        self.weight = nn.Linear(hidden, config.width)
+        self.receptance = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self._mix(half_shift(x))
+
+    def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._mix(half_shift(x, state)), x[:, -1]
+
+    def _mix(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.receptance(x)) * self.weight(functional.mish(self.key(x)) * self.value(x))
+
+
+def initial_table(heads: int, tokens: int) -> Tensor:
+    """w[h, j] = exp(-(T-1-j) s_h) with s_h = T^(-(h+1)/(H-1)), and 0 for the last head. Returns (H, T) float32."""
+    lag = torch.arange(tokens - 1, -1, -1, dtype=torch.float64)
+    speed = torch.zeros(heads, dtype=torch.float64)
+    if heads > 1:
+        speed[:-1] = torch.tensor([tokens ** (-(h + 1) / (heads - 1)) for h in range(heads - 1)])
+    return torch.exp(-lag * speed[:, None]).float()

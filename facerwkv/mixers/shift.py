@@ -1,0 +1,16 @@
+"""Where a token looks besides itself before it is projected."""
+
+import torch
+from torch import Tensor
+
+
+def token_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
+    """The token before each token: y_t = x_{t-1}. x (B, T, D); `last` (B, D) stands before the first one, zeros if None."""
+    first = torch.zeros_like(x[:, :1]) if last is None else last[:, None]
+    return torch.cat([first, x[:, :-1]], 1)
+
+
+def half_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
+    """RWKV-1's shift: the first half of the channels comes from the token before. Shapes as in `token_shift`."""
+    half = x.shape[-1] // 2
+    return torch.cat([token_shift(x, last)[..., :half], x[..., half:]], -1)

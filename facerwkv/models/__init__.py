@@ -1,0 +1,104 @@
+"""The models by name. Importing this registers them with timm: `timm.create_model("facerwkv4_small")` builds one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from torch import nn
+
+from facerwkv.errors import InputError
+from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
+from facerwkv.models.stem import ResNetPatchEmbed, read_imagenet_weights
+
+SMALL = {"width": 128, "depth": 2, "heads": 2}
+MEDIUM = {"width": 256, "depth": 4, "heads": 4}
+LARGE = {"width": 512, "depth": 6, "heads": 8}
+FULL = {"mixer": "rwkv1", "position": "unused"}
+HYBRID = {"stem": "resnet", "patch_size": 5}
+PAPER = "FaceRWKV (2023), Table 1; github.com/lukasVierling/COMP4771"
+NARROW = (
+    "The published code sets the time mix's width (n_attn) to the number of heads, so that it mixes {time_mix_dim} of "
+    "{width} channels; upstream RWKV-1 uses the full width. Only so do the paper's parameter counts come out."
+)
+
+
+def _narrow(size: dict[str, int]) -> dict[str, Any]:
+    return size | FULL | {"time_mix_dim": size["heads"]}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A line of MODELS: what builds it, from which configuration, and what a reader should know of it."""
+
+    config: ModelConfig
+    about: str
+    source: str
+    build: Callable[[ModelConfig], nn.Module] = FaceRWKV
+    licence: str = "Apache-2.0"
+
+
+def _line(about: str, source: str = PAPER, **options: Any) -> Model:
+    config = ModelConfig(**options)
+    if config.time_mix_dim:
+        about = f"{about}. {NARROW.format(**config.model_dump())}"
+    return Model(config, about, source)
+
+
+DOVE = "RWKV (arXiv 2305.13048), in the paper's frame"
+UPSTREAM = "RWKV-v1's own width, in the paper's frame"
+MODELS = {
+    "facerwkv_small": _line("The paper's small model", **_narrow(SMALL)),
+    "facerwkv_medium": _line("The paper's medium model", **_narrow(MEDIUM)),
+    "facerwkv_large": _line("The paper's large model; 8 heads, not the 6 that Table 1 prints", **_narrow(LARGE)),
+    "facerwkv_hybrid_small": _line("ResNet-50 stem and the small model", **_narrow(SMALL) | HYBRID),
+    "facerwkv_hybrid_medium": _line("ResNet-50 stem and the medium model", **_narrow(MEDIUM) | HYBRID),
+    "facerwkv_hybrid": _line("The paper's hybrid, unfrozen: ResNet-50 stem, large", **_narrow(LARGE) | HYBRID),
+    "facerwkv_hybrid_frozen": _line(
+        "The paper's hybrid with a frozen stem", **_narrow(LARGE) | HYBRID | {"stem": "resnet_frozen"}
+    ),
+    "facerwkv_small_identity": _line(
+        'The paper\'s "w/o RWKV": ResNet-50 stem, no mixing, all tokens flattened into the head',
+        **SMALL | FULL | HYBRID | {"mixer": "identity", "pool": "flatten"},
+    ),
+    "facerwkv_small_fullwidth": _line("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
+    "facerwkv_medium_fullwidth": _line("Medium with a full-width RWKV-1", UPSTREAM, **MEDIUM | FULL),
+    "facerwkv_large_fullwidth": _line("Large with a full-width RWKV-1", UPSTREAM, **LARGE | FULL),
+    "facerwkv4_small": _line("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
+    "facerwkv4_medium": _line("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
+    "facerwkv4_large": _line("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names in MODELS that fit a shell pattern."""
+    return [name for name in MODELS if fnmatch(name, pattern)]
+
+
+def model_line(name: str) -> Model:
+    """The line of MODELS called `name`. InputError lists the known names."""
+    if name not in MODELS:
+        raise InputError(f"Unknown model {name!r}. Known models: {', '.join(MODELS)}.")
+    return MODELS[name]
+
+
+def create_model(name: str, *, stem_weights: str | None = None, **options: Any) -> nn.Module:
+    """Build an untrained model by name.
+
+    `options` change fields of its ModelConfig (timm's `img_size` is `image_size`). `stem_weights` starts a ResNet stem
+    from ImageNet: torchvision's name ("IMAGENET1K_V1") or a file with its key names.
+    """
+    line = model_line(name)
+    options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
+    model = line.build(ModelConfig.parse(line.config.model_dump() | options))
+    if stem_weights is not None:
+        stem = getattr(model, "stem", None)
+        if not isinstance(stem, ResNetPatchEmbed):
+            raise InputError(f"{name} has no ResNet stem to load {stem_weights!r} into; leave stem_weights out.")
+        stem.load_imagenet(read_imagenet_weights(stem_weights))
+    return model
+
+
+from facerwkv.models import registry  # noqa: E402  (it reads MODELS)
+
+__all__ = ["MODELS", "FaceRWKV", "Model", "ModelConfig", "create_model", "list_models", "model_line", "registry"]

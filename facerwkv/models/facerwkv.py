@@ -1,0 +1,236 @@
+"""FaceRWKV: stem → blocks → pool → head (the paper's figure 3)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from timm.layers import DropPath
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from facerwkv.errors import InputError
+from facerwkv.mixers import MIXERS, MixerConfig
+from facerwkv.models.position import POSITIONS
+from facerwkv.models.stem import STEMS, PatchEmbed
+from facerwkv.settings import Settings
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Choice = {"mixer": MIXERS, "stem": STEMS, "position": POSITIONS}
+
+
+class ModelConfig(Settings):
+    """Everything that decides a FaceRWKV's shape; stored in its checkpoint."""
+
+    image_size: tuple[Count, Count] = (400, 600)
+    """Height and width in pixels for which position tables are made."""
+    in_chans: Count = 3
+    stem: str = "linear"
+    """A name in STEMS."""
+    patch_size: Count = 20
+    """In pixels; after a ResNet stem in cells of its feature map, 4 pixels each."""
+    width: Count = 128
+    depth: Count = 2
+    heads: Count = 2
+    mixer: str = "rwkv4"
+    """A name in MIXERS."""
+    time_mix_dim: Count | None = None
+    """Width inside the time mix; None is the model's width."""
+    hidden: Count | None = None
+    """Width inside the channel mix; None is what the mixer's generation uses."""
+    position: str = "none"
+    """A name in POSITIONS."""
+    pool: Literal["last", "mean", "flatten"] = "last"
+    head: Literal["mlp", "linear"] = "mlp"
+    num_classes: Annotated[int, Field(ge=0)] = 7
+    drop_rate: Rate = 0.0
+    """Dropout before the classifier."""
+    drop_path_rate: Rate = 0.0
+    """Stochastic depth of the last block; earlier blocks get proportionally less."""
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, size: Any) -> Any:
+        return (size, size) if isinstance(size, int) else size
+
+    @field_validator(*Choice)
+    @classmethod
+    def _known(cls, name: str, info: Any) -> str:
+        if name not in Choice[info.field_name]:
+            raise ValueError(f"there is none called {name!r}; choose {', '.join(Choice[info.field_name])}")
+        return name
+
+
+class Block(nn.Module):
+    """x + TimeMix(norm x), then x + ChannelMix(norm x). Tokens (B, T, D) in and out."""
+
+    def __init__(self, config: MixerConfig, mixer: str, layer: int, drop_path: float):
+        super().__init__()
+        parts = MIXERS[mixer]
+        self.norm1 = parts.norm(config.width)
+        self.time_mix = parts.time_mix(config, layer)
+        self.norm2 = parts.norm(config.width)
+        self.channel_mix = parts.channel_mix(config, layer)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        x = x + self.drop_path(self.time_mix(self.norm1(x), grid))
+        return x + self.drop_path(self.channel_mix(self.norm2(x), grid))
+
+    def stream(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+        """The next tokens (B, t, D), given the state after those before them."""
+        time, channel = state or (None, None)
+        y, time = self.time_mix.stream(self.norm1(x), time)
+        x = x + y
+        y, channel = self.channel_mix.stream(self.norm2(x), channel)
+        return x + y, (time, channel)
+
+
+class FaceRWKV(nn.Module):
+    """Picture (B, in_chans, H, W) → logits (B, num_classes).
+
+    The patch must divide H and W; position tables interpolate to other sizes than config.image_size.
+    Source: FaceRWKV (2023), section 4.2.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.num_classes = config.num_classes
+        self.num_features = self.embed_dim = config.width
+        self.grad_checkpointing = False
+        self.stem: PatchEmbed = STEMS[config.stem](config.in_chans, config.patch_size, config.width)
+        grid = self.stem.grid(*config.image_size)
+        self.position = POSITIONS[config.position](grid, config.width)
+        self.blocks = nn.ModuleList(_blocks(config, grid[0] * grid[1]))
+        pooled = config.width * (grid[0] * grid[1] if config.pool == "flatten" else 1)
+        self.head = nn.Sequential(nn.Linear(pooled, config.width), nn.ReLU()) if config.head == "mlp" else nn.Identity()
+        self.head_hidden_size = config.width if config.head == "mlp" else pooled
+        self.drop = nn.Dropout(config.drop_rate)
+        self.classifier = _classifier(self.head_hidden_size, config.num_classes)
+        step = config.patch_size * self.stem.reduction
+        self.feature_info = [
+            {"module": f"blocks.{layer}", "num_chs": config.width, "reduction": step} for layer in range(config.depth)
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Picture → the last block's tokens (B, T, D)."""
+        x, grid = self.embed(x)
+        for block in self.blocks:
+            x = self._run(block, x, grid)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Tokens (B, T, D) → logits (B, num_classes), or what the classifier reads."""
+        x = self.drop(self.head(self._pool(x)))
+        return x if pre_logits else self.classifier(x)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Picture → tokens (B, T, D) with their positions, and the grid (Hp, Wp)."""
+        x, grid = self.stem(x)
+        return self.position(x, grid), grid
+
+    def stream(self, tokens: Tensor, state: dict | None = None) -> tuple[Tensor, dict]:
+        """The paper's "RNN mode" (section 4.1): tokens (B, t, D) from `embed`, in pieces of any length.
+
+        Returns the logits as if the sequence ended here, and the state for the next piece.
+        """
+        if not MIXERS[self.config.mixer].streams or self.config.pool == "flatten":
+            raise InputError(
+                f"A model with mixer {self.config.mixer!r} and pool {self.config.pool!r} has no recurrent form; "
+                f"use one of {', '.join(name for name, mixer in MIXERS.items() if mixer.streams)} and last or mean."
+            )
+        state = state or {"blocks": [None] * len(self.blocks), "sum": 0.0, "tokens": 0}
+        states = []
+        for block, before in zip(self.blocks, state["blocks"], strict=True):
+            tokens, after = block.stream(tokens, before)  # type: ignore[operator]
+            states.append(after)
+        total, count = state["sum"] + tokens.sum(1), state["tokens"] + tokens.shape[1]
+        pooled = total / count if self.config.pool == "mean" else tokens[:, -1]
+        return self.classifier(self.drop(self.head(pooled))), {"blocks": states, "sum": total, "tokens": count}
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The tokens after chosen blocks, as maps (B, D, Hp, Wp) or, with output_fmt="NLC", as (B, T, D).
+
+        `norm` is timm's; this model has no norm after its blocks, so it changes nothing.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise InputError(f"Unknown output_fmt {output_fmt!r}. Choose NCHW or NLC.")
+        take, last = feature_take_indices(len(self.blocks), indices)
+        x, grid = self.embed(x)
+        taken = []
+        for layer, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
+            x = self._run(block, x, grid)
+            if layer in take:
+                taken.append(x.mT.unflatten(-1, grid) if output_fmt == "NCHW" else x)
+        return taken if intermediates_only else (x, taken)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> Sequence[int]:
+        """Drop the blocks after the last chosen one, and the head."""
+        take, last = feature_take_indices(len(self.blocks), indices)
+        self.blocks = self.blocks[: last + 1]
+        if prune_head:
+            self.reset_classifier(0)
+        return take
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new, untrained classifier; 0 classes give what it would read. `global_pool` is a pool's name."""
+        pool = self.config.pool if global_pool is None else global_pool
+        self.config = ModelConfig.parse(self.config.model_dump() | {"num_classes": num_classes, "pool": pool})
+        self.num_classes = num_classes
+        device = next(self.parameters()).device
+        self.classifier = _classifier(self.head_hidden_size, num_classes).to(device)
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping what it computed."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that are tables over positions or channels, not matrices."""
+        names = (name for name, _ in self.named_parameters())
+        return {name for name in names if name.startswith("position.") or ".time_mix.time_" in name or ".mix_" in name}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's layer groups: the stem, each block, the head."""
+        return {"stem": r"^stem|^position", "blocks": [(r"^blocks\.(\d+)", None), (r"^head|^classifier", (99999,))]}
+
+    def _run(self, block: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, grid, use_reentrant=False)
+        return block(x, grid)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.config.pool == "flatten":
+            return x.flatten(1)
+        return x[:, -1] if self.config.pool == "last" else x.mean(1)
+
+
+def _blocks(config: ModelConfig, tokens: int) -> list[Block]:
+    time_mix_dim = config.time_mix_dim or config.width
+    mixer = MixerConfig(config.width, config.depth, config.heads, time_mix_dim, config.hidden, tokens)
+    last = max(config.depth - 1, 1)
+    return [
+        Block(mixer, config.mixer, layer, config.drop_path_rate * layer / last) for layer in range(config.depth)
+    ]
+
+
+def _classifier(features: int, num_classes: int) -> nn.Module:
+    return nn.Linear(features, num_classes) if num_classes else nn.Identity()

@@ -1,0 +1,54 @@
+"""Every line of MODELS as a timm entry point."""
+
+import sys
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from facerwkv import models
+from facerwkv.errors import InputError
+
+
+def _pretrained_cfg(line: "models.Model") -> dict[str, Any]:
+    config = line.config
+    channels = config.in_chans
+    return {
+        "num_classes": config.num_classes,
+        "input_size": (channels, *config.image_size),
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "fixed_input_size": False,
+        "mean": (0.0,) * channels,
+        "std": (1.0,) * channels,
+        "first_conv": "stem.conv1" if config.stem.startswith("resnet") else "stem.proj",
+        "classifier": "classifier",
+        "license": line.licence.lower(),
+    }
+
+
+def _entry_point(name: str):
+    def build(pretrained: bool = False, **options: Any) -> nn.Module:
+        if pretrained:
+            raise InputError(f"No trained weights of {name} are published; build it with pretrained=False and train it.")
+        # timm hands every architecture some arguments of its own; None means "not given".
+        options = {key: value for key, value in options.items() if value is not None}
+        return build_model_with_cfg(
+            lambda **kept: models.create_model(name, **kept),
+            name,
+            False,
+            feature_cfg={"out_indices": 3, "feature_cls": "getter"},
+            **options,
+        )
+
+    build.__name__ = build.__qualname__ = name
+    build.__module__ = __name__
+    build.__doc__ = models.MODELS[name].about
+    return build
+
+
+__all__: list[str] = []
+default_cfgs = generate_default_cfgs({name: _pretrained_cfg(line) for name, line in models.MODELS.items()})
+for _name in models.MODELS:
+    setattr(sys.modules[__name__], _name, register_model(_entry_point(_name)))

@@ -1,0 +1,139 @@
+"""Picture → tokens and their grid: patch embedding, and the ResNet stem of the paper's hybrid."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from facerwkv.errors import InputError
+
+RESNET_STRIDE = 4
+RESNET_CHANNELS = 64
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches, one linear projection, LayerNorm (the paper's figure 3).
+
+    (B, in_chans, H, W) → tokens (B, T, D) in raster order and their grid (Hp, Wp), T = Hp·Wp.
+    """
+
+    reduction = 1
+
+    def __init__(self, in_chans: int, patch_size: int, width: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_chans, width, patch_size, patch_size)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        grid = self.grid(x.shape[-2], x.shape[-1])
+        x = self.proj(self.features(x))
+        return self.norm(x.flatten(2).transpose(1, 2)), grid
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """The grid for a picture of height x width pixels. InputError when the patch does not divide it."""
+        step = self.patch_size * self.reduction
+        if height % step or width % step or not height or not width:
+            raise InputError(
+                f"A picture of {height} x {width} pixels cannot be cut into patches of {step} x {step}; "
+                f"use a height and a width that {step} divides, or another patch_size."
+            )
+        return height // step, width // step
+
+
+class ResNetPatchEmbed(PatchEmbed):
+    """The stem of ResNet-50 (conv1, bn1, relu, maxpool: what the paper calls its "initial 4 blocks"), then patches.
+
+    Modules carry torchvision's names. The feature map is a quarter of the picture's height and width, 64 channels.
+    """
+
+    reduction = RESNET_STRIDE
+
+    def __init__(self, in_chans: int, patch_size: int, width: int):
+        super().__init__(RESNET_CHANNELS, patch_size, width)
+        self.conv1 = nn.Conv2d(in_chans, RESNET_CHANNELS, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(RESNET_CHANNELS)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
+    def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
+        """Take conv1 and bn1 from weights with torchvision's key names; other keys are left alone."""
+        own = {name: value for name, value in weights.items() if name.split(".")[0] in ("conv1", "bn1")}
+        missing = [name for name in self.state_dict() if name.split(".")[0] in ("conv1", "bn1") and name not in own]
+        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        if missing:
+            raise InputError(f"The stem's weights lack {', '.join(missing)}; a ResNet-50 of torchvision has them.")
+        if self.conv1.in_channels == 1:
+            own["conv1.weight"] = own["conv1.weight"].sum(1, keepdim=True)
+        self.load_state_dict(own, strict=False)
+
+
+class FrozenResNetPatchEmbed(ResNetPatchEmbed):
+    """The stem is not trained, and neither are its batch-norm statistics."""
+
+    def __init__(self, in_chans: int, patch_size: int, width: int):
+        super().__init__(in_chans, patch_size, width)
+        self.conv1.requires_grad_(False)
+        self.bn1.requires_grad_(False)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.bn1.eval()
+        return self
+
+
+class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
+    """The authors' "frozen": the weights stand still, but the batch-norm statistics follow the training pictures."""
+
+    def train(self, mode: bool = True):
+        nn.Module.train(self, mode)
+        return self
+
+
+STEMS: dict[str, type[PatchEmbed]] = {
+    "linear": PatchEmbed,
+    "resnet": ResNetPatchEmbed,
+    "resnet_frozen": FrozenResNetPatchEmbed,
+    "resnet_frozen_as_coded": AsCodedFrozenResNetPatchEmbed,
+}
+
+
+def read_imagenet_weights(source: str) -> dict[str, Tensor]:
+    """ResNet-50 weights by torchvision's name ("IMAGENET1K_V1", downloaded on use) or from a file (.npz, .safetensors).
+
+    The file's keys are torchvision's. A file that would have to be unpickled is refused.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".npz" and path.is_file():
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    if path.suffix == ".safetensors" and path.is_file():
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if path.suffix:
+        raise InputError(f"No stem weights in {source}: give an existing .npz or .safetensors file, or IMAGENET1K_V1.")
+    return _download(source)
+
+
+def _download(name: str) -> dict[str, Tensor]:
+    from torchvision.models import ResNet50_Weights
+
+    if name not in ResNet50_Weights.__members__:
+        known = ", ".join(ResNet50_Weights.__members__)
+        raise InputError(f"torchvision has no ResNet-50 weights called {name!r}; it has {known}. A file works too.")
+    try:
+        return dict(ResNet50_Weights[name].get_state_dict(progress=True, check_hash=True))
+    except OSError as error:
+        raise InputError(
+            f"ResNet-50's weights {name} could not be downloaded ({error}). Name a local file instead: "
+            "model.stem_weights=FILE.npz, or train the stem from scratch: model.stem_weights=null."
+        ) from error
