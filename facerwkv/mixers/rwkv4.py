@@ -22,7 +22,9 @@ class TimeMix(nn.Module):
         super().__init__()
         width = config.width
         if config.time_mix_dim != width:
-            raise InputError(f"rwkv4 mixes at full width: time_mix_dim {config.time_mix_dim} must be the width {width}.")
+            raise InputError(
+                f"rwkv4 mixes at full width: time_mix_dim {config.time_mix_dim} must be the width {width}."
+            )
         if config.depth < 2:
             raise InputError(f"rwkv4's initialisation needs a depth of at least 2, not {config.depth}.")
         self.key = nn.Linear(width, width, bias=False)

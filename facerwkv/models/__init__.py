@@ -9,7 +9,7 @@ from torch import nn
 
 from facerwkv.errors import InputError
 from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
-from facerwkv.models.stem import ResNetPatchEmbed, read_imagenet_weights
+from facerwkv.models.stem import load_stem
 
 SMALL = {"width": 128, "depth": 2, "heads": 2}
 MEDIUM = {"width": 256, "depth": 4, "heads": 4}
@@ -92,10 +92,7 @@ def create_model(name: str, *, stem_weights: str | None = None, **options: Any) 
     options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
     model = line.build(ModelConfig.parse(line.config.model_dump() | options))
     if stem_weights is not None:
-        stem = getattr(model, "stem", None)
-        if not isinstance(stem, ResNetPatchEmbed):
-            raise InputError(f"{name} has no ResNet stem to load {stem_weights!r} into; leave stem_weights out.")
-        stem.load_imagenet(read_imagenet_weights(stem_weights))
+        load_stem(model, stem_weights)
     return model
 
 

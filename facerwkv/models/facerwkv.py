@@ -227,9 +227,7 @@ def _blocks(config: ModelConfig, tokens: int) -> list[Block]:
     time_mix_dim = config.time_mix_dim or config.width
     mixer = MixerConfig(config.width, config.depth, config.heads, time_mix_dim, config.hidden, tokens)
     last = max(config.depth - 1, 1)
-    return [
-        Block(mixer, config.mixer, layer, config.drop_path_rate * layer / last) for layer in range(config.depth)
-    ]
+    return [Block(mixer, config.mixer, layer, config.drop_path_rate * layer / last) for layer in range(config.depth)]
 
 
 def _classifier(features: int, num_classes: int) -> nn.Module:

@@ -31,7 +31,9 @@ def _pretrained_cfg(line: "models.Model") -> dict[str, Any]:
 def _entry_point(name: str):
     def build(pretrained: bool = False, **options: Any) -> nn.Module:
         if pretrained:
-            raise InputError(f"No trained weights of {name} are published; build it with pretrained=False and train it.")
+            raise InputError(
+                f"No trained weights of {name} are published; build it with pretrained=False and train it."
+            )
         # timm hands every architecture some arguments of its own; None means "not given".
         options = {key: value for key, value in options.items() if value is not None}
         return build_model_with_cfg(

@@ -106,6 +106,18 @@ STEMS: dict[str, type[PatchEmbed]] = {
 }
 
 
+def has_resnet_stem(model: nn.Module) -> bool:
+    return isinstance(getattr(model, "stem", None), ResNetPatchEmbed)
+
+
+def load_stem(model: nn.Module, source: str) -> None:
+    """Start a model's ResNet stem from ImageNet weights; `source` as in `read_imagenet_weights`."""
+    stem = getattr(model, "stem", None)
+    if not isinstance(stem, ResNetPatchEmbed):
+        raise InputError(f"This model has no ResNet stem to load {source!r} into; leave stem_weights out.")
+    stem.load_imagenet(read_imagenet_weights(source))
+
+
 def read_imagenet_weights(source: str) -> dict[str, Tensor]:
     """ResNet-50 weights by torchvision's name ("IMAGENET1K_V1", downloaded on use) or from a file (.npz, .safetensors).
 

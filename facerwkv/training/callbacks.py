@@ -1,0 +1,76 @@
+"""What happens around the loop: checkpoints, resume points, one line an epoch."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+
+from facerwkv.files import atomic
+from facerwkv.training.recipe import TrainPart
+from facerwkv.training.run import RESUME
+
+
+class Saver(Callback):
+    """Writes best/, last/ and resume.ckpt, each whole or not at all.
+
+    `save(folder, scores)` writes a checkpoint of the weights that count now. The resume file is written every
+    `save_every` steps inside an epoch and after each epoch.
+    """
+
+    def __init__(self, folder: Path, save: Callable[[Path, dict[str, float]], None], part: TrainPart):
+        self.folder, self.save, self.monitor, self.save_every = folder, save, f"val_{part.monitor}", part.save_every
+        self.best = -1.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        last = index + 1 == trainer.num_training_batches
+        if self.save_every and not last and (index + 1) % self.save_every == 0:
+            self._write_resume(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        score = scores[self.monitor]
+        if trainer.is_global_zero:
+            self.save(self.folder / "last", scores | {"epoch": trainer.current_epoch})
+            if score > self.best:
+                self.save(self.folder / "best", scores | {"epoch": trainer.current_epoch})
+        self.best = max(self.best, score)
+        self._write_resume(trainer)
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            self.save(self.folder / "last", {"epoch": trainer.current_epoch})
+
+    def _write_resume(self, trainer: Trainer) -> None:
+        with atomic(self.folder / RESUME) as partial:
+            trainer.save_checkpoint(partial)
+
+
+class EpochLines(Callback):
+    """Prints one line an epoch, on a terminal or in a log file."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.started = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.console.print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            f"  train loss {seen['train_loss']:.3f}  validation loss {seen['val_loss']:.3f}"
+            f"  accuracy {seen['val_accuracy']:.1%}  UAR {seen['val_uar']:.1%}"
+            f"  {time.perf_counter() - self.started:.0f} s"
+        )

@@ -1,0 +1,215 @@
+"""The LightningModule, and the call to Trainer.fit."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from facerwkv.data.loader import DataModule
+from facerwkv.data.transforms import Augment, mix, normalise
+from facerwkv.errors import InputError
+from facerwkv.models import create_model
+from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.models.stem import has_resnet_stem, load_stem
+from facerwkv.training.callbacks import EpochLines, Saver
+from facerwkv.training.metrics import accuracy, uar
+from facerwkv.training.optim import balanced_weights, build_optimizer, loss, lr_factor
+from facerwkv.training.recipe import ModelPart, Recipe
+from facerwkv.training.run import DATA, ENVIRONMENT, Curves, environment, open_run, read_run, write_json
+
+
+class TrainingModule(LightningModule):
+    """A model under a recipe. Batches are {"image": uint8 (B, h, w, c), "target": (B,) or (B, C), "index": (B,)}."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor):
+        super().__init__()
+        self.model, self.recipe = model, recipe
+        self.num_classes = len(class_counts)
+        self.ema = _running_mean(model, recipe.train.ema)
+        self.augment = Augment(recipe.augment, recipe.train.seed)
+        weights = balanced_weights(class_counts.double()).float() if recipe.data.balance == "loss" else None
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self.train_loss.persistent(True)  # so that a resumed epoch reports the mean of the whole of it
+        self.confusion = MulticlassConfusionMatrix(self.num_classes)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that count: the running mean where there is one."""
+        return self.ema.module if self.ema is not None else self.model
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # Dropout and stochastic depth depend on the seed and the step alone, so that a resumed run repeats them.
+        torch.manual_seed((self.recipe.train.seed + 1) * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        recipe, epoch = self.recipe, self.current_epoch
+        images, targets = normalise(batch["image"], recipe.transform), batch["target"]
+        images = self.augment(images, batch["index"], epoch)
+        if recipe.augment.mixup or recipe.augment.cutmix:
+            targets = functional.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
+            images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))
+        value = loss(self.model(images), targets, recipe.train.label_smoothing, self.class_weights)
+        self._check(value)
+        self.train_loss.update(value.detach(), len(images))
+        self.log("loss", value.detach(), prog_bar=True, logger=False)
+        return value
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ):
+        if self.recipe.optim.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
+            if self.recipe.train.precision != "16-mixed":  # whose scaler skips such steps itself
+                self._check(norm, "gradient")
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        targets = batch["target"] if batch["target"].ndim == 1 else batch["target"].argmax(1)
+        logits = self.evaluated(normalise(batch["image"], self.recipe.transform)).float()
+        self.val_loss.update(functional.cross_entropy(logits, targets), len(targets))
+        self.confusion.update(logits.argmax(1), targets)
+
+    def on_validation_epoch_end(self) -> None:
+        counts = self.confusion.compute().cpu().numpy()
+        scores = {"val_loss": self.val_loss.compute(), "val_accuracy": accuracy(counts), "val_uar": uar(counts)}
+        self.log_dict(
+            {name: torch.as_tensor(value, dtype=torch.float32) for name, value in scores.items()}, prog_bar=True
+        )
+        self.val_loss.reset()
+        self.confusion.reset()
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train_loss", self.train_loss.compute())
+        self.log("lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # type: ignore[union-attr]
+        self.train_loss.reset()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.recipe.optim)
+        epochs, steps = self.recipe.train.epochs, int(self.trainer.estimated_stepping_batches)
+        factor = lr_factor(self.recipe.schedule, epochs, steps // epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _check(self, value: Tensor, what: str = "loss") -> None:
+        if not value.isfinite():
+            raise InputError(
+                f"The {what} became {value.item()} in epoch {self.current_epoch}, step {self.global_step}. "
+                f"Lower the learning rate (optim.lr is {self.recipe.optim.lr:g}) or clip gradients (optim.clip_norm=1). "
+                "The checkpoints written so far are good."
+            )
+
+
+def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bool = True) -> Path:
+    """Train as the recipe says and return the run's folder; what it holds stands in `run`'s docstring.
+
+    With `resume`, go on from where the run in `folder` stopped, under the recipe stored there. On the CPU a resumed run
+    ends with the same numbers as one that was never stopped. Ctrl-C stops it and leaves last/ and resume.ckpt.
+    """
+    folder = Path(folder)
+    recipe, start = _with_start(read_run(folder) if resume else recipe)
+    data = DataModule(recipe.data, recipe.transform, recipe.train.seed)
+    data.setup()
+    model = _fresh_model(recipe, len(data.labels)) if start is None else _restarted_model(start, data.labels)
+    point = open_run(folder, recipe, resume)
+    write_json(folder / ENVIRONMENT, environment())
+    write_json(folder / DATA, data.describe())
+    module = TrainingModule(model, recipe, torch.as_tensor(data.class_counts))
+    trainer = _trainer(recipe, folder, point, Saver(folder, _saver(module, data), recipe.train), progress)
+    try:
+        trainer.fit(module, data, ckpt_path=point, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from stop
+    return folder
+
+
+def _with_start(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
+    """A run that starts from a checkpoint takes over its model, its options and its transform."""
+    if recipe.init_from is None:
+        return recipe, None
+    start = load_checkpoint(recipe.init_from)
+    part = ModelPart(name=start.name, options=start.model.config.model_dump(mode="json"))  # type: ignore[union-attr]
+    return recipe.model_copy(update={"model": part, "transform": start.transform}), start
+
+
+def _fresh_model(recipe: Recipe, num_classes: int) -> nn.Module:
+    torch.manual_seed(recipe.train.seed)
+    shape = {"image_size": recipe.transform.image_size, "in_chans": recipe.transform.in_chans}
+    model = create_model(recipe.model.name, **recipe.model.options | shape | {"num_classes": num_classes})
+    if recipe.model.stem_weights and has_resnet_stem(model):
+        load_stem(model, recipe.model.stem_weights)
+    return model
+
+
+def _restarted_model(start: Checkpoint, labels: tuple[str, ...]) -> nn.Module:
+    if start.labels != labels:
+        start.model.reset_classifier(len(labels))  # type: ignore[operator]
+    return start.model
+
+
+def _saver(module: TrainingModule, data: DataModule) -> Callable[[Path, dict[str, float]], None]:
+    def save(folder: Path, scores: dict[str, float]) -> None:
+        card = {"data": data.describe(), "validation": scores, "recipe": module.recipe.model_dump(mode="json")}
+        name, transform = module.recipe.model.name, module.recipe.transform
+        save_checkpoint(folder, Checkpoint(module.evaluated, name, data.labels, transform, card=card))
+
+    return save
+
+
+def _trainer(recipe: Recipe, folder: Path, point: Path | None, saver: Saver, progress: bool) -> Trainer:
+    part = recipe.train
+    curves = Curves(folder)
+    if point:
+        curves.rewind(int(torch.load(point, weights_only=True)["global_step"]))
+    callbacks: list[Callback] = [saver, EpochLines()]
+    if part.early_stop:
+        callbacks.append(EarlyStopping(f"val_{part.monitor}", mode="max", patience=part.early_stop, min_delta=0.0))
+    if progress and sys.stderr.isatty():
+        callbacks.append(RichProgressBar(leave=False))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return Trainer(
+        accelerator=_accelerator(part.device),
+        devices=1,
+        precision=part.precision,
+        max_epochs=part.epochs,
+        logger=[curves, TensorBoardLogger(folder, "tensorboard", "")],
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress and sys.stderr.isatty(),
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+
+
+def _accelerator(device: str) -> str:
+    here = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device not in here:
+        raise InputError(f"Unknown device {device!r}. Choose {', '.join(here)}.")
+    if not here[device]:
+        raise InputError(
+            f"There is no {device} device here. `facerwkv doctor` lists what there is; --device cpu works."
+        )
+    return {"cuda": "gpu"}.get(device, device)
+
+
+def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return mean.requires_grad_(False)

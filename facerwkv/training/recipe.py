@@ -1,0 +1,140 @@
+"""A recipe: all that decides a run. A YAML file or a shipped name, changed by `a.b=c` arguments."""
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from facerwkv.data.loader import DataConfig
+from facerwkv.data.transforms import AugmentConfig, TransformConfig
+from facerwkv.errors import InputError
+from facerwkv.settings import Settings
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelPart(Settings):
+    """Which model. Its picture size and channels follow the transform, its classes the data."""
+
+    name: str = "facerwkv4_small"
+    """A name in MODELS."""
+    stem_weights: str | None = None
+    """Start a ResNet stem from IMAGENET1K_V1 or from a file with torchvision's key names; no effect on other stems."""
+    options: dict[str, Any] = {}
+    """Fields of the model's configuration to change, say `model.options.depth=3`."""
+
+
+class OptimPart(Settings):
+    """The optimiser, torch's names and meanings."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: Positive = 1e-3
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    momentum: Share = 0.9
+    """Of sgd, with Nesterov."""
+    weight_decay: NotNegative = 0.0
+    """Applied to matrices only."""
+    clip_norm: Positive | None = None
+    """Largest gradient norm, applied after backward."""
+
+
+class SchedulePart(Settings):
+    """The learning rate over the run, set at every step."""
+
+    name: Literal["cosine", "constant", "as_coded"] = "cosine"
+    """`as_coded` is what the authors' code did: a cosine whose period is 2 x epochs *steps*."""
+    warmup_epochs: NotNegative = 1.0
+    warmup_factor: Share = 0.1
+    """The warm-up starts at this part of optim.lr."""
+    final_factor: Share = 0.0
+    """The cosine ends at this part of optim.lr."""
+
+
+class TrainPart(Settings):
+    """The loop."""
+
+    epochs: Count = 25
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    label_smoothing: Share = 0.0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay a step of the running mean of the weights that is evaluated and saved; null for none."""
+    select: Literal["best", "last"] = "best"
+    """Which epoch's weights count: the best on validation, or the last."""
+    monitor: Literal["accuracy", "uar"] = "accuracy"
+    early_stop: Count | None = None
+    """Stop after so many epochs without a better validation score."""
+    save_every: Count | None = 200
+    """Steps between two points from which an interrupted epoch can be resumed."""
+
+
+class Recipe(Settings):
+    """One run, whole. `Recipe.read("modern", ["train.epochs=5"])` is how one comes about."""
+
+    about: str = ""
+    model: ModelPart = ModelPart()
+    init_from: str | None = None
+    """A checkpoint to start from; its classifier is replaced when the classes differ."""
+    data: DataConfig = DataConfig()
+    transform: TransformConfig = TransformConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimPart = OptimPart()
+    schedule: SchedulePart = SchedulePart()
+    train: TrainPart = TrainPart()
+
+    @classmethod
+    def read(cls, source: str | Path, changes: Iterable[str] = ()) -> "Recipe":
+        """Read a shipped recipe or a YAML file and apply `a.b=c` changes; values are YAML."""
+        values = _load(source)
+        for change in changes:
+            _apply(values, change)
+        return cls.parse(values)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with the package."""
+    folder = files("facerwkv.training") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _load(source: str | Path) -> dict[str, Any]:
+    path = Path(source).expanduser()
+    if str(source) in shipped():
+        text = (files("facerwkv.training") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+    else:
+        raise InputError(f"There is no recipe {str(source)!r}: give a YAML file or one of {', '.join(shipped())}.")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"The recipe {source} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"The recipe {source} must be a mapping of keys to values, like the shipped ones.")
+    return values
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, sign, text = change.partition("=")
+    if not sign or not key:
+        raise InputError(f"{change!r} changes nothing: write key=value, say train.epochs=5.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{change!r} cannot be applied: {parent} is a value, not a group of keys.")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"The value in {change!r} is not valid YAML.") from error

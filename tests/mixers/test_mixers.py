@@ -1,0 +1,115 @@
+"""Every line of MIXERS: shapes, gradients, recurrence, causality."""
+
+import pytest
+import torch
+
+from facerwkv.errors import InputError
+from facerwkv.mixers import MIXERS, MixerConfig
+
+CONFIG = MixerConfig(width=8, depth=3, heads=2, time_mix_dim=8, hidden=None, tokens=24)
+STREAMING = [name for name, mixer in MIXERS.items() if mixer.streams]
+HALVES = ["time_mix", "channel_mix"]
+GRID = (4, 6)
+
+
+def build(name, half, layer=1, config=CONFIG):
+    """A mixer with random weights, also where training starts from zeros."""
+    torch.manual_seed(0)
+    module = getattr(MIXERS[name], half)(config, layer).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def tokens(length=24):
+    return torch.randn(2, length, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("name", MIXERS)
+def test_shape_and_a_gradient_for_every_parameter(name, half):
+    module, x = build(name, half), tokens().requires_grad_()
+    y = module(x, GRID)
+    assert y.shape == x.shape
+    (y.square().sum() + x.sum()).backward()
+    for parameter_name, parameter in module.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("pieces", [[24], [1] * 24, [5, 1, 18]])
+@pytest.mark.parametrize("name", STREAMING)
+def test_in_pieces_it_gives_what_it_gives_at_once(name, half, pieces):
+    module, x, state, outputs = build(name, half), tokens(), None, []
+    for piece in x.split(pieces, 1):
+        y, state = module.stream(piece, state)
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, 1), module(x, GRID), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("name", STREAMING)
+def test_what_streams_is_causal(name, half):
+    module, x = build(name, half), tokens()
+    before = module(x, GRID)
+    changed = x.clone()
+    changed[:, 13:] += 1
+    torch.testing.assert_close(module(changed, GRID)[:, :13], before[:, :13], rtol=1e-10, atol=1e-12)
+
+
+def test_attention_sees_the_future():
+    module, x = build("attention", "time_mix"), tokens()
+    before = module(x, GRID)
+    x[:, 23] += 1
+    assert (module(x, GRID)[:, 0] - before[:, 0]).abs().max() > 1e-6
+
+
+def test_rwkv4_keeps_a_state_of_constant_size():
+    module, state, sizes = build("rwkv4", "time_mix"), None, set()
+    for piece in tokens().split(1, 1):
+        _, state = module.stream(piece, state)
+        sizes.add((state["wkv"].shape, state["last"].shape))
+    assert sizes == {(torch.Size([2, 3, 8]), torch.Size([2, 8]))}
+
+
+def test_rwkv1_uses_the_newest_weights_of_a_table_that_is_too_long():
+    module = build("rwkv1", "time_mix")
+    short = MIXERS["rwkv1"].time_mix(MixerConfig(8, 3, 2, 8, None, 10), 1).double()
+    weights = module.state_dict() | {
+        "time_w": module.time_w[:, -10:],
+        "time_alpha": module.time_alpha[:, :10],
+        "time_beta": module.time_beta[:, :10],
+        "time_gamma": module.time_gamma[:10],
+    }
+    short.load_state_dict(weights)
+    torch.testing.assert_close(module(tokens(10), (2, 5)), short(tokens(10), (2, 5)))
+
+
+def test_rwkv1_names_both_lengths_when_its_table_is_too_short():
+    with pytest.raises(InputError, match="24 tokens and was given 25"):
+        build("rwkv1", "time_mix")(tokens(25), (5, 5))
+
+
+def test_heads_must_divide_the_time_mix():
+    with pytest.raises(InputError, match="time_mix_dim 9 is not divisible by 2 heads"):
+        MixerConfig(8, 3, 2, 9, None, 24)
+
+
+def test_a_fresh_rwkv4_block_changes_nothing():
+    for half in HALVES:
+        assert not getattr(MIXERS["rwkv4"], half)(CONFIG, 0)(tokens().float(), GRID).any()
+
+
+def test_rwkv4_s_initial_values():
+    mix = MIXERS["rwkv4"].time_mix(CONFIG, 1)
+    channel = torch.arange(8) / 7
+    torch.testing.assert_close(mix.time_decay.data, -5 + 8 * channel ** (0.7 + 1.3 * 0.5))
+    expected = torch.tensor([0.3]).log() + 0.5 * (torch.tensor([1, 2, 0, 1, 2, 0, 1, 2]) - 1)
+    torch.testing.assert_close(mix.time_first.data, expected)
+    torch.testing.assert_close(mix.mix_value.data, (torch.arange(8) / 8) ** (2 / 3) + 0.15)
+
+
+def test_rwkv4_needs_two_layers():
+    with pytest.raises(InputError, match="depth of at least 2"):
+        MIXERS["rwkv4"].time_mix(MixerConfig(8, 1, 2, 8, None, 24), 0)

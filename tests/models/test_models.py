@@ -1,0 +1,221 @@
+"""Every line of MODELS, built small where pictures are run through it."""
+
+import pytest
+import timm
+import torch
+
+from facerwkv.errors import InputError
+from facerwkv.mixers import MIXERS
+from facerwkv.models import MODELS, create_model, list_models
+
+PUBLISHED = {
+    "facerwkv_small": 540_259,
+    "facerwkv_medium": 2_817_303,
+    "facerwkv_large": 14_784_039,
+    "facerwkv_hybrid": 14_998_375,
+    "facerwkv_hybrid_frozen": 14_998_375,
+    "facerwkv_small_identity": 10_122_951,
+    "facerwkv_small_fullwidth": 670_039,
+    "facerwkv_medium_fullwidth": 3_852_519,
+    "facerwkv_large_fullwidth": 20_986_263,
+    "facerwkv4_small": 600_199,
+    "facerwkv4_medium": 3_794_695,
+    "facerwkv4_large": 21_363_207,
+}
+STEP = {"linear": 20, "resnet": 20, "resnet_frozen": 20}
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def small(name, **options):
+    return create_model(name, img_size=(40, 60), **options).eval()
+
+
+def pictures(batch=2, height=40, width=60, channels=3):
+    return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_parameters_are_as_published(name, count):
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in create_model(name).parameters()) == count
+
+
+@every_model
+def test_logits_and_a_gradient_for_every_trainable_parameter(name):
+    model = small(name).train()
+    logits = model(pictures())
+    assert logits.shape == (2, 7)
+    for parameter in model.parameters():  # so that a start from zeros hides no path
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model(pictures()).square().sum().backward()
+    without = [key for key, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    assert without == []
+
+
+@every_model
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch(name):
+    model, x = small(name), pictures(3)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_timm_builds_it(name):
+    model = timm.create_model(name, num_classes=5, in_chans=1, img_size=(40, 60)).eval()
+    assert model(pictures(channels=1)).shape == (2, 5)
+    assert model.get_classifier().out_features == 5
+    model.reset_classifier(3)
+    assert (model(pictures(channels=1)).shape, model.num_classes) == ((2, 3), 3)
+    model.reset_classifier(0)
+    assert model(pictures(channels=1)).shape == (2, model.head_hidden_size)
+    features = model.forward_features(pictures(channels=1))
+    assert features.shape == (2, 6, model.num_features)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+
+
+@every_model
+def test_intermediates_are_the_blocks_outputs_as_maps(name):
+    model = small(name)
+    final, maps = model.forward_intermediates(pictures())
+    assert [tuple(one.shape) for one in maps] == [(2, model.config.width, 2, 3)] * model.config.depth
+    torch.testing.assert_close(final, model.forward_features(pictures()))
+    torch.testing.assert_close(maps[-1].flatten(2).mT, final)
+
+
+def test_timm_gives_features_only():
+    model = timm.create_model("facerwkv4_medium", features_only=True, out_indices=(1, 3), img_size=(40, 60))
+    assert [tuple(one.shape) for one in model(pictures())] == [(2, 256, 2, 3)] * 2
+    assert model.feature_info.reduction() == [20, 20]
+
+
+def test_timm_lists_what_we_wrote():
+    assert set(list_models("facerwkv*")) <= set(timm.list_models())
+
+
+def test_pretrained_weights_are_refused_while_there_are_none():
+    with pytest.raises(InputError, match="pretrained=False"):
+        timm.create_model("facerwkv_small", pretrained=True)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if MIXERS[MODELS[name].config.mixer].streams])
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_token_by_token_gives_the_logits_of_the_whole(name, pool):
+    torch.manual_seed(0)
+    model = small(name, pool=pool)
+    with torch.inference_mode():
+        tokens, _ = model.embed(pictures())
+        state = None
+        for piece in tokens.split([1, 2, 3], 1):
+            logits, state = model.stream(piece, state)
+        torch.testing.assert_close(logits, model(pictures()), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_does_not_stream():
+    model = small("facerwkv4_small", mixer="attention")
+    with pytest.raises(InputError, match=r"'attention'.*no recurrent form"):
+        model.stream(model.embed(pictures())[0])
+
+
+@pytest.mark.parametrize("position", ["none", "unused", "learned", "2d"])
+def test_positions_interpolate_to_other_sizes(position):
+    model = small("facerwkv4_small", position=position)
+    assert model(pictures(height=80, width=100)).shape == (2, 7)
+
+
+def test_a_position_table_that_is_not_used_is_frozen_and_changes_nothing():
+    model = small("facerwkv_small")
+    assert not model.position.table.requires_grad
+    before = model(pictures())
+    torch.nn.init.zeros_(model.position.table)
+    assert torch.equal(model(pictures()), before)
+
+
+def test_a_learned_position_is_added_and_counted_alike():
+    model = small("facerwkv_small", position="learned")
+    assert model.position.table.requires_grad
+    before = model(pictures())
+    torch.nn.init.zeros_(model.position.table)
+    assert not torch.equal(model(pictures()), before)
+
+
+def test_a_picture_that_the_patch_does_not_divide():
+    with pytest.raises(InputError, match=r"48 x 60 pixels.*20 x 20"):
+        small("facerwkv_small")(pictures(height=48))
+
+
+def test_a_frozen_stem_stands_still_in_training():
+    model = small("facerwkv_hybrid_frozen").train()
+    model(pictures())
+    assert model.stem.bn1.num_batches_tracked == 0
+    assert not any(parameter.requires_grad for parameter in (*model.stem.conv1.parameters(), *model.stem.bn1.parameters()))
+
+
+def test_the_authors_frozen_stem_lets_its_statistics_move():
+    model = small("facerwkv_hybrid_frozen", stem="resnet_frozen_as_coded").train()
+    model(pictures())
+    assert model.stem.bn1.num_batches_tracked == 1
+    assert not model.stem.conv1.weight.requires_grad
+
+
+def test_the_stem_loads_torchvision_s_weights(shared):
+    model = create_model("facerwkv_hybrid", stem_weights=str(shared / "weights" / "resnet50_stem_imagenet1k_v1.npz"))
+    with torch.device("meta"):
+        from torchvision.models import resnet50
+
+        keys = resnet50().state_dict().keys()
+    names = [name for name in model.stem.state_dict() if name.startswith(("conv1", "bn1"))]
+    assert set(names) <= set(keys)
+    assert model.stem.bn1.running_var.min() > 0
+    assert not torch.equal(model.stem.bn1.running_mean, torch.zeros(64))
+
+
+def test_the_stem_computes_what_torchvision_s_does(shared):
+    from torchvision.models import resnet50
+
+    source = shared / "weights" / "resnet50_stem_imagenet1k_v1.npz"
+    stem = create_model("facerwkv_hybrid", stem_weights=str(source), img_size=40).stem.eval()
+    theirs = resnet50()
+    theirs.load_state_dict(stem.state_dict(), strict=False)
+    blocks = torch.nn.Sequential(*list(theirs.children())[:4]).eval()
+    torch.testing.assert_close(stem.features(pictures()), blocks(pictures()))
+
+
+def test_stem_weights_that_are_nowhere():
+    with pytest.raises(InputError, match=r"No stem weights in nowhere\.npz"):
+        create_model("facerwkv_hybrid", stem_weights="nowhere.npz")
+    with pytest.raises(InputError, match="no ResNet stem"):
+        create_model("facerwkv_small", stem_weights="IMAGENET1K_V1")
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    model, gradients = small("facerwkv4_small"), []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(pictures()).square().sum().backward()
+        gradients.append(model.stem.proj.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_no_weight_decay_names_tables_only():
+    names = small("facerwkv_small", position="learned").no_weight_decay()
+    assert {name.split(".")[-1] for name in names} == {"table", "time_w", "time_alpha", "time_beta", "time_gamma"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mixer": "rwkv9"}, "mixer: there is none called 'rwkv9'; choose rwkv1"),
+        ({"depht": 3}, "Unknown key 'depht'. Known keys there: image_size"),
+        ({"drop_rate": 1.5}, "drop_rate"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        create_model("facerwkv4_small", **options)
+
+
+def test_an_unknown_model_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"Unknown model 'resnet9000'.*facerwkv_small"):
+        create_model("resnet9000")
