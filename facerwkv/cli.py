@@ -1,0 +1,195 @@
+"""The command line: parse and call, nothing else. Exit codes: 0 all well, 1 some inputs failed, 2 wrong use."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from facerwkv.errors import InputError
+
+app = typer.Typer(
+    help="Recognise apparent facial expressions with RWKV vision models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="The data sets: which there are, and whether yours is whole.", no_args_is_help=True)
+models_app = typer.Typer(help="The models: sizes, sources, what is known of them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
+
+DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+ModelOption = Annotated[Path, typer.Option("--model", metavar="FOLDER", help="A run's folder or a checkpoint's.")]
+
+
+def main() -> None:
+    """Run the command line; a person's mistake becomes one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"facerwkv: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def train(
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="train.epochs=5 ...")] = None,
+    recipe: Annotated[str, typer.Option(help="A YAML file, or paper, paper_as_coded, modern, demo.")] = "modern",
+    data: DataOption = None,
+    model: Annotated[str | None, typer.Option(help="A name from `facerwkv models list`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE-MODEL.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    init_from: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="Fine-tune this one.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Classes of your own: first,second,...")] = None,
+    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Leave out copies of val and test images.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+) -> None:
+    """Train a model and score it on the validation images."""
+    from facerwkv.training.finish import finish
+    from facerwkv.training.module import train as run
+    from facerwkv.training.recipe import Recipe
+    from facerwkv.training.run import read_run
+
+    given = {
+        "data.source": data,
+        "model.name": model,
+        "init_from": init_from,
+        "data.labels": labels and f"[{labels}]",
+        "data.drop_leaks": drop_leaks or None,
+        "train.device": device,
+    }
+    changes = [f"{key}={value}" for key, value in given.items() if value is not None] + (changes or [])
+    plan = read_run(resume) if resume else Recipe.read(recipe, changes)
+    if resume and changes:
+        raise InputError(f"A resumed run keeps its recipe; {changes[0]!r} cannot change it. Start a new run instead.")
+    folder = resume or out or Path("runs") / f"{Path(recipe).stem}-{plan.model.name}"
+    try:
+        run(plan, folder, resume=resume is not None)
+    except KeyboardInterrupt:
+        print(f"\nStopped. Go on: facerwkv train --resume {folder}", file=sys.stderr)
+        print(f"Score what there is: facerwkv evaluate --model {folder}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"The report: {finish(folder)}")
+
+
+@app.command()
+def evaluate(
+    model: ModelOption,
+    data: DataOption = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
+    without_copies: Annotated[bool, typer.Option(help="Also score the images that have no copy in training.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes. Default: MODEL/SPLIT.")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Score a checkpoint on a data set: accuracy, UAR, macro-F1 with intervals, calibration, report."""
+    from facerwkv.training.finish import evaluate_folder
+
+    scored = evaluate_folder(model, data, split, out, device, without_copies)
+    if as_json:
+        print(json.dumps(scored.to_dict()))
+    else:
+        scored.print()
+
+
+@app.command()
+def predict(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, patterns; - reads a list.")],
+    model: ModelOption,
+    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole picture or every face.")] = "auto",
+    on_no_face: Annotated[Literal["empty", "scene", "error"], typer.Option()] = "empty",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="results.csv, .json or .jsonl")] = None,
+    save_media: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the results there.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: DeviceOption = "auto",
+    detector_model: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the apparent expression in pictures."""
+    from facerwkv.predict import expand_sources, load
+    from facerwkv.results import deliver
+
+    predictor = load(model, device, detector_model)
+    results = predictor.predict_iter(expand_sources(sources, sys.stdin), mode, on_no_face, batch_size=batch_size)
+    failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty())
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run's folder; an earlier one there is replaced.")] = Path("runs/demo"),
+) -> None:
+    """Train on drawn faces, evaluate, name the expression in a picture: a few minutes."""
+    from facerwkv.experiments.demo import run
+
+    run(out)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A name from facerwkv/experiments.")],
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option()] = Path("runs"),
+    seeds: Annotated[list[int] | None, typer.Option(help="--seeds 0 --seeds 1 ...")] = None,
+) -> None:
+    """Run an experiment of the paper and print the paper's numbers beside ours."""
+    from facerwkv.experiments import experiment
+
+    experiment(name)(data or "toy", out / name, seeds or [0, 1, 2])
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is installed, what is missing, and what to type."""
+    from facerwkv.doctor import diagnose
+
+    diagnosis = diagnose()
+    print(json.dumps(diagnosis.to_dict())) if as_json else diagnosis.print()
+    raise typer.Exit(0 if diagnosis.ok else 1)
+
+
+@data_app.command("list")
+def list_data(as_json: JsonOption = False) -> None:
+    """The data sets that can be read, their layout and their terms."""
+    from facerwkv.data.check import describe_all, print_all
+
+    print(json.dumps(describe_all())) if as_json else print_all()
+
+
+@data_app.command("check")
+def check_data(
+    source: Annotated[str, typer.Argument(metavar="NAME:ROOT")],
+    leaks: Annotated[bool, typer.Option("--leaks", help="Look for copies and near copies across splits.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Count files and classes against the published numbers; list what cannot be read."""
+    from facerwkv.data.check import check
+
+    report = check(source, leaks=leaks)
+    print(json.dumps(report.to_dict())) if as_json else report.print()
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@models_app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """Every model with its parameters, multiply-accumulates, input, source, licence."""
+    from facerwkv.models.describe import describe_all, print_all
+
+    print(json.dumps(describe_all())) if as_json else print_all()
+
+
+@models_app.command("info")
+def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOption = False) -> None:
+    """One model: what was published, what is known of it."""
+    from facerwkv.models.describe import describe, print_one
+
+    print(json.dumps(describe(name))) if as_json else print_one(name)
+
+
+if __name__ == "__main__":
+    main()

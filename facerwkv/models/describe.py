@@ -1,0 +1,43 @@
+"""What a model is, in numbers: for `facerwkv models`."""
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from facerwkv.models import MODELS, create_model, model_line
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Counts and facts of a line of MODELS, as `models list --json` prints them.
+
+    parameters: all, batch-norm statistics not among them. trainable: as published, so with a position table that is
+    counted and never used (`unused`; it gets no gradient). macs: multiply-accumulates of one forward pass of one picture
+    of `input` (channels, height, width) in matrix products and convolutions.
+    """
+    line = model_line(name)
+    config = line.config
+    with torch.device("meta"):
+        model = create_model(name).eval()
+        picture = torch.empty(1, config.in_chans, *config.image_size)
+    parameters = dict(model.named_parameters())
+    unused = parameters["position.table"].numel() if config.position == "unused" else 0
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(picture)
+    return {
+        "name": name,
+        "parameters": sum(parameter.numel() for parameter in parameters.values()),
+        "trainable": sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad) + unused,
+        "unused": unused,
+        "macs": counter.get_total_flops() // 2,
+        "input": [config.in_chans, *config.image_size],
+        "mixer": config.mixer,
+        "stem": config.stem,
+        "source": line.source,
+        "licence": line.licence,
+        "about": line.about,
+    }
+
+
+def describe_all() -> list[dict[str, Any]]:
+    return [describe(name) for name in MODELS]

@@ -1,0 +1,70 @@
+"""A module imports from lower floors or its own folder, never sideways or up; importing the package does nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "facerwkv"
+FLOORS = [
+    {"errors", "files", "settings", "labels", "kernels", "faces"},
+    {"data", "mixers"},
+    {"models"},
+    {"training", "frames"},
+    {"predict", "results", "draw", "explain", "export"},
+    {"video", "bench", "experiments", "doctor"},
+    {"web"},
+    {"cli"},
+]
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+SIDEWAYS = {  # floor 0's foundation is one folder in all but name; floor 4's doors may use what prediction gives
+    "files": {"errors"},
+    "settings": {"errors"},
+    "labels": {"errors"},
+    "kernels": {"errors"},
+    "faces": {"errors", "files"},
+    "predict": {"results", "draw"},
+    "results": {"draw"},
+    "explain": {"predict", "results", "draw"},
+    "export": {"predict", "results"},
+}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported_parts(path):
+    """The first name below facerwkv of every import in a file, also of those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("facerwkv."))
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_or_stay_in_the_folder(path):
+    own = part_of(path)
+    assert own in FLOOR, f"{own} stands on no floor; name it in this test and in the design"
+    for other in imported_parts(path):
+        allowed = other == own or FLOOR.get(other, 99) < FLOOR[own] or other in SIDEWAYS.get(own, ())
+        assert allowed, f"{path.relative_to(PACKAGE)} imports {other}"
+        assert not (FLOOR[own] == 4 and other == "training"), "prediction never imports training"
+
+
+def test_files_stay_readable():
+    long = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in long.items() if lines > 400} == {}
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import facerwkv, sys; print([m for m in ('torch', 'cv2', 'numpy', 'timm', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,58 @@
+import math
+
+import pytest
+import torch
+
+from facerwkv.models import create_model
+from facerwkv.training.optim import balanced_weights, build_optimizer, lr_factor, parameter_groups
+from facerwkv.training.recipe import OptimPart, SchedulePart
+
+
+def test_the_paper_s_schedule():
+    factor = lr_factor(SchedulePart(name="cosine", warmup_epochs=1, warmup_factor=0.1), epochs=25, steps_per_epoch=100)
+    assert factor(0) == pytest.approx(0.1)
+    assert factor(50) == pytest.approx(0.55)
+    assert factor(100) == 1
+    assert factor(1300) == pytest.approx(0.5)
+    assert factor(2500) == pytest.approx(0)
+    assert all(factor(step) >= factor(step + 1) for step in range(100, 2500))
+
+
+def test_the_authors_schedule_swings_with_a_period_of_twice_the_epochs_in_steps():
+    factor = lr_factor(SchedulePart(name="as_coded", warmup_factor=0.1), epochs=25, steps_per_epoch=688)
+    assert factor(0) == 0.1
+    assert [factor(1 + 25 * half) for half in range(5)] == pytest.approx([1, 0, 1, 0, 1])
+    assert factor(2) == pytest.approx((1 + math.cos(math.pi / 25)) / 2)
+    assert sum(factor(step) for step in range(1, 5001)) / 5000 == pytest.approx(0.5)
+
+
+def test_constant_after_the_warm_up():
+    factor = lr_factor(SchedulePart(name="constant", warmup_epochs=0), epochs=3, steps_per_epoch=10)
+    assert {factor(step) for step in range(30)} == {1.0}
+
+
+def test_weight_decay_falls_on_matrices_only():
+    model = create_model("facerwkv_small", position="learned", img_size=40)
+    decayed, spared = parameter_groups(model, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert all(names[id(one)].endswith("weight") and one.ndim >= 2 for one in decayed["params"])
+    assert {"position.table", "blocks.0.time_mix.time_w", "blocks.0.norm1.weight"} <= {names[id(one)] for one in spared["params"]}
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+
+
+def test_what_is_frozen_is_not_optimised():
+    model = create_model("facerwkv_hybrid_frozen", img_size=40)
+    optimised = {id(one) for group in parameter_groups(model, 0.1) for one in group["params"]}
+    assert optimised == {id(one) for one in model.parameters() if one.requires_grad}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_every_optimiser_is_built(name, kind):
+    assert isinstance(build_optimizer(torch.nn.Linear(2, 2), OptimPart(name=name)), kind)
+
+
+def test_balanced_weights_make_classes_count_alike():
+    counts = torch.tensor([10, 30, 0, 60])
+    weights = balanced_weights(counts)
+    torch.testing.assert_close(weights * counts, torch.tensor([100 / 3, 100 / 3, 0, 100 / 3]))
