@@ -15,9 +15,7 @@ BLOCK = 64
 KEY_MIN, KEY_MAX = -60.0, 30.0
 
 
-def toeplitz(
-    w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, implementation: str = "auto"
-) -> Tensor:
+def toeplitz(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
     """Weigh values by position and key.
 
     w, alpha, beta (H, T); k, v (B, T, H, S). Returns y (B, T, H, S).

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from facerwkv.errors import InputError
 from facerwkv.kernels import choose
+from facerwkv.kernels.native import library, problem
 
 CHUNK = 16
 EMPTY = -1e38  # the exponent of a state that holds nothing
@@ -22,10 +24,13 @@ def wkv4(
 
     w (C,) the decay rate, above 0; u (C,) the bonus of the present token; k, v (B, T, C); state (B, 3, C) from an
     earlier call, or None. Returns y (B, T, C) in v's dtype and the state after the last token, in float32 or float64.
-    implementation: "reference" (token by token) or "chunked" (16 tokens at once); "auto" is chunked from two tokens on.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "native" (C; CPU, float32, no gradient
+    of the state); "auto" is native where it can run.
     """
-    form = choose(IMPLEMENTATIONS, implementation, auto="chunked" if k.shape[1] > 1 else "reference")
     exact = torch.promote_types(k.dtype, torch.float32)
+    carried = state is not None and state.requires_grad and torch.is_grad_enabled()
+    native = library() is not None and k.device.type == "cpu" and exact == torch.float32 and not carried
+    form = choose(IMPLEMENTATIONS, implementation, auto="native" if native else "chunked")
     state = empty_state(k) if state is None else state
     y, state = form(w.to(exact), u.to(exact), k.to(exact), v.to(exact), state)
     return y.to(v.dtype), state
@@ -83,4 +88,14 @@ def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[T
     return y, torch.cat([a, b, top], 1)
 
 
-IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked}
+def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    if library() is None:
+        raise InputError(f"{problem()} Or use implementation='chunked'.")
+    if k.device.type != "cpu" or k.dtype != torch.float32:
+        raise InputError(f"The native wkv4 runs on the CPU in float32, not on {k.device} in {k.dtype}; use 'chunked'.")
+    from facerwkv.kernels.native.wkv4 import wkv4 as operator
+
+    return operator(w, u, k, v, state)
+
+
+IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "native": _native}

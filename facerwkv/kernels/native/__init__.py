@@ -1,0 +1,38 @@
+"""The C kernels, where a compiler was there at install time. `library()` is None where not, and `problem()` says why."""
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None."""
+    return _load()[0]
+
+
+def problem() -> str | None:
+    """Why there are no compiled kernels, and what to do; None when there are."""
+    return _load()[1]
+
+
+@cache
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    again = "install a C compiler and then facerwkv again (pip install --force-reinstall --no-deps facerwkv)"
+    built = [FOLDER / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES]
+    path = next((path for path in built if path.is_file()), None)
+    if path is None:
+        return None, f"The C kernels were not built, so slower PyTorch forms run: {again}."
+    try:
+        return ctypes.CDLL(str(path)), None
+    except OSError as error:
+        return None, f"The C kernels cannot be loaded ({error}), so slower PyTorch forms run: {again}."
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())

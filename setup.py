@@ -1,0 +1,21 @@
+"""The optional C kernels; everything else stands in pyproject.toml."""
+
+import sys
+
+from setuptools import Extension, setup
+
+# OpenMP's calls are left unresolved: they are found in the runtime that torch has loaded, so that both share one pool
+# of threads and torch.set_num_threads holds for both.
+COMPILE = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c11"]
+OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
+
+setup(
+    ext_modules=[
+        Extension(
+            "facerwkv.kernels.native._native",
+            ["facerwkv/kernels/native/wkv4.c"],
+            extra_compile_args=COMPILE + OPENMP,
+            optional=True,  # without a compiler the install succeeds and the PyTorch forms run
+        )
+    ]
+)
