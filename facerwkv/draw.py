@@ -1,6 +1,7 @@
 """Faces, and what they were taken for, drawn on their picture."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +13,7 @@ SMALLEST_SIDE = 480
 MOST_ROWS = 3
 
 Box = tuple[float, float, float, float]
+Font = ImageFont.FreeTypeFont
 Row = tuple[str, float | None, str]  # text, probability, colour
 
 
@@ -24,7 +26,7 @@ def draw_faces(rgb: np.ndarray, faces: Sequence[tuple[Sequence[float] | None, Ma
     scale = max(1.0, SMALLEST_SIDE / max(rgb.shape[:2]))
     picture = Image.fromarray(rgb)
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    font = ImageFont.load_default(max(12, round(max(picture.size) / 55)))
+    font = cast(Font, ImageFont.load_default(max(13, round(max(picture.size) / 55))))
     brush = ImageDraw.Draw(picture, "RGBA")
     frames = [None if box is None else _scaled(box, scale) for box, _ in faces]
     for frame, (_, probs) in zip(frames, faces, strict=True):
@@ -55,7 +57,7 @@ def _colour(probs: Mapping[str, float], name: str) -> str:
     return COLOURS[list(probs).index(name) % len(COLOURS)]
 
 
-def _rows(probs: Mapping[str, float], prefix: str, frame: Box | None, font) -> list[Row]:
+def _rows(probs: Mapping[str, float], prefix: str, frame: Box | None, font: Font) -> list[Row]:
     """The lines of a face's panel; a face lower than its panel would be gets one line."""
     names = _ranked(probs)[:MOST_ROWS]
     if frame and frame[3] - frame[1] < len(names) * _row_height(font):
@@ -63,17 +65,19 @@ def _rows(probs: Mapping[str, float], prefix: str, frame: Box | None, font) -> l
     return [(name if i else prefix + name, probs[name], _colour(probs, name)) for i, name in enumerate(names)]
 
 
-def _row_height(font) -> int:
+def _row_height(font: Font) -> int:
     return round(1.4 * font.size)
 
 
-def _size(rows: Sequence[Row], font) -> tuple[float, float]:
+def _size(rows: Sequence[Row], font: Font) -> tuple[float, float]:
     """Width and height of a panel: wide enough for the longest name and a percentage."""
     longest = max(font.getlength(text) for text, _, _ in rows)
     return longest + 4.2 * font.size, len(rows) * _row_height(font)
 
 
-def _place(size: tuple[float, float], frame: Box | None, others: list[Box], taken: list[Box], limits) -> Box:
+def _place(
+    size: tuple[float, float], frame: Box | None, others: list[Box], taken: list[Box], limits: tuple[int, int]
+) -> Box:
     """Where a panel goes: the place beside its face that hides the least of the faces and of the other panels."""
     width, height = size
     if frame is None:
@@ -100,7 +104,7 @@ def _common(a: Box, b: Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Row], font) -> None:
+def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Row], font: Font) -> None:
     """A panel of lines: the name, the percentage, and a bar behind them as long as the probability."""
     x1, y1, x2, y2 = spot
     brush.rectangle(spot, fill=PAPER)

@@ -14,6 +14,8 @@ MODEL_FILE = "face_detection_yunet_2023mar.onnx"
 # 480 and 7 % at 960. So small pictures are enlarged, and large ones are searched twice, for small and for large faces.
 SMALLEST_SIDE = 256
 COARSE_SIDE = 320
+# Under 33 pixels, OpenCV 4.14's YuNet reads memory that is not the picture's and finds boxes of 1e18 pixels.
+NARROWEST = 64
 OVERLAP = 0.3
 
 
@@ -60,13 +62,15 @@ class FaceDetector:
         return sorted((box for box in boxes if min(box.x2 - box.x1, box.y2 - box.y1) >= 1), key=lambda box: box.x1)
 
     def _search(self, rgb: np.ndarray, side: int) -> np.ndarray:
-        """YuNet's rows (x, y, w, h, 5 landmarks x 2, score) in pixels of `rgb`, which is searched at this longer side."""
+        """YuNet's rows (x, y, w, h, 5 landmarks x 2, score), found with the picture's longer side at `side` pixels."""
         import cv2
 
         height, width = rgb.shape[:2]
         scale = side / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        below, right = max(0, NARROWEST - size[1]), max(0, NARROWEST - size[0])
+        small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
         rows = self._detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         rows[:, :14] *= np.tile([width / size[0], height / size[1]], 7)
         return rows

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "facerwkv"
 FLOORS = [
-    {"errors", "files", "settings", "labels", "kernels", "faces"},
+    {"errors", "files", "settings", "devices", "labels", "kernels", "faces"},
     {"data", "mixers"},
     {"models"},
     {"training", "frames"},
@@ -22,6 +22,7 @@ FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 SIDEWAYS = {  # floor 0's foundation is one folder in all but name; floor 4's doors may use what prediction gives
     "files": {"errors"},
     "settings": {"errors"},
+    "devices": {"errors"},
     "labels": {"errors"},
     "kernels": {"errors"},
     "faces": {"errors", "files"},

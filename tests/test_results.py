@@ -1,5 +1,7 @@
 import csv
+import io
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from facerwkv.errors import InputError
-from facerwkv.results import Face, Media, Result, Summary, save_media, table, write_results, writer
+from facerwkv.results import Face, Media, Result, Summary, deliver, save_media, table, write_results
 
 LABELS = ("anger", "happiness")
 HAPPY = Face("happiness", 0.75, {"anger": 0.25, "happiness": 0.75}, (1, 2, 30, 40), 0.9)
@@ -46,8 +48,9 @@ def test_the_dictionary_is_what_programs_read():
 
 
 def test_the_text_is_what_people_read():
-    console = Console(width=100, record=True, quiet=True)
+    console = Console(width=100, file=io.StringIO())
     console.print(table(RESULTS))
+    assert console.file.getvalue() == TEXT
     assert "\n".join(map(repr, RESULTS)) + "\n" == TEXT
 
 
@@ -78,6 +81,7 @@ def test_json_is_one_array_and_jsonl_one_object_a_line(tmp_path, results):
 def test_names_that_are_no_unicode_are_written(tmp_path, name):
     write_results([Result("caf\udce9.jpg", "no_face")], tmp_path / name, LABELS)
     assert "caf" in (tmp_path / name).read_text(errors="replace")
+    assert repr(Result("caf\udce9.jpg", "no_face")).startswith("caf?.jpg")
 
 
 @pytest.mark.parametrize("name", ["out.xlsx", "out"])
@@ -87,17 +91,20 @@ def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def stopped_by(error: BaseException) -> Iterator[Result]:
+    yield RESULTS[0]
+    raise error
+
+
 def test_ctrl_c_leaves_what_came_before(tmp_path):
-    with pytest.raises(KeyboardInterrupt), writer(tmp_path / "out.json", LABELS) as write:
-        write(RESULTS[0])
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_results(stopped_by(KeyboardInterrupt()), tmp_path / "out.json", LABELS)
     assert json.loads((tmp_path / "out.json").read_text()) == DICTS[:1]
 
 
 def test_an_error_leaves_nothing(tmp_path):
-    with pytest.raises(InputError), writer(tmp_path / "out.json", LABELS) as write:
-        write(RESULTS[0])
-        raise InputError("no detector")
+    with pytest.raises(InputError):
+        write_results(stopped_by(InputError("no detector")), tmp_path / "out.json", LABELS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,3 +140,29 @@ def test_an_unreadable_picture_cannot_be_drawn(tmp_path):
     assert Media(tmp_path)(RESULTS[3]) is None
     with pytest.raises(InputError, match=r"bad\.jpg is empty"):
         RESULTS[3].plot()
+
+
+class Named:
+    labels = LABELS
+
+    def __repr__(self) -> str:
+        return "tiny (2 labels) on cpu"
+
+
+def test_programs_get_one_line_of_json_per_picture(capsys):
+    assert deliver(RESULTS, Named(), None, None, as_json=True) == [RESULTS[3]]
+    out, err = capsys.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == DICTS
+    assert err.startswith("4 pictures, 2 faces, 1 without a face, 1 failed; ")
+
+
+def test_people_get_text_a_summary_and_the_files_they_asked_for(capsys, tmp_path):
+    picture = drawable("party.jpg")
+    assert deliver([picture], Named(), tmp_path / "out.csv", tmp_path / "drawn", as_json=False) == []
+    first, *middle, last = capsys.readouterr().out.splitlines()
+    assert first == "tiny (2 labels) on cpu"
+    assert middle == repr(picture).splitlines()
+    assert last.startswith("1 picture, 1 face; ")
+    assert last.endswith(f"; wrote {tmp_path / 'out.csv'}; wrote {tmp_path / 'drawn'}")
+    assert (tmp_path / "out.csv").exists()
+    assert (tmp_path / "drawn" / "party_drawn.jpg").exists()

@@ -8,7 +8,8 @@ from facerwkv.errors import InputError
 @dataclass(frozen=True)
 class MixerConfig:
     """width D; depth, the number of blocks; heads; time_mix_dim, the width inside the time mix; hidden, that inside the
-    channel mix (None: the generation's own); tokens, the number for which tables over positions are made."""
+    channel mix (None: the generation's own); tokens, the number for which tables over positions are made; scan, whether
+    a token sees those before it ("forward") or all ("both")."""
 
     width: int
     depth: int
@@ -16,6 +17,7 @@ class MixerConfig:
     time_mix_dim: int
     hidden: int | None
     tokens: int
+    scan: str = "forward"
 
     def __post_init__(self):
         if self.time_mix_dim % self.heads:

@@ -14,14 +14,14 @@ from facerwkv.training.run import RESUME
 
 
 class Saver(Callback):
-    """Writes best/, last/ and resume.ckpt, each whole or not at all.
+    """Writes best/ (where the recipe selects the best epoch), last/ and resume.ckpt, each whole or not at all.
 
     `save(folder, scores)` writes a checkpoint of the weights that count now. The resume file is written every
     `save_every` steps inside an epoch and after each epoch.
     """
 
     def __init__(self, folder: Path, save: Callable[[Path, dict[str, float]], None], part: TrainPart):
-        self.folder, self.save, self.monitor, self.save_every = folder, save, f"val_{part.monitor}", part.save_every
+        self.folder, self.save, self.part = folder, save, part
         self.best = -1.0
 
     def state_dict(self) -> dict[str, float]:
@@ -34,15 +34,15 @@ class Saver(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         last = index + 1 == trainer.num_training_batches
-        if self.save_every and not last and (index + 1) % self.save_every == 0:
+        if self.part.save_every and not last and (index + 1) % self.part.save_every == 0:
             self._write_resume(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
-        score = scores[self.monitor]
+        score = scores[f"val_{self.part.monitor}"]
         if trainer.is_global_zero:
             self.save(self.folder / "last", scores | {"epoch": trainer.current_epoch})
-            if score > self.best:
+            if self.part.select == "best" and score > self.best:
                 self.save(self.folder / "best", scores | {"epoch": trainer.current_epoch})
         self.best = max(self.best, score)
         self._write_resume(trainer)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from facerwkv.data.loader import DataModule
 from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.devices import choose_device
 from facerwkv.errors import InputError
 from facerwkv.files import atomic, write_text
 from facerwkv.models.checkpoint import Checkpoint
@@ -45,7 +46,7 @@ class Evaluation:
     source: str = ""
     split: str = "test"
     model: str = ""
-    indices: np.ndarray | None = None
+    indices: np.ndarray = field(default=None)  # type: ignore[arg-type]  # all, in order
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -144,7 +145,8 @@ class Evaluation:
             labels = tuple(summary.pop("labels"))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{folder} holds no evaluation that can be read ({error}); make one with `facerwkv evaluate`."
+                f"{folder} holds no evaluation: {SUMMARY} or {LOGITS} is missing or damaged. "
+                "Make one with `facerwkv evaluate`."
             ) from error
         meta = {name: value for name, value in summary.items() if name not in {*_SCORES, "n", "per_class", "confusion"}}
         return cls(labels, names=stored.pop("names").tolist(), **stored, **own, meta=meta)
@@ -175,6 +177,7 @@ def run_logits(
     The batches hold {"image": uint8 (B, h, w, c), "target", "index"}; of soft targets (B, C) the largest counts. The
     model is put on the device and in evaluation mode; its mode is restored.
     """
+    device = choose_device(device) if isinstance(device, str) else device
     was_training = model.training
     model.to(device).eval()
     batches = track(loader, "Evaluating", console=Console(stderr=True), transient=True, disable=not progress)
@@ -222,41 +225,46 @@ def evaluate(
     progress: bool = True,
     meta: dict[str, Any] | None = None,
 ) -> Evaluation:
-    """Run a checkpoint over one split of a data set, without augmentation and in the order of the files.
+    """Run a checkpoint over one split of a data set, without augmentation and in the order of its samples.
 
     temperature: the checkpoint's own (1.0 means that none was fitted), or fitted here on the validation split.
     Where the label sets differ, the summary's "ignored_labels" names the classes left out and "ignored_images" counts
-    their images. Raises InputError for an empty split and for logits that are not finite.
+    their images. Raises InputError for an empty split, for logits that are not finite and for images that are not
+    prepared by the checkpoint's transform.
     """
-
-    def run(part: str) -> tuple[Any, ...]:
-        logits, targets, indices = run_logits(
-            checkpoint.model, _loader(datamodule, part), checkpoint.transform, device, progress
+    if datamodule.transform != checkpoint.transform:
+        raise InputError(
+            f"The images are prepared by {datamodule.transform!r}, but {checkpoint.name} was trained on "
+            f"{checkpoint.transform!r}. Make the DataModule with the checkpoint's transform."
         )
-        *aligned, rows = align_labels(logits, targets, checkpoint.labels, datamodule.labels)
-        return *aligned, indices[rows], len(indices) - len(rows)
-
-    logits, targets, labels, indices, ignored = run(split)
+    logits, targets, indices = _run_split(checkpoint, datamodule, split, device, progress)
+    logits, targets, labels, rows = align_labels(logits, targets, checkpoint.labels, datamodule.labels)
+    fitted = checkpoint.temperature
     if temperature == "validation":
-        fitted = metrics.fit_temperature(*run("val")[:2])
-    else:
-        fitted = None if checkpoint.temperature == 1.0 else checkpoint.temperature
-    left_out = sorted({*checkpoint.labels, *datamodule.labels} - set(labels))
+        others = _run_split(checkpoint, datamodule, "val", device, progress)[:2] if split != "val" else None
+        answers = align_labels(*others, checkpoint.labels, datamodule.labels)[:2] if others else (logits, targets)
+        fitted = metrics.fit_temperature(*answers)
+    meta = dict(meta or {})
+    if left_out := sorted({*checkpoint.labels, *datamodule.labels} - set(labels)):
+        meta |= {"ignored_labels": left_out, "ignored_images": len(indices) - len(rows)}
     samples = getattr(datamodule, split).samples
     return Evaluation(
         labels,
-        [samples[index].name for index in indices],
+        [samples[index].name for index in indices[rows]],
         targets,
         logits,
-        fitted,
+        None if fitted == 1.0 else fitted,
         source=datamodule.config.source,
         split=split,
         model=checkpoint.name,
-        indices=indices,
-        meta={**(meta or {}), **({"ignored_labels": left_out, "ignored_images": ignored} if left_out else {})},
+        indices=indices[rows],
+        meta=meta,
     )
 
 
-def _loader(datamodule: DataModule, split: str) -> DataLoader:
+def _run_split(
+    checkpoint: Checkpoint, datamodule: DataModule, split: str, device: str | torch.device, progress: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     config = datamodule.config
-    return DataLoader(getattr(datamodule, split), batch_size=config.batch_size, num_workers=config.workers)
+    loader = DataLoader(getattr(datamodule, split), batch_size=config.batch_size, num_workers=config.workers)
+    return run_logits(checkpoint.model, loader, checkpoint.transform, device, progress)

@@ -14,7 +14,7 @@ from facerwkv.errors import InputError
 RESAMPLES = 2000
 BINS = 15
 TEMPERATURES = (0.05, 20.0)
-_CHUNK = 4_000_000  # indices drawn at a time: about 100 MB at the peak
+_CHUNK = 4_000_000  # indices drawn at a time: about 200 MB at the peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def confusion(targets: np.ndarray, predictions: np.ndarray, num_classes: int) ->
     """Counts int64 (..., C, C) of class numbers (..., N); rows are the truth, columns the prediction."""
     targets, predictions = np.asarray(targets), np.asarray(predictions)
     for numbers in (targets, predictions):
-        if numbers.size and not (0 <= numbers.min() and numbers.max() < num_classes):
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= num_classes):
             raise InputError(f"Class numbers must lie in 0 .. {num_classes - 1}; check the labels of the data set.")
     cells = _counts(targets * num_classes + predictions, num_classes**2)
     return cells.reshape(*targets.shape[:-1], num_classes, num_classes).astype(np.int64)
@@ -50,7 +50,10 @@ def uar(matrix: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(matrix: np.ndarray) -> np.ndarray:
-    """The mean F1 over the classes that occur in the truth: scikit-learn's f1_score(average="macro", labels=present)."""
+    """The mean F1 over the classes that occur in the truth.
+
+    It equals scikit-learn's f1_score(truth, predictions, average="macro", labels=numpy.unique(truth)).
+    """
     return _mean_over_present(_f1(matrix), matrix)
 
 
@@ -82,7 +85,7 @@ def calibration_bins(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -
 
 
 def expected_calibration_error(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -> float:
-    """Mean distance between confidence and accuracy, in 0..1, each bin weighed by its images (Guo et al. 2017, eq. 3)."""
+    """Mean distance of confidence from accuracy, in 0..1, bins weighed by their images (Guo et al. 2017, eq. 3)."""
     count, confidence, right = calibration_bins(probs, targets, bins)
     full = count > 0
     return float((count * np.abs(confidence - right))[full].sum() / count.sum())
@@ -125,7 +128,7 @@ def require_finite(logits: np.ndarray, names: list[str] | None = None) -> None:
 def bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
-    """Draw n of n images with replacement, `resamples` times; statistic: rows (R, n) → (R, S). Returns (resamples, S)."""
+    """What `statistic` (rows (R, n) → (R, S)) makes of n out of n images drawn with replacement: (resamples, S)."""
     rng = np.random.default_rng(seed)
     size = max(1, _CHUNK // n)
     chunks = [min(size, resamples - start) for start in range(0, resamples, size)]
@@ -161,7 +164,7 @@ def scores(
 
 
 def _bin_and_gap(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per image: the bin of its confidence, and confidence minus correctness; ECE is the sum of |sum of gaps| per bin / N."""
+    """Per image its bin and confidence minus correctness: ECE is the sum over bins of |sum of gaps|, over N."""
     confidence = probs.max(-1)
     return _bin(confidence, BINS), confidence - (probs.argmax(-1) == targets)
 
@@ -171,7 +174,7 @@ def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _counts(codes: np.ndarray, size: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """How often (or with what total weight) each of 0 .. size-1 occurs along the last dimension: (..., N) → (..., size)."""
+    """How often, or with what total weight, each of 0 .. size-1 occurs in the last axis: (..., N) → (..., size)."""
     lead = codes.shape[:-1]
     rows = int(np.prod(lead))
     shifted = codes.reshape(rows, -1) + np.arange(rows)[:, None] * size

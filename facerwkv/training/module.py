@@ -17,7 +17,8 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from facerwkv.data.loader import DataModule
-from facerwkv.data.transforms import Augment, mix, normalise
+from facerwkv.data.transforms import Augment, mix, normalise, standardise, to_unit
+from facerwkv.devices import choose_device
 from facerwkv.errors import InputError
 from facerwkv.models import create_model
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -55,8 +56,8 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         recipe, epoch = self.recipe, self.current_epoch
-        images, targets = normalise(batch["image"], recipe.transform), batch["target"]
-        images = self.augment(images, batch["index"], epoch)
+        images, targets = to_unit(batch["image"]), batch["target"]
+        images = standardise(self.augment(images, batch["index"], epoch), recipe.transform)
         if recipe.augment.mixup or recipe.augment.cutmix:
             targets = functional.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
             images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))
@@ -183,8 +184,7 @@ def _trainer(recipe: Recipe, folder: Path, point: Path | None, saver: Saver, pro
         callbacks.append(RichProgressBar(leave=False))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
-        accelerator=_accelerator(part.device),
-        devices=1,
+        **_hardware(part.device),
         precision=part.precision,
         max_epochs=part.epochs,
         logger=[curves, TensorBoardLogger(folder, "tensorboard", "")],
@@ -197,15 +197,11 @@ def _trainer(recipe: Recipe, folder: Path, point: Path | None, saver: Saver, pro
     )
 
 
-def _accelerator(device: str) -> str:
-    here = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device not in here:
-        raise InputError(f"Unknown device {device!r}. Choose {', '.join(here)}.")
-    if not here[device]:
-        raise InputError(
-            f"There is no {device} device here. `facerwkv doctor` lists what there is; --device cpu works."
-        )
-    return {"cuda": "gpu"}.get(device, device)
+def _hardware(device: str) -> dict[str, Any]:
+    chosen = choose_device(device)
+    if chosen.type != "cuda":
+        return {"accelerator": chosen.type, "devices": 1}
+    return {"accelerator": "gpu", "devices": [chosen.index or 0]}
 
 
 def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:

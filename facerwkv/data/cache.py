@@ -1,0 +1,182 @@
+"""Pictures decoded and resized once: a uint8 memory map per split, so that epochs after the first read no image file.
+
+A cache is two files, KEY.npy (N, h, w, c) and KEY.json (which images could not be read). The key covers what every
+sample is made of and the geometry, so a changed picture or setting leads to another file, never to a stale one.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import track
+
+from facerwkv.data.images import UnreadableImage
+from facerwkv.data.samples import Sample, read_image
+from facerwkv.data.transforms import EvalTransform, TransformConfig
+from facerwkv.errors import InputError
+from facerwkv.files import atomic, write_text
+
+FORMAT = 1
+CHUNK = 64  # pictures decoded between two writes
+GEOMETRY = ("image_size", "crop", "margin", "in_chans", "interpolation")
+_note = logging.getLogger(__name__).warning
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The pictures of a list of samples, row by row in its order; a row of `unreadable` (row → reason) is zeros.
+
+    The file is opened on first use and anew in every process, so that a Cache travels to workers as a path.
+    """
+
+    path: Path
+    unreadable: Mapping[int, str]
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """uint8 (N, h, w, c), read-only."""
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+    def __reduce__(self):
+        return Cache, (self.path, self.unreadable)
+
+
+def cache_folder() -> Path:
+    """Where caches lie unless a recipe names another folder: FACERWKV_HOME, else ~/.cache/facerwkv."""
+    return Path(os.environ.get("FACERWKV_HOME") or "~/.cache/facerwkv").expanduser()
+
+
+def open_cache(samples: Sequence[Sample], config: TransformConfig, folder: Path, what: str = "images") -> Cache:
+    """The cache of these samples under this geometry; it is built, with a progress bar, where there is none.
+
+    Of several processes that ask at once, one builds and the others wait. A build that was interrupted leaves nothing
+    that counts; a damaged file is built anew. Raises InputError where the disk is too small or may not be written, and
+    where no image at all can be read.
+    """
+    shape = (len(samples), *config.image_size, config.in_chans)
+    path = folder / f"{_key(samples, config)}.npy"
+    cache = _load(path, shape)
+    if cache is None:
+        with _locked(path):
+            cache = _load(path, shape) or _build(samples, EvalTransform(config), path, shape, what)
+    return cache
+
+
+def _key(samples: Sequence[Sample], config: TransformConfig) -> str:
+    digest = hashlib.blake2b(f"{FORMAT} {config.model_dump_json(include=set(GEOMETRY))}".encode(), digest_size=16)
+    for sample in samples:
+        digest.update(_mark(sample))
+        digest.update(repr(sample.box if config.crop == "face" else None).encode())
+    return digest.hexdigest()
+
+
+def _mark(sample: Sample) -> bytes:
+    """What stands for a picture's content: its pixels, or a file's name, size and time, or a renderer's repr."""
+    image = sample.image
+    if isinstance(image, np.ndarray):
+        return repr(image.shape).encode() + image.tobytes()
+    if not isinstance(image, Path):
+        return repr(image).encode()
+    try:
+        status = image.stat()
+    except OSError:
+        return f"{image.absolute()}:missing".encode()
+    return f"{image.absolute()}:{status.st_size}:{status.st_mtime_ns}".encode()
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> Cache | None:
+    """The cache if it is there and whole. The .json is written last: without it, a build did not end."""
+    if not path.with_suffix(".json").is_file():
+        return None
+    try:
+        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        cache = Cache(path, {int(row): reason for row, reason in described["unreadable"].items()})
+        if cache.array.shape != shape or cache.array.dtype != np.uint8:
+            raise ValueError(f"it holds {cache.array.dtype} {cache.array.shape}")
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
+        _note(f"The cache {path} is damaged ({error}); it is built again.")
+        return None
+    return cache
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the cache's lock; the system lets go of it when a process dies."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _note(f"Another process builds the cache {path}; waiting for it.")
+            lock.acquire()
+    except OSError as error:
+        raise InputError(
+            f"Cannot write the cache in {path.parent}: {error.strerror or error}. "
+            "Name another folder with data.cache=FOLDER, or do without: data.cache=false."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shape: tuple[int, ...], what: str) -> Cache:
+    for left_over in path.parent.glob(f".{path.name}.*.part"):  # of a build that was killed
+        left_over.unlink()
+    _require_space(path.parent, shape)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    unreadable: dict[int, str] = {}
+    with atomic(path) as partial, partial.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for row, picture in enumerate(_pictures(samples, transform, what)):
+            if isinstance(picture, str):
+                unreadable[row] = picture
+                picture = np.zeros(shape[1:], np.uint8)
+            file.write(picture.data)
+        if len(unreadable) == len(samples):
+            raise InputError(f"None of the {len(samples)} {what} can be read. The first: {unreadable[0]}")
+        file.flush()
+        os.fsync(file.fileno())
+    write_text(path.with_suffix(".json"), json.dumps({"format": FORMAT, "unreadable": unreadable}) + "\n")
+    return Cache(path, unreadable)
+
+
+def _pictures(samples: Sequence[Sample], transform: EvalTransform, what: str) -> Iterator[np.ndarray | str]:
+    """The samples' pictures in order, or for an unreadable one the reason. Decoding lets other threads run."""
+
+    def read(sample: Sample) -> np.ndarray | str:
+        try:
+            return transform(read_image(sample), sample.box)
+        except UnreadableImage as error:  # which names its file
+            return str(error)
+        except InputError as error:
+            return f"{sample.name}: {error}"
+
+    progress = Console(stderr=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chunks = (samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK))
+        pictures = (picture for chunk in chunks for picture in pool.map(read, chunk))
+        yield from track(pictures, f"Caching {what}", total=len(samples), console=progress, transient=True)
+
+
+def _require_space(folder: Path, shape: tuple[int, ...]) -> None:
+    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"The cache of {shape[0]} images needs {needed:,} bytes in {folder}, where {free:,} are free. "
+            "Do without it (data.cache=false), choose a smaller transform.image_size, or name another folder: "
+            "data.cache=FOLDER."
+        )

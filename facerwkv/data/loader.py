@@ -1,0 +1,264 @@
+"""Samples → batches: the images of a split, and the LightningDataModule of all splits."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from facerwkv.data.cache import Cache, cache_folder, open_cache
+from facerwkv.data.datasets import load_dataset
+from facerwkv.data.leaks import drop_leaks
+from facerwkv.data.order import SeededSampler, TrainLoader
+from facerwkv.data.samples import Dataset, Sample, Split, read_image
+from facerwkv.data.splits import split_validation
+from facerwkv.data.transforms import EvalTransform, TransformConfig
+from facerwkv.errors import InputError
+from facerwkv.settings import Settings
+
+Item = dict[str, Tensor]
+Count = Annotated[int, Field(ge=1)]
+_note = logging.getLogger(__name__).warning
+
+
+class DataConfig(Settings):
+    """Which images, split how, in which batches."""
+
+    source: str = "toy"
+    """NAME:ROOT, say caer_s:/d/CAER-S; `facerwkv data list` names the data sets."""
+    labels: tuple[str, ...] | None = None
+    """The classes in order; null for the data set's own."""
+    boxes: str | None = None
+    """A file of face boxes, where the data set has one beside it."""
+    validation: Literal["random", "contiguous", "group", "copied"] = "contiguous"
+    """How validation images are taken from training where the data set has none of its own."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    drop_leaks: bool = False
+    """Leave out training images that stand in val or test too, pixel by pixel."""
+    batch_size: Count = 64
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read images; with a cache none is needed."""
+    balance: Literal["none", "sampler", "loss"] = "none"
+    """`sampler`: every class is drawn equally often, with repetition. `loss`: classes weigh equally in the loss."""
+    cache: bool | str = True
+    """Keep decoded images: true for the default folder, or a folder; false decodes them in every epoch."""
+    limit: Count | None = None
+    """Images a split, the first ones of every class, for a quick try."""
+
+
+class ImageDataset(TorchDataset):
+    """The images of one split: {"image": uint8 (h, w, c), "target", "index": int64}, index being the sample's place.
+
+    target: the class number in `labels`, int64; or, where samples carry votes, probabilities, float32 (C,). Images
+    that the cache could not read are left out. Without a cache every access decodes: an unreadable image then raises
+    UnreadableImage, and a batch (`__getitems__`, what DataLoader asks for) goes on without it, with a note.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], labels: Sequence[str], transform: TransformConfig, cache: Cache | None = None
+    ):
+        left_out = cache.unreadable if cache else {}
+        self.rows = [row for row in range(len(samples)) if row not in left_out]
+        self.samples = [samples[row] for row in self.rows]
+        self.labels, self.transform, self.cache = tuple(labels), EvalTransform(transform), cache
+        self.classes = _class_numbers(self.samples, self.labels)
+        self.targets = _votes(self.samples, self.labels) if any(sample.votes for sample in samples) else self.classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        image = torch.from_numpy(self.image(index))
+        return {"image": image, "target": self.targets[index], "index": torch.tensor(index)}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        items, problems = [], []
+        for index in indices:
+            try:
+                items.append(self[index])
+            except InputError as error:
+                problems.append(str(error))
+        if not items:
+            raise InputError(f"None of the images of a batch can be read. The first: {problems[0]}")
+        for problem in problems:
+            _note(f"Left out: {problem}")
+        return items
+
+    def image(self, index: int) -> np.ndarray:
+        """What the model gets to see, before normalisation: uint8 (h, w, c), one's own copy."""
+        if self.cache is not None:
+            return np.array(self.cache.array[self.rows[index]])
+        sample = self.samples[index]
+        return np.array(self.transform(read_image(sample), sample.box))
+
+    @property
+    def class_counts(self) -> list[int]:
+        return torch.bincount(self.classes, minlength=len(self.labels)).tolist()
+
+
+def _class_numbers(samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
+    number = {label: place for place, label in enumerate(labels)}
+    for sample in samples:
+        if sample.label not in number:
+            raise InputError(
+                f"{sample.name} is labelled {sample.label!r}, which is none of the classes {', '.join(labels)}. "
+                "Name all classes: data.labels=[first, second, ...]."
+            )
+    return torch.tensor([number[sample.label] for sample in samples], dtype=torch.int64)
+
+
+def _votes(samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
+    """float32 (N, C), rows summing to 1; a sample without votes is sure of its label."""
+    votes = [sample.votes or {sample.label: 1.0} for sample in samples]
+    table = torch.tensor([[vote.get(label, 0.0) for label in labels] for vote in votes])
+    return table / table.sum(1, keepdim=True)
+
+
+class DataModule(LightningDataModule):
+    """The splits of a data set as batches {"image": uint8 (B, h, w, c), "target": (B,) or (B, C), "index": (B,)}.
+
+    `dataset` holds the samples as they are split; `train`, `val` and `test` are ImageDatasets, made (and cached) when
+    they are first asked for. InputError for a split that the data set lacks and for a class without training images.
+    """
+
+    def __init__(self, config: DataConfig, transform: TransformConfig, seed: int = 0):
+        super().__init__()
+        self.config, self.transform, self.seed = config, transform, seed
+        self.unreadable: list[str] = []
+        """The images that were left out, with the reason."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the lists of images; for the stages fit, validate and test also the images themselves."""
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", ())
+        for split in splits or ("dataset",):
+            getattr(self, split)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The samples of every split: validation taken from training where there is none, leaks dropped if asked."""
+        return self._listed[0]
+
+    @cached_property
+    def _listed(self) -> tuple[Dataset, int]:
+        """`dataset`, and how many training images were dropped as leaks."""
+        config = self.config
+        dataset = load_dataset(config.source, labels=config.labels, boxes=Path(config.boxes) if config.boxes else None)
+        splits = {split: samples for split, samples in dataset.splits.items() if samples}
+        if "train" in splits and "val" not in splits:
+            kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)
+            splits |= {"train": kept, "val": held_out}
+        whole = replace(dataset, splits=splits)
+        clean = drop_leaks(whole) if config.drop_leaks else whole
+        return clean, sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.dataset.labels
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def train(self) -> ImageDataset:
+        images = self._images("train")
+        there = [label for label, count in zip(self.labels, images.class_counts, strict=True) if count]
+        if len(there) < min(self.num_classes, self.config.limit or self.num_classes):
+            raise InputError(
+                f"{self.config.source} has no training image of {', '.join(sorted({*self.labels} - {*there}))}. "
+                f"Add some, or name the classes that there are: data.labels=[{', '.join(there)}]."
+            )
+        return images
+
+    @cached_property
+    def val(self) -> ImageDataset:
+        return self._images("val")
+
+    @cached_property
+    def test(self) -> ImageDataset:
+        return self._images("test")
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images of each class, in the order of `labels`."""
+        return self.train.class_counts
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's folder keeps of its data, in plain values."""
+        splits = {split: self._samples(split) for split in self.dataset.splits}
+        return {
+            "source": self.config.source,
+            "labels": list(self.labels),
+            "images": {split: len(samples) for split, samples in splits.items()},
+            "classes": {split: _per_class(samples, self.labels) for split, samples in splits.items()},
+            "dropped_leaks": self._listed[1],
+            "unreadable": list(self.unreadable),
+            "problems": list(self.dataset.problems),
+        }
+
+    def train_dataloader(self) -> TrainLoader:
+        trainer = self.trainer
+        replicas, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        sampler = SeededSampler(self.train.classes, self.seed, self.config.balance == "sampler", replicas, rank)
+        return TrainLoader(self.train, sampler=sampler, **self._loading())
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val, **self._loading())
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.test, **self._loading())
+
+    def _samples(self, split: Split) -> list[Sample]:
+        if split not in self.dataset.splits:
+            raise InputError(
+                f"{self.config.source} has no {split} split; it has {', '.join(self.dataset.splits)}. Use one of these."
+            )
+        return _first(self.dataset.splits[split], self.config.limit)
+
+    def _images(self, split: Split) -> ImageDataset:
+        samples, cache = self._samples(split), self.config.cache
+        if cache is False:
+            return ImageDataset(samples, self.labels, self.transform)
+        folder = cache_folder() if cache is True else Path(cache).expanduser()
+        stored = open_cache(samples, self.transform, folder, f"{split} images")
+        if stored.unreadable:
+            self.unreadable += stored.unreadable.values()
+            first = next(iter(stored.unreadable.values()))
+            _note(f"{len(stored.unreadable)} of {len(samples)} {split} images are left out. The first: {first}")
+        return ImageDataset(samples, self.labels, self.transform, stored)
+
+    def _loading(self) -> dict[str, Any]:
+        workers = self.config.workers
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "batch_size": self.config.batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": on_gpu,
+        }
+
+
+def _first(samples: list[Sample], limit: int | None) -> list[Sample]:
+    """At most `limit` samples: the first of every class, then the second of every class, and so on; in their order."""
+    seen: Counter[str] = Counter()
+    rounds = []
+    for sample in samples:
+        rounds.append(seen[sample.label])
+        seen[sample.label] += 1
+    chosen = sorted(range(len(samples)), key=rounds.__getitem__)[:limit]
+    return [samples[place] for place in sorted(chosen)]
+
+
+def _per_class(samples: Sequence[Sample], labels: Sequence[str]) -> dict[str, int]:
+    counts = Counter(sample.label for sample in samples)
+    return {label: counts[label] for label in labels}

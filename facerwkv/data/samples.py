@@ -1,0 +1,71 @@
+"""What a data set is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from facerwkv.data.images import open_image
+
+Split = Literal["train", "val", "test"]
+Splits = dict[Split, list["Sample"]]
+Box = tuple[float, float, float, float]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One labelled picture.
+
+    name: the path below the root, or "fer2013.csv:17" (rows count from 0). image: a file; or uint8 (H, W) or (H, W, 3)
+    RGB; or a picklable callable that returns such an array. label: a canonical name, or one of the user's classes.
+    box: the face as x1, y1, x2, y2 in pixels of the upright image; it may leave the image on the right and below.
+    group: the clip, subject or picture that must not stand on both sides of a grouped split. votes: the share of each
+    label, sum 1. attributes: the data set's own mark of the class ("native"), gender, race, age.
+    """
+
+    name: str
+    image: Path | np.ndarray | Callable[[], np.ndarray]
+    label: str
+    box: Box | None = None
+    group: str | None = None
+    votes: Mapping[str, float] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A line of DATASETS. `published` holds the images per split that the authors name; `terms` bind the user.
+
+    `read(root, problems)` returns the samples of the splits that the set has, and appends to `problems` what it had to
+    leave out. Its labels may be aliases ("Angry").
+    """
+
+    name: str
+    read: Callable[[Path, list[str]], Splits]
+    labels: tuple[str, ...]
+    layout: str
+    terms: str
+    source: str
+    published: Mapping[Split, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The samples of the splits that exist (none is empty), the class order, and what was left out and why."""
+
+    spec: DatasetSpec
+    root: Path
+    labels: tuple[str, ...]
+    splits: Splits
+    problems: list[str]
+
+
+def read_image(sample: Sample) -> np.ndarray:
+    """The sample's picture as uint8 (H, W, 3) RGB. Raises UnreadableImage."""
+    if isinstance(sample.image, Path):
+        return open_image(sample.image)
+    return open_image(sample.image() if callable(sample.image) else sample.image, name=sample.name)

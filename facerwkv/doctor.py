@@ -1,0 +1,194 @@
+"""What is installed, what is missing, and what to type."""
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from facerwkv.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+GIB = 2**30
+LITTLE = 2 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the examination: what was looked at, what was found, and what to do where it is not "ok"."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    found: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All lines, in the order of CHECKS."""
+
+    checks: list[Check]
+
+    @property
+    def ok(self) -> bool:
+        return all(check.status != "fail" for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
+
+    def __rich__(self) -> "Table":
+        from rich.table import Column, Table
+        from rich.text import Text
+
+        grid = Table("", "", Column(overflow="fold"), box=None, show_header=False, padding=(0, 2, 0, 0))
+        for check in self.checks:
+            found = Text(check.found)
+            if check.next_step:
+                found.append(f"\n→ {check.next_step}", style=COLOURS[check.status])
+            grid.add_row(Text(check.status, style=COLOURS[check.status]), Text(check.name), found)
+        return grid
+
+    def print(self) -> None:
+        from rich.console import Console
+
+        Console().print(self)
+
+
+def diagnose() -> Diagnosis:
+    """Examine this machine. What goes wrong becomes a line with status "fail"; nothing is raised."""
+    return Diagnosis([check for name, examine in CHECKS.items() for check in _safely(name, examine)])
+
+
+def _safely(name: str, examine: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    try:
+        yield from examine()
+    except InputError as error:
+        yield Check(name, "fail", str(error))
+    except Exception as error:
+        step = "Mend the installation: pip install --force-reinstall facerwkv"
+        yield Check(name, "fail", f"{type(error).__name__}: {error}", step)
+
+
+def _program() -> Iterator[Check]:
+    where = f"Python {platform.python_version()} at {sys.executable}, {platform.platform()}"
+    yield Check("facerwkv", "ok", f"{metadata.version('facerwkv')}; {where}")
+
+
+def _packages() -> Iterator[Check]:
+    """What pyproject.toml asks for, with the extras, against what is installed."""
+    from packaging.requirements import Requirement
+
+    found: list[str] = []
+    extras: dict[str, list[str]] = {}
+    for line in metadata.requires("facerwkv") or []:
+        wanted = Requirement(line)
+        version = _version(wanted.name)
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            for extra in metadata.metadata("facerwkv").get_all("Provides-Extra") or []:
+                if wanted.marker.evaluate({"extra": extra}) and version is None:
+                    extras.setdefault(extra, []).append(wanted.name)
+        elif version is None or not wanted.specifier.contains(version, prereleases=True):
+            fix = f"pip install '{wanted.name}{wanted.specifier}'"
+            yield Check(wanted.name, "fail", f"{version or 'missing'}; {wanted.specifier or 'any'} is needed", fix)
+        else:
+            found.append(f"{wanted.name} {version}")
+    yield Check("packages", "ok", ", ".join(found))
+    for extra, names in extras.items():
+        yield Check(f"optional: {extra}", "ok", f"not here: {', '.join(names)}", f"pip install 'facerwkv[{extra}]'")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> Iterator[Check]:
+    import torch
+
+    names = [f"cpu ({torch.get_num_threads()} threads)"]
+    for i in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(i)
+        names.insert(i, f"cuda:{i} ({card.name}, {card.total_memory / GIB:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        names.insert(0, "mps")
+    unused = shutil.which("nvidia-smi") is not None and not torch.cuda.is_available()
+    step = "nvidia-smi is here, but PyTorch sees no GPU: install PyTorch's CUDA build for this driver" if unused else ""
+    yield Check("devices", "warn" if unused else "ok", ", ".join(names), step)
+
+
+def _detector() -> Iterator[Check]:
+    import numpy as np
+
+    from facerwkv.faces import FaceDetector
+
+    detector = FaceDetector()
+    detector(np.zeros((64, 64, 3), np.uint8))
+    yield Check("face detector", "ok", f"{detector.model} ({detector.model.stat().st_size / 1024:.0f} KiB)")
+
+
+def _storage() -> Iterator[Check]:
+    from facerwkv.data.cache import cache_folder
+
+    folder = cache_folder()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+    step = "Name a folder that you may write: export FACERWKV_HOME=FOLDER"
+    writable = os.access(there, os.W_OK | os.X_OK) and there.is_dir()
+    yield Check("cache", *(("ok", f"{folder}, {_size(size)}") if writable else ("fail", f"{folder}: read-only", step)))
+    free = shutil.disk_usage(there).free
+    low = free < LITTLE
+    yield Check("disk", "warn" if low else "ok", f"{_size(free)} free beside the cache", step if low else "")
+
+
+def _memory() -> Iterator[Check]:
+    """Physical memory, from /proc where it is there (Linux)."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        yield Check("memory", "ok", "unknown on this system")
+        return
+    kib = {key: int(rest.split()[0]) for key, rest in (line.split(":") for line in meminfo.read_text().splitlines())}
+    free, total = kib["MemAvailable"] * 1024, kib["MemTotal"] * 1024
+    step = "Close other programs, or use a smaller batch: data.batch_size=16" if free < LITTLE else ""
+    yield Check("memory", "warn" if step else "ok", f"{_size(free)} free of {_size(total)}", step)
+
+
+def _forward() -> Iterator[Check]:
+    """One picture through a small model, on the device that "auto" means."""
+    import torch
+
+    from facerwkv.devices import choose_device
+    from facerwkv.models import create_model
+
+    device = choose_device("auto")
+    model = create_model("facerwkv4_small", num_classes=7, img_size=(48, 48), patch_size=8).eval().to(device)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        finite = bool(model(torch.zeros(1, 3, 48, 48, device=device)).isfinite().all())
+    took = f"facerwkv4_small on {device}: {1000 * (time.perf_counter() - start):.0f} ms"
+    step = "" if finite else "The device computes NaN: choose another, --device cpu"
+    yield Check("forward pass", "ok" if finite else "fail", took, step)
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"
+
+
+CHECKS: dict[str, Callable[[], Iterable[Check]]] = {
+    "facerwkv": _program,
+    "packages": _packages,
+    "devices": _devices,
+    "face detector": _detector,
+    "cache": _storage,
+    "memory": _memory,
+    "forward pass": _forward,
+}

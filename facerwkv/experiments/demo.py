@@ -1,0 +1,57 @@
+"""`facerwkv demo`: from nothing to a trained model and a drawn picture, on the toy data set, in a few minutes."""
+
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from facerwkv.data.datasets import load_dataset, read_image
+from facerwkv.errors import InputError
+from facerwkv.files import atomic
+from facerwkv.predict import load
+from facerwkv.training.finish import evaluate_folder, finish
+from facerwkv.training.module import train
+from facerwkv.training.recipe import Recipe
+from facerwkv.training.run import RECIPE
+
+
+def run(out: Path) -> None:
+    """Train, evaluate, predict; print where everything is."""
+    console = Console()
+    _clear(out)
+    console.print("[bold]1/3[/] Training a small FaceRWKV on drawn faces")
+    train(Recipe.read("demo"), out)
+    finish(out)
+    console.print("[bold]2/3[/] Scoring it on the test images")
+    scored = evaluate_folder(out)
+    scored.print()
+    console.print("\n[bold]3/3[/] Naming the expressions in one picture")
+    picture = _picture(out)
+    result = load(out).predict(picture, mode="face", on_no_face="scene")
+    console.print(result)
+    with atomic(out / "picture_drawn.png") as partial:
+        result.plot().save(partial, "PNG")
+    for what, path in {
+        "the report": scored.report,
+        "the curves": scored.report.parent / "curves.png",
+        "the drawn picture": out / "picture_drawn.png",
+    }.items():
+        console.print(f"{what:>18}: {path}")
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier demo, and nothing else."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / RECIPE).is_file() or "facerwkv demo" not in Recipe.read(out / RECIPE).about:
+        raise InputError(f"{out} holds something other than an earlier demo; choose another folder with --out.")
+    shutil.rmtree(out)
+
+
+def _picture(out: Path) -> Path:
+    """A scene of the test split with several faces, as a file."""
+    sample = load_dataset("toy").splits["test"][0]
+    with atomic(out / "picture.png") as partial:
+        Image.fromarray(read_image(sample)).save(partial, "PNG")
+    return out / "picture.png"

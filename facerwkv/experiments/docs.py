@@ -1,0 +1,111 @@
+"""The numbers in the documentation, written from runs: `make docs`.
+
+docs/runs/NAME/ keeps what a table needs of a run: recipe.yaml, environment.json, data.json, evaluation.json. Keep a run:
+`python -m facerwkv.experiments.docs keep RUN NAME`. `tests/test_docs.py` checks that what is written is what follows.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from facerwkv.errors import InputError
+from facerwkv.files import write_text
+from facerwkv.models.describe import describe_all
+from facerwkv.training.recipe import Recipe
+from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
+OPEN, CLOSE = "<!-- models: written by `make docs` -->", "<!-- /models -->"
+EVALUATION = "evaluation.json"
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and arguments[0] == "keep":
+        keep(Path(arguments[1]), arguments[2])
+    write_text(README, readme())
+    write_text(RESULTS, results())
+
+
+def keep(run: Path, name: str, split: str = "test") -> None:
+    """Copy what the tables need of a run that has been evaluated on `split`."""
+    for source in (run / RECIPE, run / ENVIRONMENT, run / DATA, run / split / EVALUATION):
+        if not source.is_file():
+            raise InputError(f"{source} is not there; train and evaluate the run first.")
+        target = RUNS / name / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def readme() -> str:
+    """README.md with its table of models."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(OPEN)
+    return f"{before}{OPEN}\n{models_table()}{CLOSE}{rest.split(CLOSE)[1]}"
+
+
+def models_table() -> str:
+    rows = ["| name | parameters | MACs | mixer | what it is |", "|---|---:|---:|---|---|"]
+    for facts in describe_all():
+        first = facts["about"].split(". ")[0]
+        rows.append(
+            f"| `{facts['name']}` | {facts['parameters']:,} | {facts['macs'] / 1e9:.2f} G | {facts['mixer']} | {first} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def results() -> str:
+    """docs/results.md: a section for every kept run."""
+    return "\n".join([_HEAD, *(line for folder in sorted(RUNS.iterdir()) for line in _section(folder))]) + "\n"
+
+
+_HEAD = """# Results
+
+Every number below was written by `make docs` from the run's own files, which stand in `docs/runs/`. Intervals are 95 %
+bootstrap intervals over the test images; they say nothing of the variation between seeds. FER2013 has copies: 288 of
+the 3,589 PrivateTest images stand in Training too, so scores are given on all images and on those without a copy.
+"""
+
+
+def _section(folder: Path) -> Iterator[str]:
+    recipe, data = Recipe.read(folder / RECIPE), _read(folder / DATA)
+    where, scores = _read(folder / ENVIRONMENT), _read(folder / EVALUATION)
+    yield f"## {folder.name}\n"
+    yield (
+        f"`{recipe.model.name}` on {data['source'].partition(':')[0]}, {recipe.train.epochs} epochs, seed "
+        f"{recipe.train.seed}, pictures of {' x '.join(map(str, recipe.transform.image_size))}; "
+        f"commit {where['commit']}; {where['gpu'] or where['processor']}, {where['threads']} threads, "
+        f"torch {where['packages']['torch']}. Recipe: [recipe.yaml](runs/{folder.name}/recipe.yaml).\n"
+    )
+    yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |\n|---|---:|---:|---:|---:|---:|---:|"
+    yield _row("all", scores)
+    if "without_copies" in scores:
+        yield _row("without copies", scores["without_copies"])
+    yield "\n| class | precision | recall | F1 | images |\n|---|---:|---:|---:|---:|"
+    for label, row in scores["per_class"].items():
+        cells = (f"{row[name]:.1%}" if row[name] is not None else "–" for name in ("precision", "recall", "f1"))
+        yield f"| {label} | {' | '.join(cells)} | {row['support']:,} |"
+    yield ""
+
+
+def _row(name: str, scores: dict[str, Any]) -> str:
+    shares = (_interval(scores[key], "{:.1%}") for key in ("accuracy", "uar", "macro_f1"))
+    errors = (_interval(scores[key], "{:.3f}") for key in ("ece", "ece_calibrated"))
+    return f"| {name} | {scores['n']:,} | {' | '.join([*shares, *errors])} |"
+
+
+def _interval(score: dict[str, float] | None, form: str) -> str:
+    if score is None:
+        return "–"
+    return f"{form.format(score['value'])} ({form.format(score['low'])}–{form.format(score['high'])})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

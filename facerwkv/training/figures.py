@@ -1,0 +1,127 @@
+"""The report's pictures: drawn once, saved as PNG for files and as SVG that takes the page's colours.
+
+Colours are from the Okabe-Ito palette, and lines differ in dash and marker too, so that nobody needs to tell colours
+apart. No pyplot: nothing global is left behind.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+INK = "#010203"  # stands for the text colour of the page
+BLUE, VERMILION = "#0072b2", "#d55e00"
+SHADES = LinearSegmentedColormap.from_list("blues", [(0, 0.29, 0.55, 0), (0, 0.29, 0.55, 1)])
+COUNTED, NUMBERED = 10, 20  # classes, up to which a cell holds its count, or a number at all
+DARK_CELL = 0.7  # from this share on, white numbers stand on the cell
+_STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
+
+
+def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
+    """Rows are the truth, each shaded by its share of the row; the count stands below the share in per cent."""
+    count = len(labels)
+    share = matrix / np.maximum(matrix.sum(-1, keepdims=True), 1)
+    with matplotlib.rc_context(_STYLE):
+        side = min(max(3.2, 1.6 + 0.6 * count), 12)
+        figure = Figure(figsize=(side, side * 0.92), layout="constrained")
+        axes = figure.subplots()
+        axes.pcolormesh(share, cmap=SHADES, vmin=0, vmax=1, rasterized=count > 30)
+        axes.set(xlabel="predicted", ylabel="truth", aspect="equal", xlim=(0, count), ylim=(count, 0))
+        axes.set_title("% of the images of each class" + (", and their number" if count <= COUNTED else ""))
+        axes.set_xticks(np.arange(count) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(np.arange(count) + 0.5, labels)
+        axes.tick_params(length=0)
+        for row, column in np.ndindex(matrix.shape) if count <= NUMBERED else ():
+            _write_cell(axes, row, column, share[row, column], int(matrix[row, column]), with_count=count <= COUNTED)
+    return figure
+
+
+def curves_figure(curves: Mapping[str, Sequence[tuple[float, float]]], x_name: str) -> Figure:
+    """Training curves under one another. curves: column of metrics.csv → its points (x, value)."""
+    panels = (
+        ("loss", {"train_loss": "training", "val_loss": "validation"}),
+        ("validation score", {"val_accuracy": "accuracy", "val_uar": "UAR"}),
+        ("learning rate", {"lr": ""}),
+    )
+    shown = [(title, names) for title, names in panels if any(curves.get(name) for name in names)]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.2, 1.9 * len(shown) + 0.4), layout="constrained")
+        grid = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
+        for axes, (title, names) in zip(grid, shown, strict=True):
+            axes.set_title(title)
+            for style, (name, label) in zip(_LINES, names.items(), strict=False):
+                if curves.get(name):
+                    axes.plot(*zip(*curves[name], strict=True), **style, label=label)
+            axes.grid(alpha=0.15, color=INK)
+            if len(names) > 1:
+                axes.legend()
+        grid[-1].set_xlabel(x_name)
+        grid[-1].xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def reliability_figure(bins: Mapping[str, tuple[np.ndarray, ...]]) -> Figure:
+    """Accuracy against confidence, and below it the images of each bin. bins: name → what calibration_bins gives."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 5.6), layout="constrained")
+        top, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+        top.plot((0, 1), (0, 1), color=INK, alpha=0.4, linewidth=1)
+        for style, (name, (count, confidence, right)) in zip(_LINES, bins.items(), strict=False):
+            full = count > 0
+            top.plot(confidence[full], right[full], **style, label=name)
+            edges = np.linspace(0, 1, len(count) + 1)
+            below.stairs(count, edges, color=style["color"], linestyle=style["linestyle"], linewidth=1.5)
+        top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+        below.set(xlabel="confidence (highest probability)", ylabel="images")
+        top.grid(alpha=0.15, color=INK)
+        top.legend(loc="upper left")
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """PNG on white, 150 dots an inch."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    return file.getvalue()
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """An <svg> element without background, in the page's text colour, as wide as its place. `name` keeps ids apart."""
+    file = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None})
+    text = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
+    width = round(figure.get_figwidth() * 96)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", text[text.index("<svg") :], count=2)
+    return svg.replace(INK, "currentColor").replace("<svg", f'<svg style="max-width:{width}px"', 1)
+
+
+_LINES = (
+    {"color": BLUE, "linestyle": "-", "marker": "o", "markersize": 3.5, "linewidth": 1.5},
+    {"color": VERMILION, "linestyle": "--", "marker": "s", "markersize": 3.5, "linewidth": 1.5},
+)
+
+
+def _write_cell(axes: Axes, row: int, column: int, share: float, count: int, with_count: bool) -> None:
+    colour = "white" if share >= DARK_CELL else INK
+    place: Any = {"ha": "center", "va": "center", "color": colour}
+    axes.text(column + 0.5, row + (0.4 if with_count else 0.5), f"{100 * share:.0f}", **place)
+    if with_count:
+        axes.text(column + 0.5, row + 0.72, f"{count}", fontsize=6.5, alpha=0.75, **place)

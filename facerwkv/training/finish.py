@@ -1,0 +1,113 @@
+"""What follows the training: temperature, scores, report; and the same for a checkpoint on any data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from facerwkv.data.datasets import read_image
+from facerwkv.data.leaks import copies_in_training
+from facerwkv.data.loader import DataConfig, DataModule, ImageDataset
+from facerwkv.devices import choose_device
+from facerwkv.labels import EXPRESSIONS_8
+from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.training.evaluate import Evaluation, evaluate
+from facerwkv.training.report import console_table, write_report
+from facerwkv.training.run import RECIPE, read_run
+
+WITHOUT_COPIES = "without the images that have a copy in training"
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation, that of the images without a copy in training where it was asked for, and the report's file."""
+
+    evaluation: Evaluation
+    report: Path
+    without_copies: Evaluation | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One JSON object; `without_copies` holds the same scores for those images alone."""
+        extra = {} if self.without_copies is None else {"without_copies": self.without_copies.summary()}
+        return self.evaluation.summary() | extra | {"report": str(self.report)}
+
+    def print(self) -> None:
+        from rich.console import Console
+
+        console = Console()
+        console.print(console_table(self.evaluation))
+        if self.without_copies is not None:
+            console.print(f"\n{WITHOUT_COPIES}: {len(self.without_copies.names)} of {len(self.evaluation.names)}")
+            console.print(console_table(self.without_copies))
+        console.print(f"\nThe report: {self.report}")
+
+
+def finish(folder: str | Path, progress: bool = True) -> Path:
+    """Fit the temperature of a run's chosen checkpoint on its validation images, store it and the scores with it.
+
+    Returns the report, RUN/val/report.html.
+    """
+    folder = Path(folder)
+    part = read_run(folder).train
+    chosen = folder / part.select
+    checkpoint = load_checkpoint(chosen)
+    data = _data(checkpoint, None)
+    device = choose_device(part.device)
+    scored = evaluate(checkpoint, data, "val", device, temperature="validation", progress=progress)
+    card = checkpoint.card | {"metrics": {"val": scored.summary()}}
+    temperature = scored.temperature or 1.0
+    save_checkpoint(chosen, replace(checkpoint, temperature=temperature, card=card))
+    return write_report(scored, folder / "val", run=folder, images=_pictures(data.val))
+
+
+def evaluate_folder(
+    model: str | Path,
+    source: str | None = None,
+    split: Split = "test",
+    out: str | Path | None = None,
+    device: str = "auto",
+    without_copies: bool = False,
+) -> Scored:
+    """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
+
+    The report goes to `out`, by default MODEL/SPLIT.
+    """
+    checkpoint = load_checkpoint(model)
+    data = _data(checkpoint, source)
+    scored = evaluate(checkpoint, data, split, choose_device(device))
+    kept = None
+    if without_copies:
+        copies = copies_in_training(data.dataset, split)
+        kept = scored.restrict(np.array([name not in copies for name in scored.names]))
+    folder = Path(model)
+    report = write_report(
+        scored,
+        out or folder / split,
+        run=folder if (folder / RECIPE).is_file() else None,
+        images=_pictures(getattr(data, split)),
+        selections={WITHOUT_COPIES: kept} if kept else None,
+    )
+    return Scored(scored, report, kept)
+
+
+def _data(checkpoint: Checkpoint, source: str | None) -> DataModule:
+    """The data under the checkpoint's transform; its own data set is split as it was in training."""
+    recipe = checkpoint.card.get("recipe", {})
+    stored = DataConfig.parse(recipe.get("data", {}), where="card.recipe.data")
+    config = stored if source in (None, stored.source) else DataConfig(source=source or "toy")
+    if not set(checkpoint.labels) <= set(EXPRESSIONS_8):
+        config = config.model_copy(update={"labels": checkpoint.labels})
+    data = DataModule(config.model_copy(update={"drop_leaks": False}), checkpoint.transform, _seed(recipe))
+    data.setup()
+    return data
+
+
+def _seed(recipe: dict[str, Any]) -> int:
+    return int(recipe.get("train", {}).get("seed", 0))
+
+
+def _pictures(dataset: ImageDataset) -> Callable[[int], np.ndarray]:
+    return lambda index: read_image(dataset.samples[index])

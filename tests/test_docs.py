@@ -1,0 +1,47 @@
+"""What the documentation says is what the program does."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from facerwkv.cli import app
+from facerwkv.experiments import docs
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_table_of_models_is_up_to_date():
+    assert docs.README.read_text(encoding="utf-8") == docs.readme(), "run `make docs`"
+
+
+def test_the_results_follow_from_the_kept_runs():
+    assert docs.RESULTS.read_text(encoding="utf-8") == docs.results(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_named_exists_with_its_options(page):
+    group = get_command(app)
+    for line in re.findall(r"facerwkv ((?:[a-z]+ )?[a-z]+(?: [^\n`]*)?)", page.read_text(encoding="utf-8")):
+        words = line.split("#")[0].split()
+        command = getattr(group, "commands", {}).get(words[0])
+        if command is None:
+            continue
+        command = getattr(command, "commands", {}).get(words[1] if len(words) > 1 else "", command)
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        used = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert used <= known, f"{line}: {used - known}"
+
+
+def test_every_target_of_the_makefile_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))) <= targets

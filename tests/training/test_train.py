@@ -1,0 +1,147 @@
+"""Training for real, on pictures that anything can learn."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from facerwkv.errors import InputError
+from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.training.finish import evaluate_folder, finish
+from facerwkv.training.module import train
+from facerwkv.training.recipe import Recipe, shipped
+from facerwkv.training.run import COLUMNS
+
+
+def curve(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def last_scores(folder):
+    return {name: value for row in curve(folder) for name, value in row.items() if value}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_trains(name, small, tmp_path):
+    folder = train(Recipe.read(name, [*small, "train.epochs=2", "model.options={patch_size: 8}"]), tmp_path / "run", progress=False)
+    rows = curve(folder)
+    assert tuple(rows[0]) == COLUMNS
+    assert [float(row["val_accuracy"]) for row in rows if row["val_accuracy"]] != []
+    assert load_checkpoint(folder).labels[0] == "anger"
+
+
+def test_a_run_learns_and_its_folder_tells_all(small, tmp_path):
+    folder = train(Recipe.read("modern", [*small, "train.epochs=12", "optim.lr=0.01"]), tmp_path / "run", progress=False)
+    assert finish(folder, progress=False).is_file()
+    scored = evaluate_folder(folder, without_copies=True)
+    assert scored.to_dict()["accuracy"]["value"] > 0.9
+    assert scored.to_dict()["without_copies"]["n"] == 28
+    names = {"recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt", "best", "last", "val", "test"}
+    assert names <= {path.name for path in folder.iterdir()}
+    assert {"predictions.csv", "evaluation.json", "report.html", "report.md", "confusion.png"} <= {
+        path.name for path in (folder / "test").iterdir()
+    }
+    assert json.loads((folder / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+    card = load_checkpoint(folder).card
+    assert card["metrics"]["val"]["n"] == 28
+    assert not [path for path in folder.rglob("*.part")]
+
+
+def test_a_folder_with_a_run_is_not_overwritten(small, tmp_path):
+    recipe = Recipe.read("paper", [*small, "train.epochs=1", "model.options={patch_size: 8}"])
+    train(recipe, tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+        train(recipe, tmp_path / "run", progress=False)
+
+
+def test_fine_tuning_on_classes_of_ones_own(small, colours, tmp_path):
+    start = train(Recipe.read("modern", [*small, "train.epochs=1"]), tmp_path / "start", progress=False)
+    changes = [*small, f"init_from={start}", "data.labels=[happiness, anger, sadness]", "train.epochs=1"]
+    for other in ("disgust", "fear", "neutral", "surprise"):
+        assert (colours / "train" / other).is_dir()
+    tree = tmp_path / "own"
+    for split in ("train", "val"):
+        for own, source in (("bored", "anger"), ("Awake", "happiness")):
+            (tree / split).mkdir(parents=True, exist_ok=True)
+            (tree / split / own).symlink_to(colours / split / source)
+    changes = [*small, f"init_from={start}", "data.labels=[bored, Awake]", f"data.source=imagefolder:{tree}", "train.epochs=1"]
+    folder = train(Recipe.read("modern", changes), tmp_path / "tuned", progress=False)
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.labels == ("bored", "Awake")
+    assert checkpoint.model.config.width == 16
+    before, after = load_file(start / "last" / "model.safetensors"), load_file(folder / "last" / "model.safetensors")
+    assert before["classifier.weight"].shape != after["classifier.weight"].shape
+
+
+@pytest.mark.parametrize("recipe", ["modern", "paper_as_coded"])
+def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(recipe, small, tmp_path):
+    changes = [*small, "model.options={patch_size: 8, width: 16, drop_rate: 0.2}", "model.name=facerwkv4_small"]
+    whole = train(Recipe.read(recipe, changes), tmp_path / "whole", progress=False)
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "facerwkv.cli", "train", "--recipe", recipe, "--out", str(killed), *changes]
+    slow = "import facerwkv.training.module as m, time; step = m.TrainingModule.training_step\n"
+    slow += "def wait(self, *a): time.sleep(0.3); return step(self, *a)\n"
+    slow += f"m.TrainingModule.training_step = wait; import sys; sys.argv = {command[2:]!r}; import facerwkv.cli as c; c.main()"
+    process = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait_for_a_resume_point_inside_an_epoch(killed / "resume.ckpt", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    train(Recipe(), killed, resume=True, progress=False)
+
+    assert last_scores(killed) == last_scores(whole)
+    assert [row["step"] for row in curve(killed)] == [row["step"] for row in curve(whole)]
+    expected, actual = (load_file(folder / "last" / "model.safetensors") for folder in (whole, killed))
+    for name, value in expected.items():
+        assert torch.equal(value, actual[name]), name
+
+
+def _wait_for_a_resume_point_inside_an_epoch(path, process, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if path.is_file() and torch.load(path, weights_only=True)["global_step"] % 6 in (2, 4):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no resume point inside an epoch within {seconds} s (exit code {process.poll()})")
+
+
+def test_ctrl_c_leaves_a_run_that_can_be_used(small, tmp_path):
+    out = tmp_path / "run"
+    changes = [*small, "train.epochs=2000"]
+    command = [sys.executable, "-m", "facerwkv.cli", "train", "--out", str(out), *changes]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not (out / "last" / "config.json").is_file() and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"facerwkv train --resume {out}" in errors
+    assert "Traceback" not in errors
+    assert load_checkpoint(out).labels
+
+
+def test_a_loss_that_is_not_a_number_is_a_sentence(small, tmp_path):
+    recipe = Recipe.read("modern", [*small, "optim.lr=1e30", "schedule.warmup_epochs=0", "optim.clip_norm=null"])
+    with pytest.raises(InputError, match=r"became (nan|inf).*Lower the learning rate \(optim\.lr is 1e\+30\)"):
+        train(recipe, tmp_path / "run", progress=False)
+
+
+def test_a_device_that_is_not_there_is_refused(small, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(InputError, match="no device 'cuda' here"):
+        train(Recipe.read("modern", [*small, "train.device=cuda"]), tmp_path / "run", progress=False)
+
+
+def test_early_stop(small, tmp_path):
+    recipe = Recipe.read("modern", [*small, "optim.lr=1e-9", "train.epochs=50", "train.early_stop=2"])
+    folder = train(recipe, tmp_path / "run", progress=False)
+    assert len([row for row in curve(folder) if row["val_accuracy"]]) < 10
