@@ -15,7 +15,7 @@ install: .venv/installed ## make .venv with everything pinned in constraints.txt
 .venv/installed: pyproject.toml constraints.txt setup.py $(wildcard facerwkv/kernels/native/*.c)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: install ## train on drawn faces, evaluate, name the expression in a picture (under 4 minutes on 2 cores)

@@ -1,6 +1,9 @@
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,8 @@ def _mark(sample: Sample) -> bytes:
         status = image.stat()
     except OSError:
         return f"{image.absolute()}:missing".encode()
-    return f"{image.absolute()}:{status.st_size}:{status.st_mtime_ns}".encode()
+    allowed = os.access(image, os.R_OK)  # so that a file left out for its permissions is read once they are mended
+    return f"{image.absolute()}:{status.st_size}:{status.st_mtime_ns}:{allowed}".encode()
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> Cache | None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from facerwkv.data import readers
-from facerwkv.data.listing import MissingLayout, csv_rows, meaning
+from facerwkv.data.listing import CORNERS, MissingLayout, csv_rows, face_box, meaning
 from facerwkv.data.samples import SPLITS, Box, Dataset, DatasetSpec, Sample, Split, Splits, read_image
 from facerwkv.errors import InputError
 from facerwkv.labels import EXPRESSIONS, EXPRESSIONS_8, canonical
@@ -70,8 +70,8 @@ _SPECS = (
         read=readers.affectnet,
         labels=EXPRESSIONS_8,
         layout="ROOT/{train_set,val_set}/images/1.jpg and annotations/1_exp.npy, or the older "
-        "ROOT/Manual_Annot_files/{training,validation}.csv and ROOT/Manually_Annotated_Images. The published validation "
-        "set is test; pictures without an expression are left out; no validation split.",
+        "ROOT/Manual_Annot_files/{training,validation}.csv and ROOT/Manually_Annotated_Images. The published "
+        "validation set is test; pictures without an expression are left out; no validation split.",
         terms="Non-commercial research; only heads of laboratories and professors may request it.",
         source="http://mohammadmahoor.com/affectnet/",
         published={"train": 287_651, "test": 3_999},
@@ -127,8 +127,8 @@ _SPECS = (
         name="manifest",
         read=readers.manifest,
         labels=EXPRESSIONS,
-        layout="ROOT is a CSV file with the columns path,label and, if you like, x1,y1,x2,y2,group,split and attributes "
-        "such as gender,age,race; paths are relative to the file, a row without a split is train.",
+        layout="ROOT is a CSV file with the columns path,label and, if you like, x1,y1,x2,y2,group,split and "
+        "attributes such as gender,age,race; paths are relative to the file, a row without a split is train.",
         terms=_YOURS,
         source="your own file",
     ),
@@ -216,15 +216,18 @@ def _renamed(votes: Mapping[str, float] | None, names: dict[str, str]) -> dict[s
 
 
 def _require_classes(source: str, dataset: Dataset) -> None:
-    hint = f" ({dataset.problems[0]})" if dataset.problems else ""
+    hint = f" ({dataset.problems[0].rstrip('.')})" if dataset.problems else ""
     if not dataset.splits:
-        raise InputError(f"{source} holds no pictures of {', '.join(dataset.labels)}{hint}.")
+        raise InputError(
+            f"{source} holds no pictures of {', '.join(dataset.labels)}{hint}. {dataset.spec.name} lies on the disk "
+            f"like this: {dataset.spec.layout}"
+        )
     present = {sample.label for sample in dataset.splits.get("train", ())}
     missing = [label for label in dataset.labels if label not in present]
     if present and missing:
         raise InputError(
-            f"{source} has no training pictures of {', '.join(missing)}{hint}. Add some, or name the classes that there "
-            f"are: data.labels=[{', '.join(label for label in dataset.labels if label in present)}]."
+            f"{source} has no training pictures of {', '.join(missing)}{hint}. Add some, or name the classes that "
+            f"there are: data.labels=[{', '.join(label for label in dataset.labels if label in present)}]."
         )
 
 
@@ -246,12 +249,9 @@ def _with_boxes(splits: Splits, path: Path, problems: list[str]) -> Splits:
 def _read_boxes(path: Path, problems: list[str]) -> dict[tuple[str, ...], Box]:
     """The boxes of lines `path,label,x1,y1,x2,y2` by the end of the path. The label is not read: the folder has it."""
     boxes = {}
-    for place, row in csv_rows(path, header=["path", "label", "x1", "y1", "x2", "y2"]):
+    for place, row in csv_rows(path, header=["path", "label", *CORNERS]):
         try:
-            x1, y1, x2, y2 = (max(float(row[corner]), 0.0) for corner in ("x1", "y1", "x2", "y2"))
-            if x1 >= x2 or y1 >= y2:
-                raise ValueError("its box is empty")
-            boxes[_tail(row["path"])] = (x1, y1, x2, y2)
+            boxes[_tail(row["path"])] = face_box(*(float(row[corner]) for corner in CORNERS))
         except (ValueError, KeyError) as error:
             problems.append(f"{place} was left out: {error}.")
     return boxes

@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from facerwkv.data.samples import SPLITS, Sample, Split, Splits
+from rich.console import Console
+from rich.progress import track
+
+from facerwkv.data.samples import SPLITS, Box, Sample, Split, Splits
 from facerwkv.errors import InputError
 from facerwkv.labels import canonical
 
@@ -18,7 +21,13 @@ SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-PICTURES = tuple(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .pnm .mpo".split())
+PICTURES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"),
+    *(".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm"),
+)
+
+
+CORNERS = ("x1", "y1", "x2", "y2")
 
 
 class MissingLayout(InputError):
@@ -139,6 +148,20 @@ def csv_rows(path: Path, required: Iterable[str] = (), header: list[str] | None 
                     f"{path.name}:{reader.line_num}",
                     dict(zip(columns, (cell.strip() for cell in cells), strict=False)),
                 )
+
+
+def face_box(x1: float, y1: float, x2: float, y2: float) -> Box:
+    """A box without its part left of the image or above it. Raises ValueError where nothing is left."""
+    box = (max(x1, 0.0), max(y1, 0.0), x2, y2)
+    if not (box[0] < x2 < float("inf") and box[1] < y2 < float("inf")):
+        raise ValueError(f"its box {x1:g} {y1:g} {x2:g} {y2:g} is empty")
+    return box
+
+
+def progress(items: Iterable[Row], what: str, total: int) -> Iterable[Row]:
+    """The items, with a progress bar on a terminal's error output that vanishes at the end."""
+    console = Console(stderr=True)
+    return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _visible(name: str) -> bool:

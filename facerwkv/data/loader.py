@@ -153,7 +153,7 @@ class DataModule(LightningDataModule):
         """`dataset`, and how many training images were dropped as leaks."""
         config = self.config
         dataset = load_dataset(config.source, labels=config.labels, boxes=Path(config.boxes) if config.boxes else None)
-        splits = {split: samples for split, samples in dataset.splits.items() if samples}
+        splits = dict(dataset.splits)
         if "train" in splits and "val" not in splits:
             kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)
             splits |= {"train": kept, "val": held_out}

@@ -15,16 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from facerwkv.data.listing import (
+    CORNERS,
     SPLIT_NAMES,
     MissingLayout,
     by_class,
     csv_rows,
+    face_box,
     first_of,
     folders,
     from_rows,
     meaning,
     native,
     pictures,
+    progress,
     split_folders,
     text_rows,
 )
@@ -170,9 +173,10 @@ def _person(path: Path) -> dict[str, str]:
 
 AFFECTNET = dict(enumerate(("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")))
 _NO_EXPRESSION = ("8", "9", "10")  # none, uncertain, no face
-_AFFECTNET_COLUMNS = (
-    "subDirectory_filePath face_x face_y face_width face_height facial_landmarks expression valence arousal".split()
-)
+_AFFECTNET_COLUMNS = [
+    *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height"),
+    *("facial_landmarks", "expression", "valence", "arousal"),
+]
 
 
 def affectnet(root: Path, problems: list[str]) -> Splits:
@@ -180,19 +184,18 @@ def affectnet(root: Path, problems: list[str]) -> Splits:
     homes: dict[Split, Path] = {"train": root / "train_set", "test": root / "val_set"}
     if any(home.is_dir() for home in homes.values()):
         return {split: _affectnet_npy(root, home, split, problems) for split, home in homes.items() if home.is_dir()}
-    lists = first_of(
-        root, *(f"{home}/training.csv" for home in ("Manual_Annot_files", "Manually_Annotated_file_lists"))
-    )
+    lists = first_of(root, "Manual_Annot_files", "Manually_Annotated_file_lists")
     images = first_of(root, "Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
 
     def parse(row: Mapping[str, str], split: Split) -> tuple[Split, Sample] | None:
         path = images / row["subDirectory_filePath"]
         x, y, width, height = (float(row[f"face_{side}"]) for side in ("x", "y", "width", "height"))
-        sample = _affectnet_sample(root, path, row["expression"], (x, y, x + width, y + height))
-        return sample and (split, sample)
+        sample = _affectnet_sample(root, path, row["expression"], face_box(x, y, x + width, y + height))
+        return (split, sample) if sample else None
 
     splits: Splits = {}
-    for split, file in (("train", "training.csv"), ("test", "validation.csv")):
+    files: dict[Split, str] = {"train": "training.csv", "test": "validation.csv"}
+    for split, file in files.items():
         if (lists / file).is_file():
             rows = csv_rows(lists / file, header=_AFFECTNET_COLUMNS)
             splits |= from_rows(rows, partial(parse, split=split), problems)
@@ -204,10 +207,11 @@ def _affectnet_npy(root: Path, home: Path, split: Split, problems: list[str]) ->
         number = str(np.load(path, allow_pickle=False).item())
         image = home / "images" / path.name.replace("_exp.npy", ".jpg")
         sample = _affectnet_sample(root, image, number)
-        return sample and (split, sample)
+        return (split, sample) if sample else None
 
     files = sorted((home / "annotations").glob("*_exp.npy"))
-    return from_rows(((str(path), path) for path in files), parse, problems).get(split, [])
+    rows = ((str(path), path) for path in progress(files, f"Reading the annotations of {home.name}", len(files)))
+    return from_rows(rows, parse, problems).get(split, [])
 
 
 def _affectnet_sample(root: Path, path: Path, number: str, box: Box | None = None) -> Sample | None:
@@ -245,11 +249,12 @@ def sfew(root: Path, problems: list[str]) -> Splits:
 
     Its own Test folder has no labels and is not read.
     """
-    splits: Splits = {}
-    for split, name in (("train", "Train"), ("test", "Val")):
-        home = first_of(root, name, f"{name}_Aligned_Faces", f"{name}_Aligned_Faces_new")
-        splits[split] = by_class(root, home, problems, EXPRESSIONS)  # type: ignore[index]
-    return splits
+    names: dict[Split, str] = {"train": "Train", "test": "Val"}
+    homes = {
+        split: first_of(root, name, f"{name}_Aligned_Faces", f"{name}_Aligned_Faces_new")
+        for split, name in names.items()
+    }
+    return {split: by_class(root, home, problems, EXPRESSIONS) for split, home in homes.items()}
 
 
 def expw(root: Path, problems: list[str]) -> Splits:
@@ -260,10 +265,9 @@ def expw(root: Path, problems: list[str]) -> Splits:
     def parse(cells: list[str]) -> tuple[Split, Sample]:
         file, face, *sides, _, number = cells
         top, left, right, bottom = map(float, sides)
-        path = images / file
+        path, box = images / file, face_box(left, top, right, bottom)
         name = f"{path.relative_to(root).as_posix()}#{face}"
-        box = (left, top, right, bottom)
-        return "train", Sample(name, path, native(number, FER2013), box, file, attributes={"native": number})
+        return "train", Sample(name, path, native(number, FER2013), box, group=file, attributes={"native": number})
 
     return from_rows(text_rows(labels), parse, problems)
 
@@ -271,10 +275,10 @@ def expw(root: Path, problems: list[str]) -> Splits:
 def imagefolder(root: Path, problems: list[str]) -> Splits:
     """Folders of classes, below train, val and test where there are such folders."""
     homes = split_folders(root) or {"train": root}
-    return {split: by_class(root, home, problems) for split, home in homes.items()}  # type: ignore[misc]
+    return {split: by_class(root, home, problems) for split, home in homes.items()}
 
 
-_MANIFEST = ("path", "label", "x1", "y1", "x2", "y2", "group", "split")
+_MANIFEST = ("path", "label", *CORNERS, "group", "split")
 
 
 def manifest(root: Path, problems: list[str]) -> Splits:
@@ -287,15 +291,11 @@ def manifest(root: Path, problems: list[str]) -> Splits:
         split = SPLIT_NAMES.get(row.get("split", "train").lower())
         if split is None:
             raise ValueError(f"its split is {row['split']!r}, none of train, val, test")
-        corners = [float(row[corner]) for corner in ("x1", "y1", "x2", "y2") if corner in row]
-        if len(corners) not in (0, 4):
-            raise ValueError("its box has not four corners")
-        box = (corners[0], corners[1], corners[2], corners[3]) if corners else None
+        path, label = row["path"], row["label"]
+        box = face_box(*(float(row[corner]) for corner in CORNERS)) if any(map(row.get, CORNERS)) else None
         extra = {column: cell for column, cell in row.items() if column not in _MANIFEST}
-        attributes = {"native": row["label"]} | extra
-        return split, Sample(
-            row["path"], root.parent / row["path"], row["label"], box, row.get("group"), None, attributes
-        )
+        sample = Sample(path, root.parent / path, label, box, row.get("group"), attributes={"native": label} | extra)
+        return split, sample
 
     return from_rows(csv_rows(root, required=("path", "label")), parse, problems)
 
@@ -304,7 +304,7 @@ def toy(root: Path, problems: list[str]) -> Splits:
     """Rendered scenes; the root is no folder but options: `seed=1,train=70,val=14,test=14,context=1`."""
     from facerwkv.data.toy import COUNTS, toy_samples
 
-    defaults = {"seed": 0, **COUNTS, "context": 0}
+    defaults = {"seed": 0, "context": 0} | {str(split): count for split, count in COUNTS.items()}
     given = dict(part.partition("=")[::2] for part in str(root).split(",") if part != ".")
     if wrong := [f"{key}={value}" for key, value in given.items() if key not in defaults or not value.isdecimal()]:
         raise InputError(f"toy does not know {', '.join(wrong)}; its options are numbers: {', '.join(defaults)}.")

@@ -7,21 +7,16 @@ pixels are drawn when an image is read. Everything follows from (seed, split, in
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from facerwkv.data.drawing.face import Face, draw_expression
+from facerwkv.data.drawing.scene import HEIGHT, WIDTH, draw_scene
+from facerwkv.data.samples import SPLITS, Box, Sample, Split
 from facerwkv.labels import EXPRESSIONS
 
-if TYPE_CHECKING:
-    from facerwkv.data.datasets import Sample, Split
-
-HEIGHT, WIDTH = 400, 600
-COUNTS: Mapping["Split", int] = {"train": 2800, "val": 700, "test": 700}
+COUNTS: Mapping[Split, int] = {"train": 2800, "val": 700, "test": 700}
 RENDER_VERSION = 1  # part of the caches' keys: raise it whenever a pixel changes
-Box = tuple[float, float, float, float]
-_SPLITS = ("train", "val", "test")
 _FACES, _ORDER, _PIXELS, _HUE = range(4)  # the streams of random numbers of a scene
 
 
@@ -47,7 +42,7 @@ class Plan:
     boxes: tuple[Box, ...]
 
 
-def plan(index: int, split: "Split", seed: int = 0) -> Plan:
+def plan(index: int, split: Split, seed: int = 0) -> Plan:
     """The class and the faces of a scene. Every block of seven indices holds each class once."""
     block, place = divmod(index, len(EXPRESSIONS))
     label = _order(block, split, seed)[place]
@@ -61,13 +56,13 @@ def plan(index: int, split: "Split", seed: int = 0) -> Plan:
 
 
 @lru_cache(maxsize=1024)
-def _order(block: int, split: "Split", seed: int) -> tuple[str, ...]:
+def _order(block: int, split: Split, seed: int) -> tuple[str, ...]:
     """The classes of seven neighbouring scenes."""
     return tuple(EXPRESSIONS[i] for i in _rng(_ORDER, block, split, seed).permutation(len(EXPRESSIONS)))
 
 
-def _rng(stream: int, index: int, split: "Split", seed: int) -> np.random.Generator:
-    return np.random.default_rng((seed, _SPLITS.index(split), index, stream))
+def _rng(stream: int, index: int, split: Split, seed: int) -> np.random.Generator:
+    return np.random.default_rng((seed, SPLITS.index(split), index, stream))
 
 
 def _face(label: str, rng: np.random.Generator, unit: float) -> Face:
@@ -111,10 +106,8 @@ def _annotated(box: Box, rng: np.random.Generator) -> Box:
     return max(left, 0.0), max(top, 0.0), min(right, float(WIDTH)), min(bottom, float(HEIGHT))
 
 
-def render(index: int, split: "Split", seed: int = 0, context: bool = False) -> Scene:
+def render(index: int, split: Split, seed: int = 0, context: bool = False) -> Scene:
     """Draw a scene. With `context`, the colour of the surroundings leans to the class too, as places do in films."""
-    from facerwkv.data.drawing.scene import draw_scene
-
     planned = plan(index, split, seed)
     hue = None
     if context:
@@ -128,7 +121,7 @@ class ToyImage:
     """Renders its picture when called: uint8 (400, 600, 3) RGB. Its repr stands for the pixels in caches' keys."""
 
     index: int
-    split: "Split"
+    split: Split
     seed: int = 0
     context: bool = False
     version: int = RENDER_VERSION
@@ -138,12 +131,11 @@ class ToyImage:
 
 
 def toy_samples(
-    seed: int = 0, counts: Mapping["Split", int] = COUNTS, context: bool = False
-) -> "dict[Split, list[Sample]]":
+    seed: int = 0, counts: Mapping[Split, int] = COUNTS, context: bool = False
+) -> dict[Split, list[Sample]]:
     """The samples of every split, nothing drawn yet: named "test/00012", with the main face's box and a ToyImage."""
-    from facerwkv.data.datasets import Sample
 
-    def sample(index: int, split: "Split") -> Sample:
+    def sample(index: int, split: Split) -> Sample:
         planned = plan(index, split, seed)
         image = ToyImage(index, split, seed, context)
         return Sample(name=f"{split}/{index:05d}", image=image, label=planned.label, box=planned.boxes[0])

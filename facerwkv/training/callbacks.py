@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 
 from facerwkv.files import atomic
@@ -13,7 +14,7 @@ from facerwkv.training.recipe import TrainPart
 from facerwkv.training.run import RESUME
 
 
-class Saver(Callback):
+class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whose state is saved too
     """Writes best/ (where the recipe selects the best epoch), last/ and resume.ckpt, each whole or not at all.
 
     `save(folder, scores)` writes a checkpoint of the weights that count now. The resume file is written every

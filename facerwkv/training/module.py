@@ -1,6 +1,7 @@
 """The LightningModule, and the call to Trainer.fit."""
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,7 @@ class TrainingModule(LightningModule):
     def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor):
         super().__init__()
         self.model, self.recipe = model, recipe
-        self.num_classes = len(class_counts)
+        self.class_counts, self.num_classes = class_counts, len(class_counts)
         self.ema = _running_mean(model, recipe.train.ema)
         self.augment = Augment(recipe.augment, recipe.train.seed)
         weights = balanced_weights(class_counts.double()).float() if recipe.data.balance == "loss" else None
@@ -88,22 +89,23 @@ class TrainingModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         counts = self.confusion.compute().cpu().numpy()
-        scores = {"val_loss": self.val_loss.compute(), "val_accuracy": accuracy(counts), "val_uar": uar(counts)}
-        self.log_dict(
-            {name: torch.as_tensor(value, dtype=torch.float32) for name, value in scores.items()}, prog_bar=True
-        )
-        self.val_loss.reset()
-        self.confusion.reset()
-
-    def on_train_epoch_end(self) -> None:
-        self.log("train_loss", self.train_loss.compute())
-        self.log("lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # type: ignore[union-attr]
-        self.train_loss.reset()
+        scores = {
+            "train_loss": self.train_loss.compute(),
+            "val_loss": self.val_loss.compute(),
+            "val_accuracy": accuracy(counts),
+            "val_uar": uar(counts),
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        self.log_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in scores.items()})
+        for metric in (self.train_loss, self.val_loss, self.confusion):
+            metric.reset()
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.recipe.optim)
-        epochs, steps = self.recipe.train.epochs, int(self.trainer.estimated_stepping_batches)
-        factor = lr_factor(self.recipe.schedule, epochs, steps // epochs)
+        # Lightning's own count of steps would set the loaders up before a resumed run has told them where it stopped.
+        images = math.ceil(int(self.class_counts.sum()) / self.trainer.world_size)
+        steps = math.ceil(images / self.recipe.data.batch_size)
+        factor = lr_factor(self.recipe.schedule, self.recipe.train.epochs, steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -189,7 +191,6 @@ def _trainer(recipe: Recipe, folder: Path, point: Path | None, saver: Saver, pro
         max_epochs=part.epochs,
         logger=[curves, TensorBoardLogger(folder, "tensorboard", "")],
         callbacks=callbacks,
-        enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress and sys.stderr.isatty(),
         num_sanity_val_steps=0,

@@ -25,7 +25,7 @@ THUMBNAIL = 192  # pixels
 WIDEST_TABLE = 30  # classes
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}
 ERRORS = {"ece": "calibration error", "ece_calibrated": "after temperature"}
-_META = {"model": "model", "source": "data", "split": "split", "n": "images", "temperature": "temperature"}
+_META = {"model": "model", "source": "data", "split": "split", "n": "images"}
 
 READING = (
     "UAR is the mean recall of the classes, macro-F1 the mean of their F1; both count the classes that occur in the "

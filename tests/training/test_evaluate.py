@@ -4,12 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from facerwkv.data.loader import DataConfig, DataModule
-from facerwkv.data.transforms import TransformConfig
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
+from facerwkv.data.loader import DataConfig, DataModule
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.errors import InputError
 from facerwkv.models.checkpoint import Checkpoint
 from facerwkv.training.evaluate import Evaluation, align_labels, evaluate, run_logits
@@ -191,7 +191,7 @@ def data(tmp_path) -> DataModule:
             (tmp_path / split / label).mkdir(parents=True)
             Image.new("RGB", (4, 4), colour).save(tmp_path / split / label / "1.png")
     Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "test" / "fear" / "2.png")
-    config = DataConfig(source=f"imagefolder:{tmp_path}", batch_size=2, cache=False)
+    config = DataConfig(source=f"imagefolder:{tmp_path}", labels=LABELS, batch_size=2, cache=False)
     module = DataModule(config, SMALL, seed=0)
     module.setup()
     return module

@@ -87,8 +87,8 @@ def draw_body(head: Brush, look: Look) -> None:
     """Neck, shoulders and clothes."""
     brush = head.upright(0.3)
     dim = 0.55 + 0.35 * brush.light.ambient
-    neck = np.array([[-0.43, 0.4], [0.43, 0.4], [0.45, 1.15], [0.7, 1.5], [-0.7, 1.5], [-0.45, 1.15]])
-    brush.fill(neck, shade(look.skin, dim))
+    half = np.array([[0.43, 0.4], [0.45, 1.15], [0.7, 1.35], [0.3, 1.9]])
+    brush.fill(np.concatenate([half, half[::-1] * [-1, 1]]), shade(look.skin, dim))
     under_chin = np.concatenate([[[-0.43, 0.5], [0.43, 0.5]], bezier((0.44, 1.02), (0, 1.32), (-0.44, 1.02))])
     brush.fill(under_chin, shade(look.skin, 0.78 * dim))
     depth = {"round": 1.55, "vee": 2.3, "shirt": 2.0, "stripes": 1.6}[look.collar]

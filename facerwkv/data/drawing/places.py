@@ -83,14 +83,15 @@ def street(rng: np.random.Generator, colours: Palette) -> np.ndarray:
 def lights(rng: np.random.Generator, colours: Palette) -> np.ndarray:
     """Discs of light out of focus in the dark."""
     image = _gradient(rng, shade(colours[0], 0.35), shade(colours[1], 0.55), 2)
+    edge = 24  # room for the discs that the border cuts
+    image = cv2.copyMakeBorder(image, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
     for _ in range(rng.integers(14, 40)):
-        x, y, radius = (int(v) for v in rng.uniform((0, 0, 3), (300, 200, 22)))
-        spot = np.zeros((2 * radius + 3, 2 * radius + 3, 3), np.uint8)
+        x, y, radius = (int(v) for v in rng.uniform((edge, edge, 3), (edge + 300, edge + 200, edge - 2)))
+        part = image[y - radius - 1 : y + radius + 2, x - radius - 1 : x + radius + 2]
         colour = shade(colours[rng.integers(5)], rng.uniform(0.2, 0.7))
-        cv2.circle(spot, (radius + 1, radius + 1), radius, colour, -1, cv2.LINE_AA)
-        part = image[max(y - radius, 0) : y + radius, max(x - radius, 0) : x + radius]
-        part[:] = cv2.add(part, spot[1 : 1 + part.shape[0], 1 : 1 + part.shape[1]])
-    return image
+        spot = cv2.circle(np.zeros_like(part), (radius + 1, radius + 1), radius, colour, -1, cv2.LINE_AA)
+        part[:] = cv2.add(part, spot)
+    return image[edge:-edge, edge:-edge]
 
 
 def garden(rng: np.random.Generator, colours: Palette) -> np.ndarray:

@@ -83,11 +83,11 @@ def _relief(e: Expression, look: Look, lx: float, mouth: float) -> list[tuple[fl
 
 def _folds(face: Face, mouth: float) -> np.ndarray:
     """How much darker the folds of the expression make the skin, (144, 144)."""
-    folds = np.zeros((MAP, MAP), np.float32)
+    folds = np.zeros((MAP, MAP), np.uint8)
     for depth, line in _fold_lines(face.expression, mouth):
         if depth > 0.05:
-            cv2.polylines(folds, [_cells(face, line)], False, min(depth, 1.0), 2, cv2.LINE_8, 4)
-    return cv2.GaussianBlur(folds, (5, 5), 0.9) * 0.5
+            cv2.polylines(folds, [_cells(face, line)], False, min(depth, 1.0) * 255, 1, cv2.LINE_AA, 4)
+    return cv2.GaussianBlur(folds.astype(np.float32), (5, 5), 0.8) * (0.8 / 255)
 
 
 def _fold_lines(e: Expression, mouth: float) -> list[tuple[float, np.ndarray]]:
@@ -105,8 +105,8 @@ def _fold_lines(e: Expression, mouth: float) -> list[tuple[float, np.ndarray]]:
             (0.5 * e.brow_draw, bezier((0.06 * s, -0.32), (0.045 * s, -0.42), (0.07 * s, -0.52))),
             (0.8 * e.wrinkle, bezier((0.02 * s, -0.17), (0.09 * s, -0.16), (0.15 * s, -0.1))),
             (0.7 * e.wrinkle, bezier((0.03 * s, -0.07), (0.1 * s, -0.06), (0.16 * s, 0.02))),
-            (0.45 * e.cheek, bezier((0.56 * s, -0.17), (0.62 * s, -0.16), (0.68 * s, -0.22))),
-            (0.45 * e.cheek, bezier((0.56 * s, -0.13), (0.62 * s, -0.1), (0.68 * s, -0.12))),
+            (0.35 * e.cheek, bezier((0.56 * s, -0.17), (0.62 * s, -0.16), (0.68 * s, -0.22))),
+            (0.35 * e.cheek, bezier((0.56 * s, -0.13), (0.62 * s, -0.1), (0.68 * s, -0.12))),
         ]
     bow = -0.03 if e.brow_outer > 0.06 else -0.09
     raised = min(max(e.brow_inner, 0.0) / 0.14, 1.2)

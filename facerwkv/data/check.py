@@ -1,0 +1,173 @@
+"""Whether a copy of a data set is whole, readable and free of leaks: for `facerwkv data`."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facerwkv.data.datasets import DATASETS, load_dataset
+from facerwkv.data.leaks import Leaks, compare, fingerprints
+from facerwkv.data.samples import Dataset, DatasetSpec, Split
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+SHOWN = 10
+"""Lines of a kind that are printed; `to_dict` has them all."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found.
+
+    counts: images by split and class. published: what the authors name. missing: splits with fewer images than that.
+    unreadable: files that are no pictures, with the reason. problems: rows and folders that were left out.
+    """
+
+    dataset: Dataset
+    counts: Mapping[Split, Mapping[str, int]]
+    published: Mapping[Split, int]
+    unreadable: list[str]
+    leaks: Leaks | None
+
+    @property
+    def totals(self) -> dict[Split, int]:
+        return {split: sum(classes.values()) for split, classes in self.counts.items()}
+
+    @property
+    def missing(self) -> list[str]:
+        return [
+            f"{split} has {self.totals.get(split, 0):,} images, {count:,} are published."
+            for split, count in self.published.items()
+            if self.totals.get(split, 0) < count
+        ]
+
+    @property
+    def imbalance(self) -> dict[Split, float]:
+        """Images of the largest class for one of the smallest that has any."""
+        sizes = {split: [count for count in classes.values() if count] for split, classes in self.counts.items()}
+        return {split: round(max(counts) / min(counts), 2) for split, counts in sizes.items()}
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is missing, unreadable or left out. Leaks are the authors' and do not count."""
+        return not (self.missing or self.unreadable or self.dataset.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.dataset.spec.name,
+            "root": str(self.dataset.root),
+            "ok": self.ok,
+            "images": self.totals,
+            "classes": {split: dict(classes) for split, classes in self.counts.items()},
+            "published": dict(self.published),
+            "imbalance": self.imbalance,
+            "missing": self.missing,
+            "unreadable": self.unreadable,
+            "problems": self.dataset.problems,
+            "leaks": self.leaks.to_dict() if self.leaks else None,
+        }
+
+    def __rich__(self) -> "Group":
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("class", title=f"{self.dataset.spec.name} in {self.dataset.root}", title_justify="left")
+        for split in self.counts:
+            table.add_column(split, justify="right")
+        for label in self.dataset.labels:
+            table.add_row(Text(label), *(f"{classes[label]:,}" for classes in self.counts.values()))
+        table.add_section()
+        table.add_row("all", *(f"{total:,}" for total in self.totals.values()))
+        if self.published:
+            table.add_row("published", *(f"{self.published.get(split, 0):,}" for split in self.counts))
+        table.add_row("largest : smallest", *(f"{ratio:g}" for ratio in self.imbalance.values()))
+        return Group(table, *(Text(line) for line in self._lines()))
+
+    def _lines(self) -> list[str]:
+        found = {"Missing": self.missing, "Unreadable": self.unreadable, "Left out": self.dataset.problems}
+        lines = [f"{kind}: {line}" for kind, those in found.items() for line in _first(those)]
+        return lines + (_leak_lines(self.leaks) if self.leaks else []) + [f"Terms: {self.dataset.spec.terms}"]
+
+    def print(self) -> None:
+        from rich.console import Console
+
+        Console(soft_wrap=True).print(self)
+
+
+def check(source: str | Dataset, leaks: bool = False) -> Report:
+    """Count the images of a data set against the published numbers and open every file; it goes on past bad ones.
+
+    With `leaks` also look for exact and near copies across splits. Raises InputError as `load_dataset` does.
+    """
+    dataset = load_dataset(source) if isinstance(source, str) else source
+    splits = dataset.splits
+    if not leaks:  # only a file can be unreadable
+        splits = {split: [each for each in those if isinstance(each.image, Path)] for split, those in splits.items()}
+    prints = fingerprints(splits, near=leaks)
+    counts = {}
+    for split, samples in dataset.splits.items():
+        present = Counter(sample.label for sample in samples)
+        counts[split] = {label: present[label] for label in dataset.labels}
+    return Report(
+        dataset,
+        counts,
+        _published(dataset),
+        [each.problem for those in prints.values() for each in those if each.problem],
+        compare(prints) if leaks else None,
+    )
+
+
+def _published(dataset: Dataset) -> dict[Split, int]:
+    """Where a layout has no validation folder (FER2013's mirror), the published validation images are in test."""
+    published = dict(dataset.spec.published)
+    if "val" in published and "val" not in dataset.splits:
+        published["test"] += published.pop("val")
+    return published
+
+
+def _first(lines: list[str]) -> list[str]:
+    return lines[:SHOWN] + ([f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else [])
+
+
+def _leak_lines(leaks: Leaks) -> list[str]:
+    kinds = {"an exact copy": leaks.exact, "a near copy": leaks.near}
+    across = [
+        f"Leak: {len(copies):,} images of {split} have {kind} in {other}, "
+        f"{sum(copy.same_label for copy in copies):,} with the same label"
+        + (f", for example {copies[0].name} and {copies[0].of}." if copies else ".")
+        for kind, pairs in kinds.items()
+        for (split, other), copies in pairs.items()
+    ]
+    return across + [f"Within {split} {count:,} images repeat another." for split, count in leaks.within.items()]
+
+
+def describe(spec: DatasetSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "labels": list(spec.labels),
+        "published": dict(spec.published),
+        "layout": spec.layout,
+        "terms": spec.terms,
+        "source": spec.source,
+    }
+
+
+def describe_all() -> list[dict[str, Any]]:
+    """Every line of DATASETS in plain values, as `data list --json` prints them."""
+    return [describe(spec) for spec in DATASETS.values()]
+
+
+def print_all() -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console()
+    for spec in DATASETS.values():
+        images = "  ".join(f"{split} {count:,}" for split, count in spec.published.items())
+        console.print(Text.assemble((spec.name, "bold"), f"  {len(spec.labels)} classes  {images}"))
+        for line in (spec.layout, f"{spec.terms} {spec.source}"):
+            console.print(Padding(Text(line), (0, 0, 0, 4)))

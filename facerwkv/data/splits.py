@@ -1,0 +1,105 @@
+"""Training samples → training and validation, by a rule that depends on a seed but not on the order of the list."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from facerwkv.data.samples import Sample
+from facerwkv.errors import InputError
+
+How = Literal["random", "contiguous", "group", "copied"]
+
+BLOCKS = 5
+"""A class gives its validation images in so many runs of neighbours, fewer where a run would have under ten."""
+
+
+def split_validation(
+    samples: Sequence[Sample], how: How, fraction: float = 0.1, seed: int = 0
+) -> tuple[list[Sample], list[Sample]]:
+    """Hold out `fraction` of the samples: (training, validation), both in the order of their file numbers.
+
+    - `random`: exactly that share, whatever the class (the paper's). Frames of one clip fall on both sides.
+    - `contiguous`: that share of every class, in runs of consecutive file numbers, so that few frames have a neighbour
+      on the other side.
+    - `group`: whole groups (subjects, clips), about that share.
+    - `copied`: as random, but validation images stay in training too: the leak in the authors' script, to measure it.
+
+    Raises InputError for an unknown rule, a fraction outside 0..1, too few samples, or samples without groups.
+    """
+    if how not in METHODS:
+        raise InputError(f"Unknown way to split off validation images: {how!r}. Known: {', '.join(METHODS)}.")
+    if not 0 < fraction < 1 or len(samples) < 2:
+        raise InputError(
+            f"Cannot hold out {fraction:g} of {len(samples)} images: it takes 2, and a share between 0 and 1."
+        )
+    ordered = sorted(samples, key=_file_number)
+    held_out = METHODS[how](ordered, fraction, np.random.default_rng(seed))
+    validation = [sample for sample, held in zip(ordered, held_out, strict=True) if held]
+    training = [sample for sample, held in zip(ordered, held_out, strict=True) if not held or how == "copied"]
+    return training, validation
+
+
+def _file_number(sample: Sample) -> tuple[list[str | int], str]:
+    """Sorts "2.png" before "10.png": text and numbers take turns in a name."""
+    parts = re.split(r"(\d+)", sample.name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], sample.label
+
+
+def _share(fraction: float, count: int) -> int:
+    """So many of `count`, at least one and not all."""
+    return min(max(round(fraction * count), 1), count - 1)
+
+
+def _random(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator) -> np.ndarray:
+    held_out = np.zeros(len(ordered), bool)
+    held_out[rng.permutation(len(ordered))[: _share(fraction, len(ordered))]] = True
+    return held_out
+
+
+def _contiguous(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator) -> np.ndarray:
+    held_out = np.zeros(len(ordered), bool)
+    labels = np.array([sample.label for sample in ordered])
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        count = _share(fraction, len(rows))
+        runs = max(1, min(BLOCKS, count // 10))
+        for stretch, length in zip(np.array_split(rows, runs), _parts(count, runs), strict=True):
+            start = rng.integers(len(stretch) - length + 1)
+            held_out[stretch[start : start + length]] = True
+    return held_out
+
+
+def _parts(count: int, parts: int) -> list[int]:
+    return [len(part) for part in np.array_split(np.arange(count), parts)]
+
+
+def _group(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator) -> np.ndarray:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, sample in enumerate(ordered):
+        rows[sample.name if sample.group is None else f"group {sample.group}"].append(row)
+    if len(rows) < 2 or all(sample.group is None for sample in ordered):
+        raise InputError(
+            "The images come without groups (subjects, clips), or all in one; split them with "
+            "data.validation=contiguous instead, or name groups in a manifest."
+        )
+    held_out = np.zeros(len(ordered), bool)
+    wanted = _share(fraction, len(ordered))
+    names = sorted(rows)
+    smallest = min(names, key=lambda name: len(rows[name]))
+    for name in [names[place] for place in rng.permutation(len(names))]:
+        if held_out.sum() + len(rows[name]) <= wanted:
+            held_out[rows[name]] = True
+    if not held_out.any():
+        held_out[rows[smallest]] = True
+    return held_out
+
+
+METHODS: Mapping[str, Callable[[Sequence[Sample], float, np.random.Generator], np.ndarray]] = {
+    "random": _random,
+    "contiguous": _contiguous,
+    "group": _group,
+    "copied": _random,
+}

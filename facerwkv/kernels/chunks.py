@@ -1,0 +1,120 @@
+"""What the recurrences with a matrix state share: chunks of tokens, decays inside a chunk, a walk over a long sequence.
+
+Between tokens s < t of a chunk a channel decays by w_{s+1} ... w_{t-1}. Of the smallest block of 2, 4, 8, ... tokens that
+holds both, the middle cuts this product into one that belongs to s and one that belongs to t; so every pair comes out
+of matrix products, and nothing is divided by a decay: decays may be as small as 0.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from facerwkv.errors import InputError
+
+CHUNK = 32  # tokens; a power of two
+CACHED = 2**16  # numbers of one input that are worked on at once: what a CPU's second-level cache holds of all inputs
+Segment = Callable[..., tuple[Tensor, Tensor]]
+Visit = Callable[[Tensor, Tensor], None]
+
+
+def walk(segment: Segment, inputs: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
+    """Run `segment(*pieces, state) -> (y, state)` along time, a few chunks at once.
+
+    inputs and y (B, T, H, N); pieces are filled up with zeros to whole chunks. What a segment computes inside is computed
+    again in the backward pass, so that training keeps little more than inputs and outputs.
+    """
+    batch, length, heads, size = inputs[0].shape
+    budget = CACHED if state.device.type == "cpu" else 64 * CACHED
+    tokens = max(1, budget // max(1, batch * heads * size * CHUNK)) * CHUNK
+    run = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False) if _trains() else segment
+    outputs = []
+    for pieces in zip(*(x.split(tokens, 1) for x in inputs), strict=True):
+        y, state = run(*(_fill(piece) for piece in pieces), state)
+        outputs.append(y)
+    return torch.cat(outputs, 1)[:, :length], state
+
+
+def cut(x: Tensor) -> Tensor:
+    """(B, T, H, N) → chunks (M, n, N), M = T/n * B * H, in new memory."""
+    x = x.unflatten(1, (-1, CHUNK)).permute(1, 0, 3, 2, 4)
+    return x.clone(memory_format=torch.contiguous_format).flatten(0, 2)
+
+
+def join(x: Tensor, batch: int, heads: int) -> Tensor:
+    """Chunks (M, n, N) → (B, T, H, N)."""
+    return x.unflatten(0, (-1, batch, heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)
+
+
+def halve(left: Tensor, right: Tensor, w: Tensor, visit: Visit) -> tuple[Tensor, Tensor, Tensor]:
+    """Decay pairs of tokens by what lies between them, in blocks of 2, 4, 8, ... tokens.
+
+    left (M, n, p, N), right (M, n, q, N): p and q vectors a token; decays w (M, n, N) in [0, 1]. For half = 1, 2, ... n / 2 calls
+    visit(later (M n / 2 half, half p, N), earlier (M n / 2 half, half q, N)): left vectors of each block's second half,
+    decayed since its middle, and right vectors of its first half, decayed until there. Returns left decayed since the
+    chunk's start, right decayed until its end, and the chunk's whole decay (M, N). Overwrites left and right where no
+    gradient is wanted.
+    """
+    (chunks, length, p, size), q = left.shape, right.shape[2]
+    blocks, half = chunks * length, 1
+    while half < length:
+        blocks //= 2
+        left, right = left.view(blocks, 2, half * p, size), right.view(blocks, 2, half * q, size)
+        first, second = w.view(blocks, 2, 1, size).unbind(1)
+        visit(left[:, 1], right[:, 0])
+        left, right = _decay(left, 1, first), _decay(right, 0, second)
+        w, half = first * second, 2 * half
+    return left.view(chunks, length, p, size), right.view(chunks, length, q, size), w.view(chunks, size)
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """x (M, n, N) times y^T (M, N, m)."""
+    if x.shape[1] <= 2:  # too small for a matrix product to pay
+        return (x[:, :, None] * y[:, None]).sum(-1)
+    return x @ y.mT
+
+
+def lower(first: Tensor, corner: Tensor, second: Tensor) -> Tensor:
+    """Square blocks (..., h, h) → [[first, 0], [corner, second]]."""
+    above = functional.pad(first, (0, first.shape[-1]))
+    return torch.cat([above, torch.cat([corner, second], -1)], -2)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """Keeps autocast away from the products inside a recurrence."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def fla_operator(module: str, name: str, x: Tensor) -> Callable:
+    """An operator of the optional package fla-core, or the sentence that says what is missing."""
+    if x.device.type != "cuda":
+        raise InputError(f"The implementation 'fla' runs on CUDA, not on {x.device}; use 'chunked'.")
+    if find_spec("fla") is None:
+        raise InputError("The implementation 'fla' needs fla-core: pip install 'facerwkv[fla]'. Or use 'chunked'.")
+    return getattr(import_module(f"fla.ops.{module}"), name)
+
+
+def _trains() -> bool:
+    return torch.is_grad_enabled() and not torch.compiler.is_exporting()
+
+
+def _fill(x: Tensor) -> Tensor:
+    missing = -x.shape[1] % CHUNK
+    return functional.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+
+
+def _decay(x: Tensor, half: int, w: Tensor) -> Tensor:
+    """One half of each block (M, 2, h, N) times w (M, 1, N)."""
+    if not _trains():
+        x[:, half].mul_(w)
+        return x
+    halves = list(x.unbind(1))
+    halves[half] = halves[half] * w
+    return torch.stack(halves, 1)
