@@ -7,9 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import track
-
 from facerwkv.data.samples import SPLITS, Box, Sample, Split, Splits
 from facerwkv.errors import InputError
 from facerwkv.labels import canonical
@@ -160,6 +157,9 @@ def face_box(x1: float, y1: float, x2: float, y2: float) -> Box:
 
 def progress(items: Iterable[Row], what: str, total: int) -> Iterable[Row]:
     """The items, with a progress bar on a terminal's error output that vanishes at the end."""
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console(stderr=True)
     return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 

@@ -38,6 +38,8 @@ def split_validation(
     ordered = sorted(samples, key=_file_number)
     held_out = METHODS[how](ordered, fraction, np.random.default_rng(seed))
     validation = [sample for sample, held in zip(ordered, held_out, strict=True) if held]
+    if not validation:
+        raise InputError("No class has two images, so none can be held out of each; use data.validation=random.")
     training = [sample for sample, held in zip(ordered, held_out, strict=True) if not held or how == "copied"]
     return training, validation
 

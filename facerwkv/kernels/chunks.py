@@ -1,8 +1,8 @@
 """What the recurrences with a matrix state share: chunks of tokens, decays inside a chunk, a walk over a long sequence.
 
-Between tokens s < t of a chunk a channel decays by w_{s+1} ... w_{t-1}. Of the smallest block of 2, 4, 8, ... tokens that
-holds both, the middle cuts this product into one that belongs to s and one that belongs to t; so every pair comes out
-of matrix products, and nothing is divided by a decay: decays may be as small as 0.
+Between tokens s < t of a chunk a channel decays by w_{s+1} ... w_{t-1}. Of the smallest block of 2, 4, 8, ... tokens
+that holds both, the middle cuts this product into a factor that belongs to s and one that belongs to t: so every pair
+comes out of matrix products, and nothing is divided by a decay, which may be as small as 0.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,27 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.errors import InputError
 
-CHUNK = 32  # tokens; a power of two
-CACHED = 2**16  # numbers of one input that are worked on at once: what a CPU's second-level cache holds of all inputs
-Segment = Callable[..., tuple[Tensor, Tensor]]
+CHUNK = 16  # tokens; a power of two
+FEW = 8  # tokens up to which one by one is faster than a chunk
+CACHED = 80_000  # numbers of one input worked on at once: what a CPU's second-level cache holds of all inputs
+Recurrence = Callable[..., tuple[Tensor, Tensor]]
 Visit = Callable[[Tensor, Tensor], None]
 
 
-def walk(segment: Segment, inputs: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
+def empty_state(k: Tensor) -> Tensor:
+    """The state before the first token, (B, H, N, N), for keys (B, T, H, N)."""
+    batch, _, heads, size = k.shape
+    return k.new_zeros(batch, heads, size, size, dtype=torch.promote_types(k.dtype, torch.float32))
+
+
+def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
     """Run `segment(*pieces, state) -> (y, state)` along time, a few chunks at once.
 
-    inputs and y (B, T, H, N); pieces are filled up with zeros to whole chunks. What a segment computes inside is computed
-    again in the backward pass, so that training keeps little more than inputs and outputs.
+    inputs and y (B, T, H, N); the last piece is filled up with zeros to whole chunks. What a segment computes inside is
+    computed again in the backward pass, so that training keeps little more than inputs and outputs.
     """
     batch, length, heads, size = inputs[0].shape
-    budget = CACHED if state.device.type == "cpu" else 64 * CACHED
+    budget = CACHED if state.device.type == "cpu" else 100 * CACHED
     tokens = max(1, budget // max(1, batch * heads * size * CHUNK)) * CHUNK
     run = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False) if _trains() else segment
     outputs = []
@@ -47,19 +54,20 @@ def cut(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format).flatten(0, 2)
 
 
-def join(x: Tensor, batch: int, heads: int) -> Tensor:
-    """Chunks (M, n, N) → (B, T, H, N)."""
-    return x.unflatten(0, (-1, batch, heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)
+def join(x: Tensor, shape: torch.Size) -> Tensor:
+    """Chunks (M, n, N) → (B, T, H, N), the given shape."""
+    batch, length, heads, size = shape
+    return x.view(length // CHUNK, batch, heads, CHUNK, size).permute(1, 0, 3, 2, 4).flatten(1, 2)
 
 
 def halve(left: Tensor, right: Tensor, w: Tensor, visit: Visit) -> tuple[Tensor, Tensor, Tensor]:
     """Decay pairs of tokens by what lies between them, in blocks of 2, 4, 8, ... tokens.
 
-    left (M, n, p, N), right (M, n, q, N): p and q vectors a token; decays w (M, n, N) in [0, 1]. For half = 1, 2, ... n / 2 calls
-    visit(later (M n / 2 half, half p, N), earlier (M n / 2 half, half q, N)): left vectors of each block's second half,
-    decayed since its middle, and right vectors of its first half, decayed until there. Returns left decayed since the
-    chunk's start, right decayed until its end, and the chunk's whole decay (M, N). Overwrites left and right where no
-    gradient is wanted.
+    left (M, n, p, N), right (M, n, q, N): p and q vectors a token; decays w (M, n, N) in [0, 1]. For each block size
+    calls visit(later, earlier): later (blocks, p * half, N), the left vectors of the second halves, decayed since the
+    middle; earlier (blocks, q * half, N), the right vectors of the first halves, decayed until there. Returns left
+    decayed since the chunk's start, right decayed until its end, and the chunk's whole decay (M, N). Overwrites left
+    and right where no gradient is wanted.
     """
     (chunks, length, p, size), q = left.shape, right.shape[2]
     blocks, half = chunks * length, 1
@@ -93,7 +101,7 @@ def full_precision(x: Tensor) -> AbstractContextManager:
 
 
 def fla_operator(module: str, name: str, x: Tensor) -> Callable:
-    """An operator of the optional package fla-core, or the sentence that says what is missing."""
+    """An operator of the optional package fla-core for tensors like x, or InputError with what is missing."""
     if x.device.type != "cuda":
         raise InputError(f"The implementation 'fla' runs on CUDA, not on {x.device}; use 'chunked'.")
     if find_spec("fla") is None:

@@ -1,8 +1,8 @@
-"""RWKV-6's weighted key-value: per head a matrix of values by keys that decays per key channel, as the data say.
+"""RWKV-6's weighted key-value: per head a matrix, keys by values, that decays per key channel as the data say.
 
 y_t = r_t^T (S_{t-1} + diag(u) k_t v_t^T),   S_t = diag(w_t) S_{t-1} + k_t v_t^T
 
-Source: Eagle and Finch (arXiv 2404.05892), equations 16-19; with a constant w it is RWKV-5's.
+Source: Eagle and Finch (arXiv 2404.05892), section 4; with a w that does not change over time it is RWKV-5's.
 """
 
 from functools import partial
@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 from facerwkv.kernels import choose
-from facerwkv.kernels.chunks import cut, fla_operator, full_precision, halve, join, products, walk
+from facerwkv.kernels.chunks import (
+    FEW,
+    Recurrence,
+    cut,
+    empty_state,
+    fla_operator,
+    full_precision,
+    halve,
+    join,
+    products,
+    walk,
+)
 
 
 def wkv6(
@@ -25,38 +36,30 @@ def wkv6(
 ) -> tuple[Tensor, Tensor]:
     """Mix values over time; linear in T, constant state.
 
-    r, k, v (B, T, H, N); w, the logarithm of the decay, at most 0, of that shape or one that broadcasts to it; u (H, N), the
-    bonus of the present token; state (B, H, N, N), keys by values, from an earlier call, or None. Returns y (B, T, H, N) in
-    v's dtype and the state after the last token, in float32 or float64.
-    implementation: "reference" (token by token), "chunked" (32 tokens at once) or "fla" (fla-core's kernels; CUDA, no
-    float64); "auto" is chunked, and the reference for a few tokens.
+    r, k, v (B, T, H, N); w, the logarithm of the decay, at most 0, of that shape or one that broadcasts to it;
+    u (H, N), the bonus of the present token; state (B, H, N, N) from an earlier call, or None. Returns y (B, T, H, N)
+    in v's dtype and the state after the last token, in float32 or float64.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "fla" (fla-core's kernels; CUDA);
+    "auto" is chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
     form = choose(IMPLEMENTATIONS, implementation, auto="reference" if k.shape[1] <= FEW else "chunked")
+    state = empty_state(k) if state is None else state
+    inputs = (x.to(exact) for x in (r, k, v, w.expand_as(k), u))
     with full_precision(k):
-        state = empty_state(k) if state is None else state
-        y, state = form(*(x.to(exact) for x in (r, k, v, w.expand_as(k), u)), state)
+        y, state = form(*inputs, state)
     return y.to(v.dtype), state
 
 
 def wkv6_both(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, implementation: str = "auto") -> Tensor:
-    """Each token sees those before it, itself (through the bonus) and those after it, each once. Shapes as in `wkv6`.
+    """Every token sees those before it, itself by the bonus, and those after it, each once. Shapes as in `wkv6`.
 
-    Source: Vision-RWKV's VRWKV6: a second scan from the end, without bonus, added.
+    Source: Vision-RWKV's VRWKV6: a second scan from the last token to the first, without bonus, is added.
     """
     before, _ = wkv6(r, k, v, w, u, implementation=implementation)
-    mirrored = (x.flip(1) for x in (r, k, v, w.expand_as(k)))
-    after, _ = wkv6(*mirrored, torch.zeros_like(u), implementation=implementation)
+    r, k, v, w = (x.flip(1) for x in (r, k, v, w.expand_as(k)))
+    after, _ = wkv6(r, k, v, w, torch.zeros_like(u), implementation=implementation)
     return before + after.flip(1)
-
-
-FEW = 8  # tokens up to which one by one is faster than a chunk
-
-
-def empty_state(k: Tensor) -> Tensor:
-    """The state before the first token, (B, H, N, N), for keys (B, T, H, N)."""
-    batch, _, heads, size = k.shape
-    return k.new_zeros(batch, heads, size, size, dtype=torch.promote_types(k.dtype, torch.float32))
 
 
 def _reference(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,27 +76,30 @@ def _chunked(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tenso
 
 
 def _segment(u: Tensor, r: Tensor, k: Tensor, v: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    batch, _, heads, size = r.shape
+    shape, rows = r.shape, state.shape[0] * state.shape[1]
     bonus = (r * u * k).sum(-1, keepdim=True)
     r, k, v, w, bonus = (cut(x) for x in (r, k, v, w, bonus))  # (M, n, N); bonus (M, n, 1)
     y = bonus * v
-
-    def read_earlier(later: Tensor, earlier: Tensor) -> None:
-        weights, half = products(later, earlier), later.shape[1]
-        blocks = (weights.shape[0], 2, half, size)
-        out, values = y.view(blocks)[:, 1], v.view(blocks)[:, 0]
-        if half > 2:
-            out.baddbmm_(weights, values)
-        else:
-            for s in range(half):
-                out.addcmul_(weights[:, :, s, None], values[:, s, None])
-
-    r, k, w = halve(r[:, :, None], k[:, :, None], w.exp(), read_earlier)
-    outputs, held, rows = [], state.flatten(0, 1), batch * heads
-    for y_c, r_c, k_c, v_c, w_c in zip(*(x.split(rows) for x in (y, r[:, :, 0], k[:, :, 0].mT, v, w[..., None])), strict=True):
+    r, k, w = halve(r[:, :, None], k[:, :, None], w.exp(), partial(_read_earlier, y, v))
+    r, k, w = r[:, :, 0], k[:, :, 0].mT, w[:, :, None]
+    outputs, held = [], state.flatten(0, 1)
+    for y_c, r_c, k_c, v_c, w_c in zip(*(x.split(rows) for x in (y, r, k, v, w)), strict=True):
         outputs.append(torch.baddbmm(y_c, r_c, held))
         held = (w_c * held).baddbmm_(k_c, v_c)
-    return join(torch.cat(outputs), batch, heads), held.view_as(state)
+    return join(torch.cat(outputs), shape), held.view_as(state)
+
+
+def _read_earlier(y: Tensor, v: Tensor, later: Tensor, earlier: Tensor) -> None:
+    """Adds to y, in each block's second half, what its first half holds."""
+    weights = products(later, earlier)
+    blocks, half, _ = weights.shape
+    shape = (blocks, 2, half, v.shape[-1])
+    y, v = y.view(shape)[:, 1], v.view(shape)[:, 0]
+    if half > 2:
+        y.baddbmm_(weights, v)
+    else:
+        for s in range(half):
+            y.addcmul_(weights[:, :, s, None], v[:, s, None])
 
 
 def _fla(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,4 +107,4 @@ def _fla(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -
     return operator(r, k, v, w.contiguous(), u, scale=1.0, initial_state=state, output_final_state=True)
 
 
-IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "fla": _fla}
+IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "fla": _fla}

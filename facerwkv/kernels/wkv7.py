@@ -1,17 +1,28 @@
-"""RWKV-7's weighted key-value: per head a matrix of values by keys that forgets, unlearns along a direction, and writes.
+"""RWKV-7's weighted key-value: per head a matrix, keys by values, that decays, unlearns along a direction, learns.
 
 S_t = diag(w_t) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T,   y_t = r_t^T S_t
 
-Source: Goose (arXiv 2503.14456), equations 17-19, with S transposed (keys by values, as in wkv6). The output reads the
-state that token t has written.
+Source: Goose (arXiv 2503.14456), section 3, with S transposed so that it lies as in wkv6. Unlike wkv6, the output reads
+the state that its own token has written.
 """
 
 import torch
 from torch import Tensor
 
 from facerwkv.kernels import choose
-from facerwkv.kernels.chunks import cut, fla_operator, full_precision, halve, join, lower, products, walk
-from facerwkv.kernels.wkv6 import FEW, empty_state
+from facerwkv.kernels.chunks import (
+    FEW,
+    Recurrence,
+    cut,
+    empty_state,
+    fla_operator,
+    full_precision,
+    halve,
+    join,
+    lower,
+    products,
+    walk,
+)
 
 
 def wkv7(
@@ -26,28 +37,27 @@ def wkv7(
 ) -> tuple[Tensor, Tensor]:
     """Mix values over time; linear in T, constant state.
 
-    r, k, v, a, b (B, T, H, N); w, the logarithm of the decay, at most 0, of that shape or one that broadcasts to it; state
-    (B, H, N, N), keys by values, from an earlier call, or None. RWKV-7 gives a = -kk and b = kk * rate with a unit vector
-    kk and a rate in (0, 1); longer ones can make the state grow without bound. Returns y (B, T, H, N) in v's dtype and the
-    state after the last token, in float32 or float64.
-    implementation: "reference" (token by token), "chunked" (32 tokens at once) or "fla" (fla-core's kernels; CUDA, no
-    float64); "auto" is chunked, and the reference for a few tokens.
+    r, k, v, a, b (B, T, H, N); w, the logarithm of the decay, at most 0, of that shape or one that broadcasts to it;
+    state (B, H, N, N) from an earlier call, or None. RWKV-7 has a = -kk and b = rate * kk for unit vectors kk and rates
+    in (0, 1); longer ones may let the state grow without bound. Returns y (B, T, H, N) in v's dtype and the state after
+    the last token, in float32 or float64.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "fla" (fla-core's kernels; CUDA);
+    "auto" is chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
     form = choose(IMPLEMENTATIONS, implementation, auto="reference" if k.shape[1] <= FEW else "chunked")
+    state = empty_state(k) if state is None else state
+    inputs = (x.to(exact) for x in (r, w.expand_as(k), k, v, a, b))
     with full_precision(k):
-        state = empty_state(k) if state is None else state
-        y, state = form(*(x.to(exact) for x in (r, w.expand_as(k), k, v, a, b)), state)
+        y, state = form(*inputs, state)
     return y.to(v.dtype), state
 
 
-def wkv7_both(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, implementation: str = "auto"
-) -> Tensor:
-    """Each token reads a state written by the tokens up to itself, and one written by those after it. Shapes as in `wkv7`."""
+def wkv7_both(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, implementation: str = "auto") -> Tensor:
+    """Every token reads what it and those before it wrote, and what those after it wrote. Shapes as in `wkv7`."""
     before, _ = wkv7(r, w, k, v, a, b, implementation=implementation)
     r, w, k, v, a, b = (x.flip(1) for x in (r, w.expand_as(k), k, v, a, b))
-    # From the end, the state that token t must read is the one before its own writing: the next token's r reads it.
+    # From the end a token must read the state before its own writing, which is what the token just passed wrote.
     after, _ = wkv7(r.roll(-1, 1), w, k, v, a, b, implementation=implementation)
     after = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
     return before + after.flip(1)
@@ -64,44 +74,53 @@ def _reference(
     return torch.stack(outputs, 1) if outputs else torch.empty_like(v), state
 
 
-def _chunked(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def _chunked(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     return walk(_segment, [r, w, k, v, a, b], state)
 
 
-def _segment(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    batch, _, heads, _ = r.shape
+def _segment(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """With s the rows a_t^T S_{t-1}: s = inverse (a S_0 + a_k v), where a_k, like a_b, r_b and r_k, holds the chunk's
+    decayed products of a's and k's, and inverse is that of 1 - a_b; then y = r S_0 + r_b s + r_k v."""
+    shape, rows = r.shape, state.shape[0] * state.shape[1]
     r, w, k, v, a, b = (cut(x) for x in (r, w, k, v, a, b))  # (M, n, N)
     w, right = w.exp(), torch.stack([b, k], 2)
     own = (r[:, :, None] * right).sum(-1)
-    pairs = torch.stack([torch.zeros_like(own), own], 2).flatten(0, 1)  # (M n, 2, 2): a, r by b, k
-    inverse = torch.ones_like(pairs[:, :1, :1])  # of 1 - a b^T
-
-    def grow(later: Tensor, earlier: Tensor) -> None:
-        nonlocal pairs, inverse
-        corner = products(later, earlier)
-        first, second = inverse.unflatten(0, (-1, 2)).unbind(1)
-        inverse = lower(first, second @ (corner[:, ::2, ::2] @ first), second)
-        first, second = pairs.unflatten(0, (-1, 2)).unbind(1)
-        pairs = lower(first, corner, second)
-
-    left, right, w = halve(torch.stack([a, r * w], 2), right, w, grow)
-    a, r, b, k = left[:, :, 0], left[:, :, 1], right[:, :, 0].mT, right[:, :, 1].mT
-    pairs = pairs.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(4, 2, 0, 1, 3)  # (b or k, a or r, M, n, n)
-    (_, r_b), (a_k, r_k) = pairs.contiguous()
-    inverse = inverse.view_as(r_b)
-    a, read, y = inverse @ a, inverse @ (a_k @ v), r_k @ v
-    reads, outputs, held, rows = [], [], state.flatten(0, 1), batch * heads
-    chunks = (x.split(rows) for x in (a, read, w[..., None], b, k, v, y, r))
-    for a_c, read_c, w_c, b_c, k_c, v_c, y_c, r_c in zip(*chunks, strict=True):
+    pairs = _Pairs(torch.stack([torch.zeros_like(own), own], 2).flatten(0, 1))
+    left, right, w = halve(torch.stack([a, r * w], 2), right, w, pairs.grow)
+    a, r, b, k, w = left[:, :, 0], left[:, :, 1], right[:, :, 0].mT, right[:, :, 1].mT, w[:, :, None]
+    (_, r_b), (a_k, r_k) = pairs.split()
+    a, of_v, y = pairs.inverse @ a, pairs.inverse @ (a_k @ v), r_k @ v
+    outputs, reads, held = [], [], state.flatten(0, 1)
+    chunks = (x.split(rows) for x in (a, of_v, w, b, k, v, y, r))
+    for a_c, of_v_c, w_c, b_c, k_c, v_c, y_c, r_c in zip(*chunks, strict=True):
         outputs.append(torch.baddbmm(y_c, r_c, held))
-        reads.append(torch.baddbmm(read_c, a_c, held))
+        reads.append(torch.baddbmm(of_v_c, a_c, held))
         held = (w_c * held).baddbmm_(b_c, reads[-1]).baddbmm_(k_c, v_c)
     y = torch.cat(outputs).baddbmm_(r_b, torch.cat(reads))
-    return join(y, batch, heads), held.view_as(state)
+    return join(y, shape), held.view_as(state)
+
+
+class _Pairs:
+    """The products of a and r with b and k in ever larger blocks, and the inverse of 1 - a_b that grows with them.
+
+    The inverse of [[1 - A, 0], [-C, 1 - B]] is [[A', 0], [B' C A', B']], A' and B' those of its parts: stable.
+    The product (1 + a_b)(1 + a_b^2)(1 + a_b^4)... is not: for keys that repeat, its factors grow to 1e4 in 16 tokens.
+    """
+
+    def __init__(self, own: Tensor):
+        self.products = own  # (M n, 2, 2), rows a and r, columns b and k
+        self.inverse = torch.ones_like(own[:, :1, :1])
+
+    def grow(self, later: Tensor, earlier: Tensor) -> None:
+        corner = products(later, earlier)
+        first, second = self.inverse.unflatten(0, (-1, 2)).unbind(1)
+        self.inverse = lower(first, second @ (corner[:, ::2, ::2] @ first), second)
+        first, second = self.products.unflatten(0, (-1, 2)).unbind(1)
+        self.products = lower(first, corner, second)
+
+    def split(self) -> Tensor:
+        """(b or k, a or r, M, n, n)."""
+        return self.products.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(4, 2, 0, 1, 3).contiguous()
 
 
 def _fla(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,4 +128,4 @@ def _fla(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state
     return operator(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
 
 
-IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "fla": _fla}
+IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "fla": _fla}

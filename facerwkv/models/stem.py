@@ -1,6 +1,7 @@
-"""Picture → tokens and their grid: patch embedding, and the ResNet stem of the paper's hybrid."""
+"""Picture → tokens and their grid: patch embedding, convolutional stem, the ResNet stem of the paper's hybrid."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,30 @@ class PatchEmbed(nn.Module):
                 f"use a height and a width that {step} divides, or another patch_size."
             )
         return height // step, width // step
+
+
+class ConvPatchEmbed(PatchEmbed):
+    """3 x 3 convolutions of stride 2, doubling the channels, until a patch is one cell; then a linear projection.
+
+    Source: Early Convolutions Help Transformers See Better (arXiv 2106.14881). The patch size is a power of 2, from 2.
+    """
+
+    def __init__(self, in_chans: int, patch_size: int, width: int):
+        super().__init__(in_chans, patch_size, width)
+        stages = patch_size.bit_length() - 1
+        if stages < 1 or patch_size != 1 << stages:
+            raise InputError(f"A convolutional stem's patch_size is 2, 4, 8, 16, ..., not {patch_size}.")
+        channels = [in_chans, *(max(width >> (stages - 1 - stage), 8) for stage in range(stages))]
+        self.convs = nn.Sequential(*(_halve(*pair) for pair in pairwise(channels)))
+        self.proj = nn.Conv2d(channels[-1], width, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.convs(x)
+
+
+def _halve(in_chans: int, out_chans: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_chans, out_chans, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
 
 
 class ResNetPatchEmbed(PatchEmbed):
@@ -100,6 +125,7 @@ class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
 
 STEMS: dict[str, type[PatchEmbed]] = {
     "linear": PatchEmbed,
+    "conv": ConvPatchEmbed,
     "resnet": ResNetPatchEmbed,
     "resnet_frozen": FrozenResNetPatchEmbed,
     "resnet_frozen_as_coded": AsCodedFrozenResNetPatchEmbed,

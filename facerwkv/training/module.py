@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -127,7 +127,7 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     folder = Path(folder)
     recipe, start = _with_start(read_run(folder) if resume else recipe)
     data = DataModule(recipe.data, recipe.transform, recipe.train.seed)
-    data.setup()
+    data.setup("fit")
     model = _fresh_model(recipe, len(data.labels)) if start is None else _restarted_model(start, data.labels)
     point = open_run(folder, recipe, resume)
     write_json(folder / ENVIRONMENT, environment())
@@ -208,5 +208,11 @@ def _hardware(device: str) -> dict[str, Any]:
 def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
-    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    return mean.requires_grad_(False)
+
+    @torch.no_grad()
+    def update(means: Any, values: Any, updates: Tensor) -> None:
+        # Early on the decay is smaller, so that the mean forgets the weights that training started from.
+        count = int(updates)
+        torch._foreach_lerp_(means, values, 1 - min(decay, (1 + count) / (10 + count)))
+
+    return AveragedModel(model, multi_avg_fn=update).requires_grad_(False)

@@ -1,0 +1,158 @@
+"""RWKV-5 "Eagle" and RWKV-6 "Finch" (2024): per head a matrix, keys by values; in Finch interpolation and decay depend
+on the data.
+
+Source: Eagle and Finch (arXiv 2404.05892), and the initialisation of RWKV-v5's models x052 and x060.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facerwkv.errors import InputError
+from facerwkv.kernels.wkv6 import wkv6, wkv6_both
+from facerwkv.mixers import rwkv4
+from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.shift import token_shift
+
+SHIFT_RANK, DECAY_RANK = 32, 64
+NORM_EPS = 64e-5  # upstream divides what it normalises by 8 and adds 1e-5: the same
+
+
+class EagleTimeMix(nn.Module):
+    """out = W_o(norm(wkv6(r, k, v)) * silu(g)), normalised per head. Streaming keeps H matrices and the last token."""
+
+    name = "rwkv5"
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        check_shape(config, self.name)
+        width = config.width
+        self.heads, self.scan = config.heads, config.scan
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.gate = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.norm = HeadNorm(config, layer)
+        self.mix_streams = nn.Parameter(initial_mixes(config, layer))
+        decay, first = initial_decay(config, layer)
+        self.time_decay, self.time_first = nn.Parameter(decay), nn.Parameter(first)
+        for linear, scale in ((self.receptance, 1.0), (self.key, 0.1), (self.value, 1.0), (self.gate, 0.1)):
+            nn.init.orthogonal_(linear.weight, scale)
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self._mix(x, None)[0]
+
+    def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
+        """x (B, t, D), the next t tokens; returns their outputs and the state after them."""
+        check_streams(self.scan)
+        return self._mix(x, state)
+
+    def _mix(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
+        last, held = (None, None) if state is None else (state["last"], state["wkv"])
+        r, k, v, g, log_decay = self._streams(x, token_shift(x, last))
+        y, held = self._scan(self.receptance(r), self.key(k), self.value(v), log_decay, held)
+        return self.output(self.norm(y) * functional.silu(self.gate(g))), {"last": x[:, -1], "wkv": held}
+
+    def _streams(self, x: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+        """What receptance, key, value and gate read, and the logarithm of the decay."""
+        return *torch.addcmul(before, x - before, self.mix_streams[:, None, None]).unbind(0), -self.time_decay.exp()
+
+    def _scan(
+        self, r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        r, k, v, w, u = (x.unflatten(-1, (self.heads, -1)) for x in (r, k, v, log_decay, self.time_first))
+        return (wkv6_both(r, k, v, w, u), None) if self.scan == "both" else wkv6(r, k, v, w, u, state)
+
+
+class FinchTimeMix(EagleTimeMix):
+    """As Eagle's, but what each stream takes of the token before, and the decay, are functions of the two tokens."""
+
+    name = "rwkv6"
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__(config, layer)
+        width, mixes = config.width, 1 - self.mix_streams.data  # here they weigh the token before
+        key = mixes[1:2]
+        self.mix_streams = nn.Parameter(torch.cat([mixes, key]))  # the decay's starts as the key's
+        self.mix_base = nn.Parameter(key[0].clone())
+        self.mix_down = nn.Parameter(torch.zeros(width, 5 * SHIFT_RANK))
+        self.mix_up = nn.Parameter(torch.empty(5, SHIFT_RANK, width).uniform_(-0.01, 0.01))
+        self.time_decay_down = nn.Parameter(torch.zeros(width, DECAY_RANK))
+        self.time_decay_up = nn.Parameter(torch.empty(DECAY_RANK, width).uniform_(-0.01, 0.01))
+
+    def _streams(self, x: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+        change = before - x
+        hidden = torch.tanh(torch.addcmul(x, change, self.mix_base) @ self.mix_down).unflatten(-1, (5, SHIFT_RANK))
+        extra = torch.einsum("btsr,srd->sbtd", hidden, self.mix_up)
+        *mixed, d = torch.addcmul(x, change, self.mix_streams[:, None, None] + extra).unbind(0)
+        return *mixed, -(self.time_decay + torch.tanh(d @ self.time_decay_down) @ self.time_decay_up).exp()
+
+
+class EagleChannelMix(rwkv4.ChannelMix):
+    """RWKV-4's, with a hidden width of 3.5 D in steps of 32."""
+
+    def __init__(self, config: MixerConfig, layer: int):
+        hidden = config.hidden or max(32, int(3.5 * config.width) // 32 * 32)
+        super().__init__(replace(config, hidden=hidden), layer)
+
+
+class FinchChannelMix(EagleChannelMix):
+    """Eagle's, started with another interpolation."""
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__(config, layer)
+        ramp, _, tau = ramps(config, layer)
+        for mix in (self.mix_key, self.mix_receptance):
+            mix.data = ramp ** (tau**3)
+
+
+class HeadNorm(nn.Module):
+    """Normalises (B, T, H, N) over N and weighs every channel: a group norm with H groups. Returns (B, T, D)."""
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((config.width,), ((layer + 1) / config.depth) ** 0.7))
+        self.bias = nn.Parameter(torch.zeros(config.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:], eps=NORM_EPS).flatten(-2), self.weight)
+
+
+def check_shape(config: MixerConfig, name: str) -> None:
+    """InputError for a shape that the generation called `name` cannot have."""
+    if config.time_mix_dim != config.width:
+        raise InputError(
+            f"{name} mixes at full width: time_mix_dim {config.time_mix_dim} must be the width {config.width}."
+        )
+    if config.depth < 2:
+        raise InputError(f"{name}'s initialisation needs a depth of at least 2, not {config.depth}.")
+
+
+def check_streams(scan: str) -> None:
+    """InputError for tokens in pieces where every token sees the future."""
+    if scan != "forward":
+        raise InputError(f"A mixer with scan {scan!r} needs all tokens at once; stream with scan='forward'.")
+
+
+def ramps(config: MixerConfig, layer: int) -> tuple[Tensor, float, float]:
+    """Channel i / D as (D,) float32; rho, 0 to 1 over the layers; tau, 1 down to 1 / depth."""
+    return torch.arange(config.width) / config.width, layer / (config.depth - 1), 1 - layer / config.depth
+
+
+def initial_mixes(config: MixerConfig, layer: int) -> Tensor:
+    """What receptance, key, value and gate take of the present token, (4, D)."""
+    ramp, rho, tau = ramps(config, layer)
+    half, full = ramp ** (tau / 2), ramp**tau
+    return torch.stack([half, full, full + 0.3 * rho, half])
+
+
+def initial_decay(config: MixerConfig, layer: int) -> tuple[Tensor, Tensor]:
+    """The decay, as log(-log w), and the bonus, each (D,)."""
+    _, rho, _ = ramps(config, layer)
+    channel = torch.arange(config.width)
+    ramp = channel / (config.width - 1)
+    return -6 + 5 * ramp ** (0.7 + 1.3 * rho), rho * (1 - ramp) + 0.1 * ((channel + 1) % 3 - 1)

@@ -1,0 +1,149 @@
+"""RWKV-7 "Goose" (2025): the state unlearns what it holds under a key before it learns a new value there.
+
+Source: Goose (arXiv 2503.14456), and the initialisation of RWKV-v7's model x070. Upstream trains with Adam (0.9, 0.99),
+eps 1e-18, weight decay on matrices only, twice the learning rate for time_decay, and gradients clipped at 1.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facerwkv.kernels.wkv7 import wkv7, wkv7_both
+from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.rwkv6 import HeadNorm, check_shape, check_streams, ramps
+from facerwkv.mixers.shift import token_shift
+
+
+class TimeMix(nn.Module):
+    """out = W_o((norm(wkv7(r, w, k, v, a, b)) + bonus) * g). Streaming keeps H matrices and the last token.
+
+    In `shared`, a dict that the blocks of one forward pass hand on, the first layer leaves its values, and every later
+    one moves its own towards them.
+    """
+
+    shares = True
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        check_shape(config, "rwkv7")
+        width = config.width
+        self.heads, self.scan, self.layer = config.heads, config.scan, layer
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.norm = HeadNorm(config, layer)
+        self.mix_streams = nn.Parameter(initial_mixes(config, layer))
+        start = initial_values(config, layer)
+        self.time_decay = LowRank(width, rank(width, 2.5), nn.Tanh(), start["decay"])
+        self.time_rate = LowRank(width, rank(width, 2.5), nn.Identity(), start["rate"])
+        self.time_value = LowRank(width, rank(width, 1.7), nn.Identity(), start["value"])
+        self.time_gate = LowRank(width, rank(width, 5.0), nn.Sigmoid(), None)
+        self.time_removal = nn.Parameter(start["removal"])
+        self.time_replacement = nn.Parameter(torch.full((width,), 1.02))
+        self.time_bonus = nn.Parameter(torch.full((width,), -0.04))
+        for linear, bound in ((self.receptance, 0.5), (self.key, 0.05), (self.value, 0.5)):
+            nn.init.uniform_(linear.weight, -bound / width**0.5, bound / width**0.5)
+        nn.init.zeros_(self.output.weight)
+        self.time_value.requires_grad_(layer > 0)  # counted upstream, but the first layer has nothing to look to
+
+    def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor] | None = None) -> Tensor:
+        return self._mix(x, None, shared)[0]
+
+    def stream(self, x: Tensor, state: dict | None, shared: dict[str, Tensor] | None = None) -> tuple[Tensor, dict]:
+        """x (B, t, D), the next t tokens; returns their outputs and the state after them."""
+        check_streams(self.scan)
+        return self._mix(x, state, shared)
+
+    def _mix(self, x: Tensor, state: dict | None, shared: dict[str, Tensor] | None) -> tuple[Tensor, dict]:
+        last, held = (None, None) if state is None else (state["last"], state["wkv"])
+        change = token_shift(x, last) - x
+        x_r, x_w, x_k, x_v, x_a, x_g = torch.addcmul(x, change, self.mix_streams[:, None, None]).unbind(0)
+        log_decay = -math.exp(-0.5) * torch.sigmoid(self.time_decay(x_w))
+        rate, gate = torch.sigmoid(self.time_rate(x_a)), self.time_gate(x_g)
+        k, v = self.key(x_k), self._values(x_v, {} if shared is None else shared)
+        removal = self._split(k * self.time_removal)
+        k = torch.addcmul(k, k * (rate - 1), self.time_replacement)
+        r, w, k, v, rate = (self._split(part) for part in (self.receptance(x_r), log_decay, k, v, rate))
+        removal = functional.normalize(removal, dim=-1, eps=1e-12)
+        y, held = self._scan(r, w, k, v, -removal, removal * rate, held)
+        bonus = (r * k * self._split(self.time_bonus)).sum(-1, keepdim=True) * v
+        return self.output((self.norm(y) + bonus.flatten(2)) * gate), {"last": x[:, -1], "wkv": held}
+
+    def _values(self, x: Tensor, shared: dict[str, Tensor]) -> Tensor:
+        v = self.value(x)
+        first = shared.setdefault("value", v)
+        return torch.addcmul(v, first - v, torch.sigmoid(self.time_value(x))) if self.layer else v
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+    def _scan(
+        self, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        return (wkv7_both(r, w, k, v, a, b), None) if self.scan == "both" else wkv7(r, w, k, v, a, b, state)
+
+
+class ChannelMix(nn.Module):
+    """out = W_v relu(W_k x_k)^2, hidden width 4 D."""
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        width, hidden = config.width, config.hidden or 4 * config.width
+        self.key = nn.Linear(width, hidden, bias=False)
+        self.value = nn.Linear(hidden, width, bias=False)
+        ramp, _, tau = ramps(config, layer)
+        self.mix_key = nn.Parameter(1 - ramp ** (tau**4))
+        nn.init.uniform_(self.key.weight, -0.5 / width**0.5, 0.5 / width**0.5)
+        nn.init.zeros_(self.value.weight)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.stream(x, None)[0]
+
+    def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        mixed = torch.addcmul(x, token_shift(x, state) - x, self.mix_key)
+        return self.value(self.key(mixed).relu().square()), x[:, -1]
+
+
+class LowRank(nn.Module):
+    """base + act(x A) B with A (D, rank), zeros at first, and B (rank, D)."""
+
+    def __init__(self, width: int, rank: int, act: nn.Module, base: Tensor | None):
+        super().__init__()
+        self.act = act
+        self.base = None if base is None else nn.Parameter(base)
+        self.down = nn.Parameter(torch.zeros(width, rank))
+        self.up = nn.Parameter(torch.empty(rank, width))
+        nn.init.orthogonal_(self.up, 0.1 * max(1.0, (rank / width) ** 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(x @ self.down) @ self.up
+        return y if self.base is None else self.base + y
+
+
+def rank(width: int, scale: float) -> int:
+    """The rank of a low-rank part, a multiple of 32."""
+    return max(32, round(scale * width**0.5 / 32) * 32)
+
+
+def initial_mixes(config: MixerConfig, layer: int) -> Tensor:
+    """What receptance, decay, key, value, rate and gate take of the token before, (6, D)."""
+    ramp, _, tau = ramps(config, layer)
+    return torch.stack([1 - ramp ** (power * tau) for power in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)])
+
+
+def initial_values(config: MixerConfig, layer: int) -> dict[str, Tensor]:
+    """What decay, rate, value residual and removal key start from, each (D,)."""
+    _, rho, _ = ramps(config, layer)
+    channel, size = torch.arange(config.width), config.width // config.heads
+    ramp = channel / (config.width - 1)
+    zigzag = 2 * (channel % size) / max(size - 1, 1) - 1
+    zigzag = zigzag * zigzag.abs()
+    return {
+        "decay": -5.5 + 6 * ramp ** (1 + rho**0.3) + 2.5 * zigzag,
+        "rate": -0.19 + 0.3 * zigzag + 0.4 * (ramp - 0.5),
+        "value": 0.73 - 0.4 * (ramp - 0.5),
+        "removal": 0.71 - 0.1 * (ramp - 0.5),
+    }

@@ -1,0 +1,243 @@
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from facerwkv.errors import InputError
+from facerwkv.kernels.chunks import CHUNK
+from facerwkv.kernels.wkv6 import IMPLEMENTATIONS, wkv6, wkv6_both
+
+FORMS = [name for name in IMPLEMENTATIONS if name != "fla"]
+FAST = [name for name in FORMS if name != "reference"]
+
+
+def random_inputs(length, heads=2, size=4, batch=2, std=1.0, decay=0.0, dtype=torch.float64, seed=0):
+    """r, k, v, w, u; `decay` is the mean of log(-w)."""
+    generator = torch.Generator().manual_seed(seed)
+    r, k, v, w = torch.randn(4, batch, length, heads, size, generator=generator, dtype=torch.float64)
+    u = torch.randn(heads, size, generator=generator, dtype=torch.float64)
+    return [tensor.to(dtype).requires_grad_() for tensor in (r, k * std, v, -(decay + w).exp(), u)]
+
+
+def grid(length=5, channels=4):
+    time, channel = torch.meshgrid(torch.arange(length).double(), torch.arange(channels).double(), indexing="ij")
+    return time, channel
+
+
+def published_inputs(log_decay):
+    t, c = grid()
+    k, v, r = torch.sin(0.7 * t + 1.3 * c + 0.1), torch.cos(0.9 * t + 0.4 * c + 0.2), torch.sin(0.5 * t + 0.8 * c + 0.3)
+    u = torch.tensor([[0.3, -0.2, 0.1, 0.0]], dtype=torch.float64)
+    return *(x[None, :, None] for x in (r, k, v, log_decay)), u
+
+
+RATES = torch.tensor([-1, -0.5, 0, 0.5], dtype=torch.float64)
+PUBLISHED = {  # log decay → {row of y}, first row of the last state
+    "rwkv5": (
+        -RATES.exp().expand(5, 4),
+        {
+            1: [1.34572556, 1.14429850, 0.76221188, 0.25978875],
+            4: [-1.69488719, -2.09705178, -2.16813801, -1.89692291],
+        },
+        [-0.80113890, -0.98661446, -1.01632529, -0.88558070],
+    ),
+    "rwkv6": (
+        -(RATES + 0.5 * torch.sin(0.3 * grid()[0] + 0.6 * grid()[1] + 0.4)).exp(),
+        {4: [-1.68316695, -1.98351706, -1.97071345, -1.64677751]},
+        [-0.67613289, -0.75653666, -0.71749993, -0.56518573],
+    ),
+}
+
+
+@pytest.mark.parametrize("implementation", FORMS)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_vectors(name, implementation):
+    log_decay, rows, end = PUBLISHED[name]
+    y, state = wkv6(*published_inputs(log_decay), implementation=implementation)
+    for row, expected in rows.items():
+        torch.testing.assert_close(y[0, row, 0], torch.tensor(expected, dtype=torch.float64), atol=1e-8, rtol=0)
+    torch.testing.assert_close(state[0, 0, 0], torch.tensor(end, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+def test_a_decay_that_does_not_change_over_time_broadcasts():
+    r, k, v, w, u = published_inputs(PUBLISHED["rwkv5"][0])
+    torch.testing.assert_close(wkv6(r, k, v, w[0, 0], u), wkv6(r, k, v, w, u))
+
+
+@pytest.mark.parametrize("length", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 100])
+def test_chunked_outputs_gradients_and_state_equal_the_reference(length):
+    inputs = random_inputs(length)
+    results = []
+    for name in ("reference", "chunked"):
+        y, state = wkv6(*inputs, implementation=name)
+        total = (y * y.detach().cos()).sum() + state.square().sum()
+        results.append((y, *torch.autograd.grad(total, inputs), state))
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("implementation", FORMS)
+def test_gradcheck(implementation):
+    inputs = random_inputs(CHUNK + 3, heads=1, size=2, batch=1)
+    state = torch.randn(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda *all_of_them: wkv6(*all_of_them, implementation=implementation), (*inputs, state))
+
+
+def outputs_and_gradients(implementation, inputs, dtype):
+    inputs = [tensor.detach().to(dtype).requires_grad_() for tensor in inputs]
+    y, _ = wkv6(*inputs, implementation=implementation)
+    weights = torch.cos(torch.arange(y.numel(), dtype=dtype)).view_as(y)
+    with torch.no_grad():
+        without_gradient, _ = wkv6(*inputs, implementation=implementation)
+    return y, without_gradient, *torch.autograd.grad(y, inputs, weights)
+
+
+@pytest.mark.parametrize("implementation", FAST)
+@pytest.mark.parametrize("length", [33, 300])
+@pytest.mark.parametrize("std", [0, 1, 3, 10])
+@pytest.mark.parametrize("decay", [-6, 0, 4])
+def test_float32_errors_are_at_most_twice_the_reference_s(implementation, length, std, decay):
+    inputs = random_inputs(length, size=16, batch=1, std=std, decay=decay, dtype=torch.float32)
+    exact, reference, fast = (
+        outputs_and_gradients(name, inputs, dtype)
+        for name, dtype in (("reference", torch.float64), ("reference", torch.float32), (implementation, torch.float32))
+    )
+    for truth, expected, actual in zip(exact, reference, fast, strict=True):
+        error, allowed = (actual - truth).abs().max(), 2 * (expected - truth).abs().max()
+        assert error <= max(allowed, 1e-6 * max(truth.abs().max(), exact[0].abs().max()))
+
+
+def test_training_keeps_memory_linear_in_time_and_small():
+    kept = []
+    for length in (640, 1280, 2560):
+        inputs = random_inputs(length, heads=4, size=64, batch=1, dtype=torch.float32)
+        total = 0
+
+        def pack(tensor):
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            wkv6(*inputs, implementation="chunked")
+        kept.append(total / (length * 4 * 64))
+    assert kept[2] <= 1.1 * kept[0]
+    assert kept[2] <= 8  # numbers a number of one input
+
+
+@pytest.mark.parametrize("implementation", FORMS)
+class TestIdentities:
+    def test_causal(self, implementation):
+        inputs = [tensor.detach() for tensor in random_inputs(40)]
+        before, _ = wkv6(*inputs, implementation=implementation)
+        for tensor in inputs[:4]:
+            tensor[:, 21:] -= 1
+        after, _ = wkv6(*inputs, implementation=implementation)
+        torch.testing.assert_close(after[:, :21], before[:, :21], rtol=1e-12, atol=1e-12)
+        assert (after[:, 21:] != before[:, 21:]).all()
+
+    @pytest.mark.parametrize("pieces", [[1, 49], [20, 30], [16, 1, 33]])
+    def test_a_sequence_in_pieces_gives_the_same(self, pieces, implementation):
+        r, k, v, w, u = random_inputs(50)
+        whole, end = wkv6(r, k, v, w, u, implementation=implementation)
+        state, outputs = None, []
+        for piece in zip(*(x.split(pieces, 1) for x in (r, k, v, w)), strict=True):
+            y, state = wkv6(*piece, u, state, implementation=implementation)
+            outputs.append(y)
+        torch.testing.assert_close((torch.cat(outputs, 1), state), (whole, end), rtol=1e-10, atol=1e-11)
+
+    def test_one_token_sees_itself_only_by_the_bonus(self, implementation):
+        r, k, v, w, u = random_inputs(1)
+        y, state = wkv6(r, k, v, w, u, implementation=implementation)
+        torch.testing.assert_close(y, (r * u * k).sum(-1, keepdim=True) * v)
+        torch.testing.assert_close(state, k[:, 0, :, :, None] * v[:, 0, :, None])
+
+    def test_without_decay_it_is_linear_attention(self, implementation):
+        r, k, v, w, _ = random_inputs(40)
+        y, _ = wkv6(r, k, v, torch.zeros_like(w), torch.ones(2, 4, dtype=torch.float64), implementation=implementation)
+        weights = torch.einsum("bthn,bshn->bhts", r, k).tril()
+        torch.testing.assert_close(y, torch.einsum("bhts,bshn->bthn", weights, v))
+
+    @pytest.mark.parametrize("log_decay", [-1e4, -torch.inf])
+    def test_with_a_decay_of_0_only_the_token_before_is_left(self, log_decay, implementation):
+        r, k, v, w, u = random_inputs(40)
+        y, _ = wkv6(r, k, v, torch.full_like(w, log_decay), torch.zeros_like(u), implementation=implementation)
+        torch.testing.assert_close(y[:, 1:], (r[:, 1:] * k[:, :-1]).sum(-1, keepdim=True) * v[:, :-1])
+
+    def test_large_keys_and_decays_give_finite_outputs_and_gradients(self, implementation):
+        inputs = random_inputs(40, std=1e4, decay=5, dtype=torch.float32)
+        y, _ = wkv6(*inputs, implementation=implementation)
+        assert all(x.isfinite().all() for x in (y, *torch.autograd.grad(y.sum(), inputs)))
+
+    @pytest.mark.parametrize("which", range(4))
+    def test_nan_in_is_nan_out_and_only_from_there_on(self, which, implementation):
+        inputs = [tensor.detach() for tensor in random_inputs(40, dtype=torch.float32)]
+        inputs[which][:, 20] = torch.nan
+        y, state = wkv6(*inputs, implementation=implementation)
+        assert y[:, :20].isfinite().all()
+        assert y[:, 21:].isnan().all() or which == 0  # r is read by its own token only
+        assert y[:, 20].isnan().all() or which == 3  # a decay acts on what comes after
+        assert state.isnan().all() or which == 0
+
+    def test_half_precision_in_and_out(self, implementation):
+        y, state = wkv6(*random_inputs(40, dtype=torch.bfloat16), implementation=implementation)
+        assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+
+    def test_autocast_changes_nothing(self, implementation):
+        inputs = random_inputs(40, dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = wkv6(*inputs, implementation=implementation)
+        torch.testing.assert_close(inside, wkv6(*inputs, implementation=implementation), rtol=0, atol=0)
+
+    def test_an_empty_batch(self, implementation):
+        y, state = wkv6(*random_inputs(40, batch=0), implementation=implementation)
+        assert (y.shape, state.shape) == ((0, 40, 2, 4), (0, 2, 4, 4))
+
+    @pytest.mark.parametrize("gradients", [False, True])
+    def test_strided_inputs_are_read_and_left_alone(self, gradients, implementation):
+        r, k, v, w, u = (tensor.detach() for tensor in random_inputs(48, heads=1, batch=1))
+        strided = [x.transpose(1, 3).contiguous().transpose(1, 3) for x in (r, k, v, w)]
+        with torch.set_grad_enabled(gradients):
+            expected, actual = (wkv6(*x, u, implementation=implementation)[0] for x in ((r, k, v, w), strided))
+        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close([r, k, v, w, u], [tensor.detach() for tensor in random_inputs(48, heads=1, batch=1)])
+
+    def test_both_ways_is_the_sum_over_all_other_tokens_and_the_bonus(self, implementation):
+        r, k, v, w, u = random_inputs(21)
+        passed = torch.cat([torch.zeros_like(w[:, :1]), w.cumsum(1)], 1)  # log decay of tokens 0 ... t-1
+        time = torch.arange(21)
+        since = passed[:, :-1, None] - passed[:, None, 1:]  # for s < t: of the tokens between, (B, t, s, H, N)
+        until = passed[:, None, :-1] - passed[:, 1:, None]  # for s > t
+        earlier, later = (time[:, None] > time)[..., None, None], (time[:, None] < time)[..., None, None]
+        between = torch.where(earlier, since, torch.where(later, until, torch.zeros_like(since))).exp()
+        weights = torch.where(earlier | later, between, u) * r[:, :, None] * k[:, None]
+        expected = torch.einsum("btsh,bshn->bthn", weights.sum(-1), v)
+        torch.testing.assert_close(wkv6_both(r, k, v, w, u, implementation=implementation), expected)
+
+    def test_both_ways_mirrored_is_mirrored(self, implementation):
+        r, k, v, w, u = random_inputs(40)
+        y = wkv6_both(r, k, v, w, u, implementation=implementation)
+        mirrored = wkv6_both(*(x.flip(1) for x in (r, k, v, w)), u, implementation=implementation)
+        torch.testing.assert_close(mirrored.flip(1), y, rtol=1e-12, atol=1e-12)
+
+
+class Weigh(torch.nn.Module):
+    def forward(self, r, k, v, w, u):
+        return wkv6(r, k, v, w, u)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_it_exports(gradients):
+    inputs = tuple(tensor.detach() for tensor in random_inputs(40, dtype=torch.float32))
+    with torch.set_grad_enabled(gradients):
+        exported = torch.export.export(Weigh(), inputs).module()
+        torch.testing.assert_close(exported(*inputs), wkv6(*inputs))
+
+
+def test_fla_without_cuda_says_what_to_use():
+    with pytest.raises(InputError, match="'fla' runs on CUDA, not on cpu; use 'chunked'"):
+        wkv6(*random_inputs(3), implementation="fla")
+
+
+def test_an_unknown_implementation_lists_the_known_ones():
+    with pytest.raises(InputError, match="Choose auto, reference, chunked, fla"):
+        wkv6(*random_inputs(3), implementation="fast")
