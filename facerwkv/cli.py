@@ -99,7 +99,9 @@ def evaluate(
 
 @app.command()
 def predict(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, patterns; - reads a list.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, patterns; - reads a list.")
+    ],
     model: ModelOption,
     mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole picture or every face.")] = "auto",
     on_no_face: Annotated[Literal["empty", "scene", "error"], typer.Option()] = "empty",

@@ -79,7 +79,9 @@ def test_causal(implementation):
     w, alpha, beta, k, v = (tensor.detach() for tensor in random_inputs(100))
     before = toeplitz(w, alpha, beta, k, v, implementation)
     k[:, 70:] += 3
-    torch.testing.assert_close(toeplitz(w, alpha, beta, k, v, implementation)[:, :70], before[:, :70], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        toeplitz(w, alpha, beta, k, v, implementation)[:, :70], before[:, :70], rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -148,7 +148,9 @@ def test_a_frozen_stem_stands_still_in_training():
     model = small("facerwkv_hybrid_frozen").train()
     model(pictures())
     assert model.stem.bn1.num_batches_tracked == 0
-    assert not any(parameter.requires_grad for parameter in (*model.stem.conv1.parameters(), *model.stem.bn1.parameters()))
+    assert not any(
+        parameter.requires_grad for parameter in (*model.stem.conv1.parameters(), *model.stem.bn1.parameters())
+    )
 
 
 def test_the_authors_frozen_stem_lets_its_statistics_move():

@@ -36,7 +36,9 @@ def test_weight_decay_falls_on_matrices_only():
     decayed, spared = parameter_groups(model, 0.1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert all(names[id(one)].endswith("weight") and one.ndim >= 2 for one in decayed["params"])
-    assert {"position.table", "blocks.0.time_mix.time_w", "blocks.0.norm1.weight"} <= {names[id(one)] for one in spared["params"]}
+    assert {"position.table", "blocks.0.time_mix.time_w", "blocks.0.norm1.weight"} <= {
+        names[id(one)] for one in spared["params"]
+    }
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
 
@@ -47,7 +49,9 @@ def test_what_is_frozen_is_not_optimised():
     assert optimised == {id(one) for one in model.parameters() if one.requires_grad}
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
 def test_every_optimiser_is_built(name, kind):
     assert isinstance(build_optimizer(torch.nn.Linear(2, 2), OptimPart(name=name)), kind)
 

@@ -18,7 +18,12 @@ def test_every_shipped_recipe_reads_and_survives_a_round_trip(name, tmp_path):
 def test_the_paper_s_recipe_is_its_text():
     recipe = Recipe.read("paper")
     assert recipe.transform.image_size == (400, 600)
-    assert (recipe.optim.name, recipe.optim.lr, recipe.optim.betas, recipe.optim.clip_norm) == ("adam", 1e-3, (0.9, 0.999), 1)
+    assert (recipe.optim.name, recipe.optim.lr, recipe.optim.betas, recipe.optim.clip_norm) == (
+        "adam",
+        1e-3,
+        (0.9, 0.999),
+        1,
+    )
     assert (recipe.data.batch_size, recipe.data.validation, recipe.data.val_fraction) == (64, "random", 0.1)
     assert (recipe.train.epochs, recipe.train.select, recipe.train.ema) == (25, "best", None)
     assert (recipe.transform.mean, recipe.transform.std) == ((0, 0, 0), (1, 1, 1))

@@ -31,7 +31,9 @@ def last_scores(folder):
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_recipe_trains(name, small, tmp_path):
-    folder = train(Recipe.read(name, [*small, "train.epochs=2", "model.options={patch_size: 8}"]), tmp_path / "run", progress=False)
+    folder = train(
+        Recipe.read(name, [*small, "train.epochs=2", "model.options={patch_size: 8}"]), tmp_path / "run", progress=False
+    )
     rows = curve(folder)
     assert tuple(rows[0]) == COLUMNS
     assert [float(row["val_accuracy"]) for row in rows if row["val_accuracy"]] != []
@@ -39,12 +41,24 @@ def test_every_shipped_recipe_trains(name, small, tmp_path):
 
 
 def test_a_run_learns_and_its_folder_tells_all(small, tmp_path):
-    folder = train(Recipe.read("modern", [*small, "train.epochs=12", "optim.lr=0.01"]), tmp_path / "run", progress=False)
+    folder = train(
+        Recipe.read("modern", [*small, "train.epochs=12", "optim.lr=0.01"]), tmp_path / "run", progress=False
+    )
     assert finish(folder, progress=False).is_file()
     scored = evaluate_folder(folder, without_copies=True)
     assert scored.to_dict()["accuracy"]["value"] > 0.9
     assert scored.to_dict()["without_copies"]["n"] == 28
-    names = {"recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt", "best", "last", "val", "test"}
+    names = {
+        "recipe.yaml",
+        "environment.json",
+        "data.json",
+        "metrics.csv",
+        "resume.ckpt",
+        "best",
+        "last",
+        "val",
+        "test",
+    }
     assert names <= {path.name for path in folder.iterdir()}
     assert {"predictions.csv", "evaluation.json", "report.html", "report.md", "confusion.png"} <= {
         path.name for path in (folder / "test").iterdir()
@@ -72,7 +86,13 @@ def test_fine_tuning_on_classes_of_ones_own(small, colours, tmp_path):
         for own, source in (("bored", "anger"), ("Awake", "happiness")):
             (tree / split).mkdir(parents=True, exist_ok=True)
             (tree / split / own).symlink_to(colours / split / source)
-    changes = [*small, f"init_from={start}", "data.labels=[bored, Awake]", f"data.source=imagefolder:{tree}", "train.epochs=1"]
+    changes = [
+        *small,
+        f"init_from={start}",
+        "data.labels=[bored, Awake]",
+        f"data.source=imagefolder:{tree}",
+        "train.epochs=1",
+    ]
     folder = train(Recipe.read("modern", changes), tmp_path / "tuned", progress=False)
     checkpoint = load_checkpoint(folder)
     assert checkpoint.labels == ("bored", "Awake")
