@@ -6,7 +6,7 @@ from facerwkv.labels import ALIASES, EXPRESSIONS, EXPRESSIONS_8, canonical
 
 def test_the_order_is_alphabetical_with_contempt_last():
     assert list(EXPRESSIONS) == sorted(EXPRESSIONS)
-    assert EXPRESSIONS_8 == (*EXPRESSIONS, "contempt")
+    assert (*EXPRESSIONS, "contempt") == EXPRESSIONS_8
 
 
 @pytest.mark.parametrize(("name", "aliases"), ALIASES.items())

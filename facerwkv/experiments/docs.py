@@ -1,7 +1,7 @@
 """The numbers in the documentation, written from runs: `make docs`.
 
-docs/runs/NAME/ keeps what a table needs of a run: recipe.yaml, environment.json, data.json, evaluation.json. Keep a run:
-`python -m facerwkv.experiments.docs keep RUN NAME`. `tests/test_docs.py` checks that what is written is what follows.
+docs/runs/NAME/ keeps what a table needs of a run: recipe.yaml, environment.json, data.json, evaluation.json.
+`python -m facerwkv.experiments.docs keep RUN NAME` puts a run there. `tests/test_docs.py` checks that what is written is what follows.
 """
 
 import json
@@ -51,9 +51,8 @@ def models_table() -> str:
     rows = ["| name | parameters | MACs | mixer | what it is |", "|---|---:|---:|---|---|"]
     for facts in describe_all():
         first = facts["about"].split(". ")[0]
-        rows.append(
-            f"| `{facts['name']}` | {facts['parameters']:,} | {facts['macs'] / 1e9:.2f} G | {facts['mixer']} | {first} |"
-        )
+        sizes = f"{facts['parameters']:,} | {facts['macs'] / 1e9:.2f} G"
+        rows.append(f"| `{facts['name']}` | {sizes} | {facts['mixer']} | {first} |")
     return "\n".join(rows) + "\n"
 
 
@@ -80,7 +79,8 @@ def _section(folder: Path) -> Iterator[str]:
         f"commit {where['commit']}; {where['gpu'] or where['processor']}, {where['threads']} threads, "
         f"torch {where['packages']['torch']}. Recipe: [recipe.yaml](runs/{folder.name}/recipe.yaml).\n"
     )
-    yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |\n|---|---:|---:|---:|---:|---:|---:|"
+    yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     yield _row("all", scores)
     if "without_copies" in scores:
         yield _row("without copies", scores["without_copies"])

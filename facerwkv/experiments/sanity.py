@@ -45,7 +45,7 @@ def accuracies(folder: Path) -> list[float]:
 
 
 def _write_images(data: str, out: Path) -> Path:
-    """The first two training images of each class as PNG, named in a manifest once for training and once for scoring."""
+    """Two training images a class as PNG, named in a manifest twice: for training and for scoring."""
     dataset = load_dataset(data)
     chosen = [sample for label in dataset.labels for sample in _first(dataset.splits["train"], label, data)]
     rows = []

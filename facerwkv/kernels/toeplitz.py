@@ -3,7 +3,7 @@
 y_t = sum_{u<=t} w[T-1-(t-u)] alpha_u beta_t e_u v_u / sum_{u<=t} e_u,   e = exp(clamp(k, -60, 30))
 
 Source: RWKV-v1 (2021), src/model.py, RWKV_TimeMix. The table is free, so no finite state exists: time is quadratic
-in T. The reference also needs memory quadratic in T; the blocked form builds the table in strips of rows and keeps none.
+in T. The reference also needs memory quadratic in T; the blocked form builds the table in strips and keeps none.
 """
 
 import torch
@@ -58,7 +58,7 @@ class _CausalProduct(torch.autograd.Function):
         return _product(w, x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         w, x = ctx.saved_tensors
         grad_w = _table_gradient(grad, x) if ctx.needs_input_grad[0] else None
         grad_x = _product(w, grad.flip(1)).flip(1) if ctx.needs_input_grad[1] else None

@@ -24,8 +24,8 @@ def wkv4(
 
     w (C,) the decay rate, above 0; u (C,) the bonus of the present token; k, v (B, T, C); state (B, 3, C) from an
     earlier call, or None. Returns y (B, T, C) in v's dtype and the state after the last token, in float32 or float64.
-    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "native" (C; CPU, float32, no gradient
-    of the state); "auto" is native where it can run.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "native" (C; CPU, float32, no
+    gradient of the state); "auto" is native where it can run.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
     carried = state is not None and state.requires_grad and torch.is_grad_enabled()

@@ -1,8 +1,8 @@
 """What mixes tokens over time and over channels: one file per generation, named in MIXERS.
 
 A TimeMix and a ChannelMix are built from (MixerConfig, layer) and called with normalised tokens (B, T, D) and their
-grid (Hp, Wp). Where the mathematics allows a recurrence they also have `stream(x, state) -> (y, state)`, which gives the
-same outputs when tokens come in pieces.
+grid (Hp, Wp). Where the mathematics allows a recurrence they also have `stream(x, state) -> (y, state)`, which gives
+the same outputs when tokens come in pieces.
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from facerwkv.mixers.shift import half_shift
 
 
 class TimeMix(nn.Module):
-    """out = W_o(sigmoid(r) * toeplitz(k, v)) * gamma. Its tables hold `config.tokens` positions, and no more can be read."""
+    """out = W_o(sigmoid(r) * toeplitz(k, v)) * gamma. Its tables hold `config.tokens` positions, no more."""
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()

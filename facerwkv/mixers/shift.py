@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def token_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
-    """The token before each token: y_t = x_{t-1}. x (B, T, D); `last` (B, D) stands before the first one, zeros if None."""
+    """y_t = x_{t-1} for x (B, T, D); `last` (B, D) stands before the first token, zeros if None."""
     first = torch.zeros_like(x[:, :1]) if last is None else last[:, None]
     return torch.cat([first, x[:, :-1]], 1)
 

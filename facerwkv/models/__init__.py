@@ -11,11 +11,11 @@ from facerwkv.errors import InputError
 from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
 from facerwkv.models.stem import load_stem
 
-SMALL = {"width": 128, "depth": 2, "heads": 2}
-MEDIUM = {"width": 256, "depth": 4, "heads": 4}
-LARGE = {"width": 512, "depth": 6, "heads": 8}
-FULL = {"mixer": "rwkv1", "position": "unused"}
-HYBRID = {"stem": "resnet", "patch_size": 5}
+SMALL: dict[str, Any] = {"width": 128, "depth": 2, "heads": 2}
+MEDIUM: dict[str, Any] = {"width": 256, "depth": 4, "heads": 4}
+LARGE: dict[str, Any] = {"width": 512, "depth": 6, "heads": 8}
+FULL: dict[str, Any] = {"mixer": "rwkv1", "position": "unused"}
+HYBRID: dict[str, Any] = {"stem": "resnet", "patch_size": 5}
 PAPER = "FaceRWKV (2023), Table 1; github.com/lukasVierling/COMP4771"
 NARROW = (
     "The published code sets the time mix's width (n_attn) to the number of heads, so that it mixes {time_mix_dim} of "
@@ -23,7 +23,7 @@ NARROW = (
 )
 
 
-def _narrow(size: dict[str, int]) -> dict[str, Any]:
+def _narrow(size: dict[str, Any]) -> dict[str, Any]:
     return size | FULL | {"time_mix_dim": size["heads"]}
 
 
@@ -47,7 +47,7 @@ def _line(about: str, source: str = PAPER, **options: Any) -> Model:
 
 DOVE = "RWKV (arXiv 2305.13048), in the paper's frame"
 UPSTREAM = "RWKV-v1's own width, in the paper's frame"
-MODELS = {
+MODELS: dict[str, Model] = {
     "facerwkv_small": _line("The paper's small model", **_narrow(SMALL)),
     "facerwkv_medium": _line("The paper's medium model", **_narrow(MEDIUM)),
     "facerwkv_large": _line("The paper's large model; 8 heads, not the 6 that Table 1 prints", **_narrow(LARGE)),

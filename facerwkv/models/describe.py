@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from facerwkv.models import MODELS, create_model, model_line
@@ -12,8 +14,8 @@ def describe(name: str) -> dict[str, Any]:
     """Counts and facts of a line of MODELS, as `models list --json` prints them.
 
     parameters: all, batch-norm statistics not among them. trainable: as published, so with a position table that is
-    counted and never used (`unused`; it gets no gradient). macs: multiply-accumulates of one forward pass of one picture
-    of `input` (channels, height, width) in matrix products and convolutions.
+    counted and never used (`unused`; it gets no gradient). macs: multiply-accumulates of one forward pass of one
+    picture of `input` (channels, height, width) in matrix products and convolutions.
     """
     line = model_line(name)
     config = line.config
@@ -40,4 +42,29 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def describe_all() -> list[dict[str, Any]]:
+    """`describe` of every line of MODELS."""
     return [describe(name) for name in MODELS]
+
+
+def print_all() -> None:
+    """MODELS as a table for a terminal."""
+    table = Table(box=None, pad_edge=False)
+    for header, justify in {"name": "left", "parameters": "right", "MACs": "right", "input": "left"}.items():
+        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for header in ("licence", "source"):
+        table.add_column(header, overflow="fold")
+    for facts in describe_all():
+        size = " x ".join(map(str, facts["input"]))
+        counts = (f"{facts['parameters']:,}", f"{facts['macs'] / 1e9:.2f} G")
+        table.add_row(facts["name"], *counts, size, facts["licence"], facts["source"])
+    Console().print(table)
+
+
+def print_one(name: str) -> None:
+    """All that is known of one model, for a terminal."""
+    facts = describe(name)
+    about = facts.pop("about")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in facts.items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(about, "", table, sep="\n", highlight=False)

@@ -18,7 +18,7 @@ from facerwkv.settings import Settings
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Choice = {"mixer": MIXERS, "stem": STEMS, "position": POSITIONS}
+Choice: dict[str, dict[str, Any]] = {"mixer": MIXERS, "stem": STEMS, "position": POSITIONS}
 
 
 class ModelConfig(Settings):
@@ -70,9 +70,9 @@ class Block(nn.Module):
         super().__init__()
         parts = MIXERS[mixer]
         self.norm1 = parts.norm(config.width)
-        self.time_mix = parts.time_mix(config, layer)
+        self.time_mix: Any = parts.time_mix(config, layer)
         self.norm2 = parts.norm(config.width)
-        self.channel_mix = parts.channel_mix(config, layer)
+        self.channel_mix: Any = parts.channel_mix(config, layer)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -26,7 +26,7 @@ class LearnedPosition(nn.Module):
         self.table = nn.Parameter(torch.randn(1, grid[0] * grid[1], width))
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        table = self.table
+        table: Tensor = self.table
         if grid != self.grid:
             picture = table.mT.unflatten(-1, self.grid)
             table = functional.interpolate(picture, grid, mode="bicubic", align_corners=False).flatten(2).mT
@@ -45,7 +45,7 @@ class UnusedPosition(LearnedPosition):
 
 
 class GridPosition(nn.Module):
-    """A vector a row plus a vector a column, zero at first: what RWKV's author advises for pictures (RWKV-LM, README)."""
+    """A vector a row plus a vector a column, zero at first: RWKV's author's advice for pictures (RWKV-LM, README)."""
 
     def __init__(self, grid: Grid, width: int):
         super().__init__()

@@ -73,5 +73,6 @@ class EpochLines(Callback):
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             f"  train loss {seen['train_loss']:.3f}  validation loss {seen['val_loss']:.3f}"
             f"  accuracy {seen['val_accuracy']:.1%}  UAR {seen['val_uar']:.1%}"
-            f"  {time.perf_counter() - self.started:.0f} s"
+            f"  {time.perf_counter() - self.started:.0f} s",
+            soft_wrap=True,
         )

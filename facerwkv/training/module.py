@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class TrainingModule(LightningModule):
         self.ema = _running_mean(model, recipe.train.ema)
         self.augment = Augment(recipe.augment, recipe.train.seed)
         weights = balanced_weights(class_counts.double()).float() if recipe.data.balance == "loss" else None
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         self.train_loss.persistent(True)  # so that a resumed epoch reports the mean of the whole of it
@@ -113,7 +115,7 @@ class TrainingModule(LightningModule):
         if not value.isfinite():
             raise InputError(
                 f"The {what} became {value.item()} in epoch {self.current_epoch}, step {self.global_step}. "
-                f"Lower the learning rate (optim.lr is {self.recipe.optim.lr:g}) or clip gradients (optim.clip_norm=1). "
+                f"Lower the learning rate (optim.lr is {self.recipe.optim.lr:g}) or clip (optim.clip_norm=1). "
                 "The checkpoints written so far are good."
             )
 
@@ -146,7 +148,8 @@ def _with_start(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
     if recipe.init_from is None:
         return recipe, None
     start = load_checkpoint(recipe.init_from)
-    part = ModelPart(name=start.name, options=start.model.config.model_dump(mode="json"))  # type: ignore[union-attr]
+    config: Any = start.model.config
+    part = ModelPart(name=start.name, options=config.model_dump(mode="json"))
     return recipe.model_copy(update={"model": part, "transform": start.transform}), start
 
 
@@ -161,7 +164,8 @@ def _fresh_model(recipe: Recipe, num_classes: int) -> nn.Module:
 
 def _restarted_model(start: Checkpoint, labels: tuple[str, ...]) -> nn.Module:
     if start.labels != labels:
-        start.model.reset_classifier(len(labels))  # type: ignore[operator]
+        reset: Any = start.model.reset_classifier
+        reset(len(labels))
     return start.model
 
 
@@ -185,6 +189,7 @@ def _trainer(recipe: Recipe, folder: Path, point: Path | None, saver: Saver, pro
     if progress and sys.stderr.isatty():
         callbacks.append(RichProgressBar(leave=False))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\.")  # advice for people who write loops, not for users
     return Trainer(
         **_hardware(part.device),
         precision=part.precision,
@@ -210,7 +215,7 @@ def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None
         return None
 
     @torch.no_grad()
-    def update(means: Any, values: Any, updates: Tensor) -> None:
+    def update(means: Any, values: Any, updates: Any) -> None:
         # Early on the decay is smaller, so that the mean forgets the weights that training started from.
         count = int(updates)
         torch._foreach_lerp_(means, values, 1 - min(decay, (1 + count) / (10 + count)))

@@ -24,8 +24,9 @@ def balanced_weights(counts: Tensor) -> Tensor:
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Weight decay on matrices only: not on biases, norms, or what the model's `no_weight_decay` names."""
-    spared: set[str] = getattr(model, "no_weight_decay", set)()  # type: ignore[operator]
-    matrices, others = [], []
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (others if parameter.ndim < 2 or name in spared else matrices).append(parameter)

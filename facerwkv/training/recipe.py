@@ -26,7 +26,7 @@ class ModelPart(Settings):
     """A name in MODELS."""
     stem_weights: str | None = None
     """Start a ResNet stem from IMAGENET1K_V1 or from a file with torchvision's key names; no effect on other stems."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Fields of the model's configuration to change, say `model.options.depth=3`."""
 
 

@@ -66,7 +66,7 @@ def test_a_run_learns_and_its_folder_tells_all(small, tmp_path):
     assert json.loads((folder / "environment.json").read_text())["packages"]["torch"] == torch.__version__
     card = load_checkpoint(folder).card
     assert card["metrics"]["val"]["n"] == 28
-    assert not [path for path in folder.rglob("*.part")]
+    assert not list(folder.rglob("*.part"))
 
 
 def test_a_folder_with_a_run_is_not_overwritten(small, tmp_path):
@@ -78,9 +78,6 @@ def test_a_folder_with_a_run_is_not_overwritten(small, tmp_path):
 
 def test_fine_tuning_on_classes_of_ones_own(small, colours, tmp_path):
     start = train(Recipe.read("modern", [*small, "train.epochs=1"]), tmp_path / "start", progress=False)
-    changes = [*small, f"init_from={start}", "data.labels=[happiness, anger, sadness]", "train.epochs=1"]
-    for other in ("disgust", "fear", "neutral", "surprise"):
-        assert (colours / "train" / other).is_dir()
     tree = tmp_path / "own"
     for split in ("train", "val"):
         for own, source in (("bored", "anger"), ("Awake", "happiness")):
@@ -106,11 +103,11 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(reci
     changes = [*small, "model.options={patch_size: 8, width: 16, drop_rate: 0.2}", "model.name=facerwkv4_small"]
     whole = train(Recipe.read(recipe, changes), tmp_path / "whole", progress=False)
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "facerwkv.cli", "train", "--recipe", recipe, "--out", str(killed), *changes]
-    slow = "import facerwkv.training.module as m, time; step = m.TrainingModule.training_step\n"
-    slow += "def wait(self, *a): time.sleep(0.3); return step(self, *a)\n"
-    slow += f"m.TrainingModule.training_step = wait; import sys; sys.argv = {command[2:]!r}; import facerwkv.cli as c; c.main()"
-    process = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, "train", "--recipe", recipe, "--out", str(killed), *changes],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     _wait_for_a_resume_point_inside_an_epoch(killed / "resume.ckpt", process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -121,6 +118,21 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(reci
     expected, actual = (load_file(folder / "last" / "model.safetensors") for folder in (whole, killed))
     for name, value in expected.items():
         assert torch.equal(value, actual[name]), name
+
+
+# The command line on one thread, as here, with steps slow enough for a test to stop it between two of them.
+SLOWLY = """
+import time, torch
+from facerwkv import cli
+from facerwkv.training.module import TrainingModule
+torch.set_num_threads(1)
+step = TrainingModule.training_step
+def slow_step(self, *arguments):
+    time.sleep(0.3)
+    return step(self, *arguments)
+TrainingModule.training_step = slow_step
+cli.main()
+"""
 
 
 def _wait_for_a_resume_point_inside_an_epoch(path, process, seconds=120):

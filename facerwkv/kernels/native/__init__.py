@@ -1,4 +1,4 @@
-"""The C kernels, where a compiler was there at install time. `library()` is None where not, and `problem()` says why."""
+"""The C kernels, if a compiler was there at install time; if not, `library()` is None and `problem()` says why."""
 
 import ctypes
 from functools import cache
