@@ -1,11 +1,10 @@
 """The numbers in the documentation, written from runs: `make docs`.
 
-docs/runs/NAME/ keeps what a table needs of a run: recipe.yaml, environment.json, data.json, evaluation.json.
-`python -m facerwkv.experiments.docs keep RUN NAME` puts a run there. `tests/test_docs.py` checks that what is written is what follows.
+docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores.
+`python -m facerwkv.experiments.docs keep RUN NAME` puts a run there. `tests/test_docs.py` checks that the pages follow.
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +14,13 @@ from facerwkv.errors import InputError
 from facerwkv.files import write_text
 from facerwkv.models.describe import describe_all
 from facerwkv.training.recipe import Recipe
-from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE
+from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
 OPEN, CLOSE = "<!-- models: written by `make docs` -->", "<!-- /models -->"
 EVALUATION = "evaluation.json"
+WITHOUT_COPIES = f"without_copies/{EVALUATION}"
 
 
 def main(arguments: list[str]) -> None:
@@ -31,13 +31,14 @@ def main(arguments: list[str]) -> None:
 
 
 def keep(run: Path, name: str, split: str = "test") -> None:
-    """Copy what the tables need of a run that has been evaluated on `split`."""
-    for source in (run / RECIPE, run / ENVIRONMENT, run / DATA, run / split / EVALUATION):
+    """Copy what the tables need of a run that has been evaluated on `split`; where its data lay becomes ROOT."""
+    root = read_run(run).data.source.partition(":")[2]
+    for kept in (RECIPE, ENVIRONMENT, DATA, EVALUATION, WITHOUT_COPIES):
+        source = run / split / kept if kept.endswith(EVALUATION) else run / kept
         if not source.is_file():
-            raise InputError(f"{source} is not there; train and evaluate the run first.")
-        target = RUNS / name / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+            raise InputError(f"{source} is not there; train the run, then evaluate it --without-copies.")
+        text = source.read_text(encoding="utf-8")
+        write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
 
 
 def readme() -> str:
@@ -82,8 +83,7 @@ def _section(folder: Path) -> Iterator[str]:
     yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     yield _row("all", scores)
-    if "without_copies" in scores:
-        yield _row("without copies", scores["without_copies"])
+    yield _row("without copies", _read(folder / WITHOUT_COPIES))
     yield "\n| class | precision | recall | F1 | images |\n|---|---:|---:|---:|---:|"
     for label, row in scores["per_class"].items():
         cells = (f"{row[name]:.1%}" if row[name] is not None else "–" for name in ("precision", "recall", "f1"))

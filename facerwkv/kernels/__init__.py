@@ -9,7 +9,7 @@ Form = TypeVar("Form", bound=Callable)
 
 
 def choose(implementations: Mapping[str, Form], name: str, auto: str) -> Form:
-    """The form called `name`; "auto" is the one called `auto`. An unknown name is an error that lists the known ones."""
+    """The form called `name`; "auto" is the one called `auto`. InputError lists the known names."""
     if name == "auto":
         name = auto
     if name not in implementations:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.errors import InputError
+from facerwkv.kernels.native import library, problem
 
 CHUNK = 16  # tokens; a power of two
 FEW = 8  # tokens up to which one by one is faster than a chunk
@@ -29,6 +30,14 @@ def empty_state(k: Tensor) -> Tensor:
     """The state before the first token, (B, H, N, N), for keys (B, T, H, N)."""
     batch, _, heads, size = k.shape
     return k.new_zeros(batch, heads, size, size, dtype=torch.promote_types(k.dtype, torch.float32))
+
+
+def check_shapes(k: Tensor, others: list[Tensor], state: Tensor) -> None:
+    """InputError unless `others` are shaped like k (B, T, H, N) and state is (B, H, N, N): C code cannot find out."""
+    wanted = (*k.shape[:1], *k.shape[2:], *k.shape[3:])
+    if k.ndim != 4 or any(x.shape != k.shape for x in others) or state.shape != wanted:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (k, *others, state))
+        raise InputError(f"Tensors of one shape (B, T, H, N) and a state (B, H, N, N) are needed, not {shapes}.")
 
 
 def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,6 +109,21 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
+def runs_natively(name: str, x: Tensor) -> bool:
+    """Whether the compiled kernels hold the operator called `name` and take tensors like x."""
+    return _compiled(name) and x.device.type == "cpu" and torch.promote_types(x.dtype, torch.float32) == torch.float32
+
+
+def check_native(name: str, x: Tensor) -> None:
+    """InputError with what keeps `runs_natively` from being true."""
+    if not _compiled(name):
+        reason = problem() or f"The C kernels were built before there was a {name}: install facerwkv again."
+        raise InputError(f"{reason} Or use implementation='chunked'.")
+    if not runs_natively(name, x):
+        where = f"{x.device} in {x.dtype}"
+        raise InputError(f"The native {name} runs on the CPU in float32, not on {where}; use implementation='chunked'.")
+
+
 def fla_operator(module: str, name: str, x: Tensor) -> Callable:
     """An operator of the optional package fla-core for tensors like x, or InputError with what is missing."""
     if x.device.type != "cuda":
@@ -107,6 +131,11 @@ def fla_operator(module: str, name: str, x: Tensor) -> Callable:
     if find_spec("fla") is None:
         raise InputError("The implementation 'fla' needs fla-core: pip install 'facerwkv[fla]'. Or use 'chunked'.")
     return getattr(import_module(f"fla.ops.{module}"), name)
+
+
+@torch.compiler.assume_constant_result
+def _compiled(name: str) -> bool:
+    return hasattr(library(), f"{name}_forward")
 
 
 def _trains() -> bool:

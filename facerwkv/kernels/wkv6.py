@@ -14,6 +14,8 @@ from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
     FEW,
     Recurrence,
+    check_native,
+    check_shapes,
     cut,
     empty_state,
     fla_operator,
@@ -21,6 +23,7 @@ from facerwkv.kernels.chunks import (
     halve,
     join,
     products,
+    runs_natively,
     walk,
 )
 
@@ -39,13 +42,15 @@ def wkv6(
     r, k, v (B, T, H, N); w, the logarithm of the decay, at most 0, of that shape or one that broadcasts to it;
     u (H, N), the bonus of the present token; state (B, H, N, N) from an earlier call, or None. Returns y (B, T, H, N)
     in v's dtype and the state after the last token, in float32 or float64.
-    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "fla" (fla-core's kernels; CUDA);
-    "auto" is chunked, and the reference for a few tokens.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32) or "fla"
+    (fla-core's kernels; CUDA). "auto" is native where it can run, else chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
-    form = choose(IMPLEMENTATIONS, implementation, auto="reference" if k.shape[1] <= FEW else "chunked")
-    state = empty_state(k) if state is None else state
-    inputs = (x.to(exact) for x in (r, k, v, w.expand_as(k), u))
+    portable = "reference" if k.shape[1] <= FEW else "chunked"
+    form = choose(IMPLEMENTATIONS, implementation, auto="native" if runs_natively("wkv6", k) else portable)
+    state, w = empty_state(k) if state is None else state, w.expand_as(k)
+    check_shapes(k, [r, v], state)
+    inputs = (x.to(exact) for x in (r, k, v, w, u.expand(k.shape[2:])))
     with full_precision(k):
         y, state = form(*inputs, state)
     return y.to(v.dtype), state
@@ -102,9 +107,16 @@ def _read_earlier(y: Tensor, v: Tensor, later: Tensor, earlier: Tensor) -> None:
             y.addcmul_(weights[:, :, s, None], v[:, s, None])
 
 
+def _native(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    check_native("wkv6", k)
+    from facerwkv.kernels.native.matrix_state import wkv6 as operator
+
+    return operator(r, k, v, w, u, state)
+
+
 def _fla(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     operator = fla_operator("rwkv6", "chunk_rwkv6", k)
     return operator(r, k, v, w.contiguous(), u, scale=1.0, initial_state=state, output_final_state=True)
 
 
-IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "fla": _fla}
+IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "native": _native, "fla": _fla}

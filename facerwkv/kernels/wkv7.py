@@ -13,6 +13,8 @@ from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
     FEW,
     Recurrence,
+    check_native,
+    check_shapes,
     cut,
     empty_state,
     fla_operator,
@@ -21,6 +23,7 @@ from facerwkv.kernels.chunks import (
     join,
     lower,
     products,
+    runs_natively,
     walk,
 )
 
@@ -41,13 +44,15 @@ def wkv7(
     state (B, H, N, N) from an earlier call, or None. RWKV-7 has a = -kk and b = rate * kk for unit vectors kk and rates
     in (0, 1); longer ones may let the state grow without bound. Returns y (B, T, H, N) in v's dtype and the state after
     the last token, in float32 or float64.
-    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "fla" (fla-core's kernels; CUDA);
-    "auto" is chunked, and the reference for a few tokens.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32) or "fla"
+    (fla-core's kernels; CUDA). "auto" is native where it can run, else chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
-    form = choose(IMPLEMENTATIONS, implementation, auto="reference" if k.shape[1] <= FEW else "chunked")
-    state = empty_state(k) if state is None else state
-    inputs = (x.to(exact) for x in (r, w.expand_as(k), k, v, a, b))
+    portable = "reference" if k.shape[1] <= FEW else "chunked"
+    form = choose(IMPLEMENTATIONS, implementation, auto="native" if runs_natively("wkv7", k) else portable)
+    state, w = empty_state(k) if state is None else state, w.expand_as(k)
+    check_shapes(k, [r, v, a, b], state)
+    inputs = (x.to(exact) for x in (r, w, k, v, a, b))
     with full_precision(k):
         y, state = form(*inputs, state)
     return y.to(v.dtype), state
@@ -123,9 +128,16 @@ class _Pairs:
         return self.products.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(4, 2, 0, 1, 3).contiguous()
 
 
+def _native(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    check_native("wkv7", k)
+    from facerwkv.kernels.native.matrix_state import wkv7 as operator
+
+    return operator(r, w, k, v, a, b, state)
+
+
 def _fla(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     operator = fla_operator("rwkv7", "chunk_rwkv7", k)
     return operator(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
 
 
-IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "fla": _fla}
+IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "native": _native, "fla": _fla}

@@ -24,6 +24,7 @@ class EagleTimeMix(nn.Module):
     """out = W_o(norm(wkv6(r, k, v)) * silu(g)), normalised per head. Streaming keeps H matrices and the last token."""
 
     name = "rwkv5"
+    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
@@ -65,7 +66,9 @@ class EagleTimeMix(nn.Module):
         self, r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         r, k, v, w, u = (x.unflatten(-1, (self.heads, -1)) for x in (r, k, v, log_decay, self.time_first))
-        return (wkv6_both(r, k, v, w, u), None) if self.scan == "both" else wkv6(r, k, v, w, u, state)
+        if self.scan == "both":
+            return wkv6_both(r, k, v, w, u, self.implementation), None
+        return wkv6(r, k, v, w, u, state, self.implementation)
 
 
 class FinchTimeMix(EagleTimeMix):

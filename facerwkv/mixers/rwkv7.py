@@ -24,6 +24,7 @@ class TimeMix(nn.Module):
     """
 
     shares = True
+    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
@@ -83,7 +84,9 @@ class TimeMix(nn.Module):
     def _scan(
         self, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        return (wkv7_both(r, w, k, v, a, b), None) if self.scan == "both" else wkv7(r, w, k, v, a, b, state)
+        if self.scan == "both":
+            return wkv7_both(r, w, k, v, a, b, self.implementation), None
+        return wkv7(r, w, k, v, a, b, state, self.implementation)
 
 
 class ChannelMix(nn.Module):

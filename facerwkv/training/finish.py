@@ -83,9 +83,12 @@ def evaluate_folder(
         copies = copies_in_training(data.dataset, split)
         kept = scored.restrict(np.array([name not in copies for name in scored.names]))
     folder = Path(model)
+    target = Path(out) if out else folder / split
+    if kept:
+        kept.save(target / "without_copies")
     report = write_report(
         scored,
-        out or folder / split,
+        target,
         run=folder if (folder / RECIPE).is_file() else None,
         images=_pictures(getattr(data, split)),
         selections={WITHOUT_COPIES: kept} if kept else None,

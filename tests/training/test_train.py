@@ -42,7 +42,7 @@ def test_every_shipped_recipe_trains(name, small, tmp_path):
 
 def test_a_run_learns_and_its_folder_tells_all(small, tmp_path):
     folder = train(
-        Recipe.read("modern", [*small, "train.epochs=12", "optim.lr=0.01"]), tmp_path / "run", progress=False
+        Recipe.read("modern", [*small, "train.epochs=25", "optim.lr=0.01"]), tmp_path / "run", progress=False
     )
     assert finish(folder, progress=False).is_file()
     scored = evaluate_folder(folder, without_copies=True)
