@@ -109,19 +109,18 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def runs_natively(name: str, x: Tensor) -> bool:
-    """Whether the compiled kernels hold the operator called `name` and take tensors like x."""
-    return _compiled(name) and x.device.type == "cpu" and torch.promote_types(x.dtype, torch.float32) == torch.float32
+def runs_natively(name: str, k: Tensor) -> bool:
+    """Whether the compiled kernels hold the operator called `name` and take keys like k (B, T, H, N)."""
+    return _compiled(name) and _refused(k) is None
 
 
-def check_native(name: str, x: Tensor) -> None:
+def check_native(name: str, k: Tensor) -> None:
     """InputError with what keeps `runs_natively` from being true."""
     if not _compiled(name):
         reason = problem() or f"The C kernels were built before there was a {name}: install facerwkv again."
         raise InputError(f"{reason} Or use implementation='chunked'.")
-    if not runs_natively(name, x):
-        where = f"{x.device} in {x.dtype}"
-        raise InputError(f"The native {name} runs on the CPU in float32, not on {where}; use implementation='chunked'.")
+    if refused := _refused(k):
+        raise InputError(f"The native {name} runs on the CPU in float32, {refused}; use implementation='chunked'.")
 
 
 def fla_operator(module: str, name: str, x: Tensor) -> Callable:
@@ -136,6 +135,14 @@ def fla_operator(module: str, name: str, x: Tensor) -> Callable:
 @torch.compiler.assume_constant_result
 def _compiled(name: str) -> bool:
     return hasattr(library(), f"{name}_forward")
+
+
+def _refused(k: Tensor) -> str | None:
+    if k.device.type != "cpu" or torch.promote_types(k.dtype, torch.float32) != torch.float32:
+        return f"not on {k.device} in {k.dtype}"
+    if k.shape[-1] % 16 or not 0 < k.shape[-1] <= 256:
+        return f"with heads of 16, 32, ... 256 channels, not {k.shape[-1]}"
+    return None
 
 
 def _trains() -> bool:

@@ -1,56 +1,78 @@
-"""wkv6.c and wkv7.c, each as one operator for autograd, torch.compile and torch.export.
-
-Their gradients, that of the state included, are those of the chunked form, which runs again in the backward pass.
-"""
+"""matrix_state.c as operators for autograd, torch.compile and torch.export: wkv6 and wkv7, with their gradients."""
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facerwkv.kernels.chunks import Recurrence
 from facerwkv.kernels.native import library, pointer
-from facerwkv.kernels.wkv6 import IMPLEMENTATIONS as WKV6
-from facerwkv.kernels.wkv7 import IMPLEMENTATIONS as WKV7
 
 
 @torch.library.custom_op("facerwkv::wkv6", mutates_args=(), device_types="cpu")
 def wkv6(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """float32; as kernels.wkv6.wkv6, with every shape written out."""
-    return _run("wkv6", (r, k, v, w.exp(), u), state)
+    """float32: r, k, v, log decays w (B, T, H, N), u (H, N), state (B, H, N, N) → y and the state after them."""
+    return _forward("wkv6", [r, k, v, w.exp(), u], state)
 
 
 @torch.library.custom_op("facerwkv::wkv7", mutates_args=(), device_types="cpu")
 def wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """float32; as kernels.wkv7.wkv7, with every shape written out."""
-    return _run("wkv7", (r, w.exp(), k, v, a, b), state)
+    """float32: r, log decays w, k, v, a, b (B, T, H, N), state (B, H, N, N) → y and the state after them."""
+    return _forward("wkv7", [r, w.exp(), k, v, a, b], state)
 
 
-def _run(operator: str, inputs: Sequence[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
-    inputs, state = [x.contiguous() for x in inputs], state.clone(memory_format=torch.contiguous_format)
-    y = torch.empty_like(inputs[0])
-    sizes = (ctypes.c_long(size) for size in y.shape)
-    getattr(library(), f"{operator}_forward")(*sizes, *(pointer(x) for x in (*inputs, state, y)))
+@torch.library.custom_op("facerwkv::wkv6_backward", mutates_args=(), device_types="cpu")
+def wkv6_backward(
+    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, grad: Tensor, grad_state: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of wkv6's inputs, in their order."""
+    grads = [*(torch.empty(r.shape) for _ in range(4)), r.new_zeros(r.shape[0], *u.shape)]
+    grad_state = _backward("wkv6", [r, k, v, w.exp(), u, state, grad], grad_state, grads)
+    grad_r, grad_k, grad_v, grad_w, grad_u = grads
+    return grad_r, grad_k, grad_v, grad_w, grad_u.sum(0), grad_state
+
+
+@torch.library.custom_op("facerwkv::wkv7_backward", mutates_args=(), device_types="cpu")
+def wkv7_backward(
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, grad: Tensor, grad_state: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of wkv7's inputs, in their order."""
+    grads = [torch.empty(r.shape) for _ in range(6)]
+    grad_state = _backward("wkv7", [r, w.exp(), k, v, a, b, state, grad], grad_state, grads)
+    grad_r, grad_w, grad_k, grad_v, grad_a, grad_b = grads
+    return grad_r, grad_w, grad_k, grad_v, grad_a, grad_b, grad_state
+
+
+def _forward(name: str, inputs: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
+    y, state = torch.empty(inputs[0].shape), state.clone(memory_format=torch.contiguous_format)
+    _call(f"{name}_forward", [x.contiguous() for x in inputs] + [state, y])
     return y, state
 
 
-def _register(operator: Any, chunked: Recurrence) -> None:
-    def fake(first: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.empty_like(first, memory_format=torch.contiguous_format), torch.empty_like(others[-1])
-
-    def setup(ctx: Any, inputs: tuple, output: tuple) -> None:
-        ctx.save_for_backward(*inputs)
-
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        with torch.enable_grad():
-            inputs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
-            return torch.autograd.grad(chunked(*inputs), inputs, grads)
-
-    operator.register_fake(fake)
-    operator.register_autograd(backward, setup_context=setup)
+def _backward(name: str, inputs: list[Tensor], grad_state: Tensor, grads: list[Tensor]) -> Tensor:
+    grad_state = grad_state.clone(memory_format=torch.contiguous_format)
+    if _call(f"{name}_backward", [*(x.contiguous() for x in inputs), grad_state, *grads]):
+        raise MemoryError(f"{name}'s backward pass found no memory for its saved states.")
+    return grad_state
 
 
-_register(wkv6, WKV6["chunked"])
-_register(wkv7, WKV7["chunked"])
+def _call(name: str, tensors: list[Tensor]) -> int:
+    sizes = (ctypes.c_long(size) for size in tensors[0].shape)
+    return getattr(library(), name)(*sizes, *(pointer(x) for x in tensors))
+
+
+def _like(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)
+
+
+def _register(operator: Any, backward: Any) -> None:
+    operator.register_fake(lambda *inputs: _like(inputs[0], inputs[-1]))
+    backward.register_fake(lambda *inputs: _like(*inputs[:-2]))
+    operator.register_autograd(
+        lambda ctx, *grads: backward(*ctx.saved_tensors, *grads),
+        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+    )
+
+
+_register(wkv6, wkv6_backward)
+_register(wkv7, wkv7_backward)
