@@ -23,7 +23,14 @@ from facerwkv.training.run import CURVES
 PAPER = "about 100 % after 8 epochs"
 EPOCHS = 8
 PER_CLASS = 2
-CHANGES = [f"train.epochs={EPOCHS}", "data.batch_size=2", "model.name=facerwkv_small", "data.cache=true"]
+CHANGES = [
+    "model.name=facerwkv_small",
+    "data.batch_size=1",
+    "transform={image_size: [400, 600], mean: [0.5], std: [0.25]}",
+    "optim={name: adam, lr: 0.002, betas: [0.9, 0.95], clip_norm: null}",
+    "schedule={name: cosine, warmup_epochs: 2, warmup_factor: 0.04}",
+    f"train.epochs={EPOCHS}",
+]
 
 
 def run(data: str, out: Path, seeds: list[int]) -> None:

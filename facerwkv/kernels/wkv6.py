@@ -48,9 +48,9 @@ def wkv6(
     exact = torch.promote_types(k.dtype, torch.float32)
     portable = "reference" if k.shape[1] <= FEW else "chunked"
     form = choose(IMPLEMENTATIONS, implementation, auto="native" if runs_natively("wkv6", k) else portable)
-    state, w = empty_state(k) if state is None else state, w.expand_as(k)
+    state = empty_state(k) if state is None else state
     check_shapes(k, [r, v], state)
-    inputs = (x.to(exact) for x in (r, k, v, w, u.expand(k.shape[2:])))
+    inputs = (x.to(exact) for x in (r, k, v, w.expand_as(k), u.expand(k.shape[2:])))
     with full_precision(k):
         y, state = form(*inputs, state)
     return y.to(v.dtype), state

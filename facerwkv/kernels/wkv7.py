@@ -50,9 +50,9 @@ def wkv7(
     exact = torch.promote_types(k.dtype, torch.float32)
     portable = "reference" if k.shape[1] <= FEW else "chunked"
     form = choose(IMPLEMENTATIONS, implementation, auto="native" if runs_natively("wkv7", k) else portable)
-    state, w = empty_state(k) if state is None else state, w.expand_as(k)
+    state = empty_state(k) if state is None else state
     check_shapes(k, [r, v, a, b], state)
-    inputs = (x.to(exact) for x in (r, w, k, v, a, b))
+    inputs = (x.to(exact) for x in (r, w.expand_as(k), k, v, a, b))
     with full_precision(k):
         y, state = form(*inputs, state)
     return y.to(v.dtype), state

@@ -22,7 +22,7 @@ from facerwkv.data.loader import DataModule
 from facerwkv.data.transforms import Augment, mix, normalise, standardise, to_unit
 from facerwkv.devices import choose_device
 from facerwkv.errors import InputError
-from facerwkv.models import create_model
+from facerwkv.models import create_model, model_line
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.training.callbacks import EpochLines, Saver
@@ -128,6 +128,7 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     """
     folder = Path(folder)
     recipe, start = _with_start(read_run(folder) if resume else recipe)
+    model_line(recipe.model.name)  # a wrong name is told before images are read
     data = DataModule(recipe.data, recipe.transform, recipe.train.seed)
     data.setup("fit")
     model = _fresh_model(recipe, len(data.labels)) if start is None else _restarted_model(start, data.labels)

@@ -136,6 +136,25 @@ def test_matrices_start_orthogonal_and_small_where_upstream_has_them_small(time_
         torch.testing.assert_close(linear.weight @ linear.weight.T, scale**2 * torch.eye(8), atol=1e-6, rtol=0)
 
 
+@TIME_MIXES
+def test_bfloat16_autocast_runs(time_mix):
+    mix, x = build(time_mix).float(), tokens().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = mix(x.bfloat16(), GRID)
+    assert (y.float() - mix(x, GRID)).norm() < 0.1 * y.float().norm()
+
+
+@TIME_MIXES
+def test_the_kernel_s_implementation_can_be_chosen(time_mix):
+    mix = build(time_mix)
+    expected = mix(tokens(), GRID)
+    mix.implementation = "reference"
+    torch.testing.assert_close(mix(tokens(), GRID), expected)
+    mix.implementation = "none"
+    with pytest.raises(InputError, match="Unknown implementation 'none'"):
+        mix(tokens(), GRID)
+
+
 def test_the_norm_is_a_group_norm():
     norm, y = HeadNorm(CONFIG, 1).double(), tokens().unflatten(-1, (2, 4))
     expected = functional.group_norm(y.flatten(2).flatten(0, 1), 2, norm.weight, norm.bias, eps=64e-5)

@@ -101,6 +101,24 @@ def test_a_fresh_block_changes_nothing(config):
     assert not ChannelMix(config, 0)(tokens().float(), GRID).any()
 
 
+def test_bfloat16_autocast_runs():
+    mix, channel, x = build().float(), ChannelMix(CONFIG, 1), tokens().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = mix(x.bfloat16(), GRID)
+        channel(x.bfloat16(), GRID)
+    assert (y.float() - mix(x, GRID)).norm() < 0.1 * y.float().norm()
+
+
+def test_the_kernel_s_implementation_can_be_chosen():
+    mix = build()
+    expected = mix(tokens(), GRID)
+    mix.implementation = "reference"
+    torch.testing.assert_close(mix(tokens(), GRID), expected)
+    mix.implementation = "none"
+    with pytest.raises(InputError, match="Unknown implementation 'none'"):
+        mix(tokens(), GRID)
+
+
 @pytest.mark.parametrize(("width", "ranks"), [(8, [32, 32, 32]), (128, [32, 32, 64]), (256, [32, 32, 64])])
 def test_ranks_of_the_low_rank_parts(width, ranks):
     assert [rank(width, scale) for scale in (2.5, 1.7, 5.0)] == ranks
