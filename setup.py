@@ -6,14 +6,14 @@ from setuptools import Extension, setup
 
 # OpenMP's calls are left unresolved: they are found in the runtime that torch has loaded, so that both share one pool
 # of threads and torch.set_num_threads holds for both.
-COMPILE = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c11"]
+COMPILE = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c11", "-ffp-contract=fast"]
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 
 setup(
     ext_modules=[
         Extension(
             "facerwkv.kernels.native._native",
-            ["facerwkv/kernels/native/wkv4.c"],
+            [f"facerwkv/kernels/native/{name}.c" for name in ("wkv4", "matrix_state")],
             extra_compile_args=COMPILE + OPENMP,
             optional=True,  # without a compiler the install succeeds and the PyTorch forms run
         )

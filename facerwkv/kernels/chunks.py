@@ -106,7 +106,8 @@ def lower(first: Tensor, corner: Tensor, second: Tensor) -> Tensor:
 def full_precision(x: Tensor) -> AbstractContextManager:
     """Keeps autocast away from the products inside a recurrence."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    running = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # the meta device knows neither
+    return torch.autocast(kind, enabled=False) if running else nullcontext()
 
 
 def runs_natively(name: str, k: Tensor) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from facerwkv.mixers import attention, identity, rwkv1, rwkv4
+from facerwkv.mixers import attention, identity, rwkv1, rwkv4, rwkv6, rwkv7
 from facerwkv.mixers.config import MixerConfig
 
 
@@ -27,10 +27,18 @@ class Mixer:
         """Whether tokens may come in pieces."""
         return hasattr(self.time_mix, "stream")
 
+    @property
+    def shares(self) -> bool:
+        """Whether the time mix hands something on to later blocks, in a dict that it is called with."""
+        return getattr(self.time_mix, "shares", False)
+
 
 MIXERS = {
     "rwkv1": Mixer(rwkv1.TimeMix, rwkv1.ChannelMix, "RWKV-1 as the paper's authors ran it: free table, quadratic"),
     "rwkv4": Mixer(rwkv4.TimeMix, rwkv4.ChannelMix, "RWKV-4, as the paper's text describes it: decay, linear"),
+    "rwkv5": Mixer(rwkv6.EagleTimeMix, rwkv6.EagleChannelMix, "RWKV-5 Eagle: a matrix per head, fixed decay, linear"),
+    "rwkv6": Mixer(rwkv6.FinchTimeMix, rwkv6.FinchChannelMix, "RWKV-6 Finch: decay and shift depend on data, linear"),
+    "rwkv7": Mixer(rwkv7.TimeMix, rwkv7.ChannelMix, "RWKV-7 Goose: delta rule and value residual, linear"),
     "attention": Mixer(attention.TimeMix, attention.ChannelMix, "softmax attention, quadratic"),
     "identity": Mixer(identity.TimeMix, identity.ChannelMix, 'no mixing, the paper\'s "w/o RWKV"', nn.Identity),
 }

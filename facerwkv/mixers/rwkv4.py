@@ -47,9 +47,9 @@ class TimeMix(nn.Module):
         """x (B, t, D), the next t tokens; returns their outputs and the state after them."""
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         shifted = token_shift(x, last)
-        k = self.key(torch.lerp(shifted, x, self.mix_key))
-        v = self.value(torch.lerp(shifted, x, self.mix_value))
-        r = self.receptance(torch.lerp(shifted, x, self.mix_receptance))
+        k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
+        v = self.value(torch.addcmul(shifted, x - shifted, self.mix_value))
+        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
         y, held = wkv4(self.time_decay.exp(), self.time_first, k, v, held)
         return self.output(torch.sigmoid(r) * y), {"last": x[:, -1], "wkv": held}
 
@@ -74,8 +74,8 @@ class ChannelMix(nn.Module):
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         shifted = token_shift(x, state)
-        k = self.key(torch.lerp(shifted, x, self.mix_key)).relu().square()
-        r = self.receptance(torch.lerp(shifted, x, self.mix_receptance))
+        k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key)).relu().square()
+        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
         return torch.sigmoid(r) * self.value(k), x[:, -1]
 
 

@@ -45,6 +45,8 @@ def _line(about: str, source: str = PAPER, **options: Any) -> Model:
     return Model(config, about, source)
 
 
+FINCH = "Eagle and Finch (arXiv 2404.05892), in the paper's frame"
+GOOSE = "Goose (arXiv 2503.14456), in the paper's frame"
 DOVE = "RWKV (arXiv 2305.13048), in the paper's frame"
 UPSTREAM = "RWKV-v1's own width, in the paper's frame"
 MODELS: dict[str, Model] = {
@@ -67,6 +69,15 @@ MODELS: dict[str, Model] = {
     "facerwkv4_small": _line("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
     "facerwkv4_medium": _line("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
     "facerwkv4_large": _line("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
+    "facerwkv5_small": _line("Small with RWKV-5", FINCH, **SMALL | {"mixer": "rwkv5"}),
+    "facerwkv5_medium": _line("Medium with RWKV-5", FINCH, **MEDIUM | {"mixer": "rwkv5"}),
+    "facerwkv5_large": _line("Large with RWKV-5", FINCH, **LARGE | {"mixer": "rwkv5"}),
+    "facerwkv6_small": _line("Small with RWKV-6", FINCH, **SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_medium": _line("Medium with RWKV-6", FINCH, **MEDIUM | {"mixer": "rwkv6"}),
+    "facerwkv6_large": _line("Large with RWKV-6", FINCH, **LARGE | {"mixer": "rwkv6"}),
+    "facerwkv7_small": _line("Small with RWKV-7", GOOSE, **SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_medium": _line("Medium with RWKV-7", GOOSE, **MEDIUM | {"mixer": "rwkv7"}),
+    "facerwkv7_large": _line("Large with RWKV-7", GOOSE, **LARGE | {"mixer": "rwkv7"}),
 }
 
 

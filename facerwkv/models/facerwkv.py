@@ -36,6 +36,8 @@ class ModelConfig(Settings):
     heads: Count = 2
     mixer: str = "rwkv4"
     """A name in MIXERS."""
+    scan: Literal["forward", "both"] = "forward"
+    """Whether a token sees those before it, or all (RWKV-4 to 7)."""
     time_mix_dim: Count | None = None
     """Width inside the time mix; None is the model's width."""
     hidden: Count | None = None
@@ -74,18 +76,23 @@ class Block(nn.Module):
         self.norm2 = parts.norm(config.width)
         self.channel_mix: Any = parts.channel_mix(config, layer)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.shares = parts.shares
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        x = x + self.drop_path(self.time_mix(self.norm1(x), grid))
+    def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
+        """`shared`: what the blocks of one forward pass hand on to later ones; empty before the first."""
+        x = x + self.drop_path(self.time_mix(self.norm1(x), grid, *self._shared(shared)))
         return x + self.drop_path(self.channel_mix(self.norm2(x), grid))
 
-    def stream(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+    def stream(self, x: Tensor, state: tuple | None, shared: dict[str, Tensor]) -> tuple[Tensor, tuple]:
         """The next tokens (B, t, D), given the state after those before them."""
         time, channel = state or (None, None)
-        y, time = self.time_mix.stream(self.norm1(x), time)
+        y, time = self.time_mix.stream(self.norm1(x), time, *self._shared(shared))
         x = x + y
         y, channel = self.channel_mix.stream(self.norm2(x), channel)
         return x + y, (time, channel)
+
+    def _shared(self, shared: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+        return (shared,) if self.shares else ()
 
 
 class FaceRWKV(nn.Module):
@@ -121,8 +128,9 @@ class FaceRWKV(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Picture → the last block's tokens (B, T, D)."""
         x, grid = self.embed(x)
+        shared: dict[str, Tensor] = {}
         for block in self.blocks:
-            x = self._run(block, x, grid)
+            x = self._run(block, x, grid, shared)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -140,15 +148,17 @@ class FaceRWKV(nn.Module):
 
         Returns the logits as if the sequence ended here, and the state for the next piece.
         """
-        if not MIXERS[self.config.mixer].streams or self.config.pool == "flatten":
+        config, streaming = self.config, [name for name, mixer in MIXERS.items() if mixer.streams]
+        if config.mixer not in streaming or config.pool == "flatten" or config.scan != "forward":
             raise InputError(
-                f"A model with mixer {self.config.mixer!r} and pool {self.config.pool!r} has no recurrent form; "
-                f"use one of {', '.join(name for name, mixer in MIXERS.items() if mixer.streams)} and last or mean."
+                f"A model with mixer {config.mixer!r}, scan {config.scan!r} and pool {config.pool!r} has no recurrent "
+                f"form; use one of {', '.join(streaming)}, forward, and last or mean."
             )
         state = state or {"blocks": [None] * len(self.blocks), "sum": 0.0, "tokens": 0}
         states = []
+        shared: dict[str, Tensor] = {}
         for block, before in zip(self.blocks, state["blocks"], strict=True):
-            tokens, after = block.stream(tokens, before)  # type: ignore[operator]
+            tokens, after = block.stream(tokens, before, shared)  # type: ignore[operator]
             states.append(after)
         total, count = state["sum"] + tokens.sum(1), state["tokens"] + tokens.shape[1]
         pooled = total / count if self.config.pool == "mean" else tokens[:, -1]
@@ -172,8 +182,9 @@ class FaceRWKV(nn.Module):
         take, last = feature_take_indices(len(self.blocks), indices)
         x, grid = self.embed(x)
         taken = []
+        shared: dict[str, Tensor] = {}
         for layer, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            x = self._run(block, x, grid)
+            x = self._run(block, x, grid, shared)
             if layer in take:
                 taken.append(x.mT.unflatten(-1, grid) if output_fmt == "NCHW" else x)
         return taken if intermediates_only else (x, taken)
@@ -212,10 +223,10 @@ class FaceRWKV(nn.Module):
         """timm's layer groups: the stem, each block, the head."""
         return {"stem": r"^stem|^position", "blocks": [(r"^blocks\.(\d+)", None), (r"^head|^classifier", (99999,))]}
 
-    def _run(self, block: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, grid, use_reentrant=False)
-        return block(x, grid)
+            return checkpoint(block, x, grid, shared, use_reentrant=False)
+        return block(x, grid, shared)
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.config.pool == "flatten":
@@ -225,7 +236,7 @@ class FaceRWKV(nn.Module):
 
 def _blocks(config: ModelConfig, tokens: int) -> list[Block]:
     time_mix_dim = config.time_mix_dim or config.width
-    mixer = MixerConfig(config.width, config.depth, config.heads, time_mix_dim, config.hidden, tokens)
+    mixer = MixerConfig(config.width, config.depth, config.heads, time_mix_dim, config.hidden, tokens, config.scan)
     last = max(config.depth - 1, 1)
     return [Block(mixer, config.mixer, layer, config.drop_path_rate * layer / last) for layer in range(config.depth)]
 

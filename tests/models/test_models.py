@@ -21,6 +21,15 @@ PUBLISHED = {
     "facerwkv4_small": 600_199,
     "facerwkv4_medium": 3_794_695,
     "facerwkv4_large": 21_363_207,
+    "facerwkv5_small": 600_967,
+    "facerwkv5_medium": 3_797_767,
+    "facerwkv5_large": 21_372_423,
+    "facerwkv6_small": 716_167,
+    "facerwkv6_medium": 4_258_567,
+    "facerwkv6_large": 22_754_823,
+    "facerwkv7_small": 651_399,
+    "facerwkv7_medium": 3_868_423,
+    "facerwkv7_large": 21_584_391,
 }
 STEP = {"linear": 20, "resnet": 20, "resnet_frozen": 20}
 every_model = pytest.mark.parametrize("name", MODELS)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_a_run_learns_and_its_folder_tells_all(small, tmp_path):
     assert {"predictions.csv", "evaluation.json", "report.html", "report.md", "confusion.png"} <= {
         path.name for path in (folder / "test").iterdir()
     }
-    assert json.loads((folder / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+    assert json.loads((folder / "environment.json").read_text())["packages"]["torch"] == version("torch")
     card = load_checkpoint(folder).card
     assert card["metrics"]["val"]["n"] == 28
     assert not list(folder.rglob("*.part"))
@@ -148,7 +149,13 @@ def test_ctrl_c_leaves_a_run_that_can_be_used(small, tmp_path):
     out = tmp_path / "run"
     changes = [*small, "train.epochs=2000"]
     command = [sys.executable, "-m", "facerwkv.cli", "train", "--out", str(out), *changes]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # who runs the tests may ignore it
+    )
     end = time.monotonic() + 120
     while not (out / "last" / "config.json").is_file() and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
