@@ -2,7 +2,7 @@
 
     facerwkv reproduce sanity --data caer_s:/d/CAER-S        (or --data toy; about a minute a seed on a CPU core)
 
-The paper: about 100 % after 8 epochs, evaluated on the fourteen. It names neither batch size nor learning rate for this.
+The paper: about 100 % after 8 epochs, evaluated on the fourteen. It names neither batch size nor learning rate for it.
 Under the recipe `paper` the published `facerwkv_small` ends at 29 to 57 % on the toy set; with inputs in -2..2, batch 1
 and the optimiser below two of three seeds reach 100 % and the third misses one picture (docs/log.md).
 """
