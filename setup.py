@@ -1,6 +1,7 @@
 """The optional C kernels; everything else stands in pyproject.toml."""
 
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -13,7 +14,7 @@ setup(
     ext_modules=[
         Extension(
             "facerwkv.kernels.native._native",
-            [f"facerwkv/kernels/native/{name}.c" for name in ("wkv4", "matrix_state")],
+            sorted(map(str, Path("facerwkv/kernels/native").glob("*.c"))),
             extra_compile_args=COMPILE + OPENMP,
             optional=True,  # without a compiler the install succeeds and the PyTorch forms run
         )

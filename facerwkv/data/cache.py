@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from facerwkv.data.images import UnreadableImage
 from facerwkv.data.samples import Sample, read_image
@@ -29,6 +32,7 @@ from facerwkv.files import atomic, write_text
 
 FORMAT = 1
 CHUNK = 64  # pictures decoded between two writes
+MANY_DRAWN = 256  # rendered pictures from which starting processes pays
 GEOMETRY = ("image_size", "crop", "margin", "in_chans", "interpolation")
 _note = logging.getLogger(__name__).warning
 
@@ -156,21 +160,47 @@ def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shap
 
 
 def _pictures(samples: Sequence[Sample], transform: EvalTransform, what: str) -> Iterator[np.ndarray | str]:
-    """The samples' pictures in order, or for an unreadable one the reason. Decoding lets other threads run."""
+    """The samples' pictures in order, or for an unreadable one the reason."""
+    pictures = _Pictures(samples, transform)
+    drawn = sum(callable(sample.image) for sample in samples)
+    progress = Console(stderr=True)
+    read = _by_processes(pictures) if drawn >= MANY_DRAWN else _by_threads(pictures)
+    yield from track(read, f"Caching {what}", total=len(samples), console=progress, transient=True)
 
-    def read(sample: Sample) -> np.ndarray | str:
+
+class _Pictures(TorchDataset):
+    def __init__(self, samples: Sequence[Sample], transform: EvalTransform):
+        self.samples, self.transform = samples, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, row: int) -> np.ndarray | str:
+        sample = self.samples[row]
         try:
-            return transform(read_image(sample), sample.box)
+            return self.transform(read_image(sample), sample.box)
         except UnreadableImage as error:  # which names its file
             return str(error)
         except InputError as error:
             return f"{sample.name}: {error}"
 
-    progress = Console(stderr=True)
+
+def _by_threads(pictures: _Pictures) -> Iterator[np.ndarray | str]:
+    """For files: decoding lets other threads run."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        chunks = (samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK))
-        pictures = (picture for chunk in chunks for picture in pool.map(read, chunk))
-        yield from track(pictures, f"Caching {what}", total=len(samples), console=progress, transient=True)
+        for start in range(0, len(pictures), CHUNK):
+            yield from pool.map(pictures.__getitem__, range(start, min(start + CHUNK, len(pictures))))
+
+
+def _by_processes(pictures: _Pictures) -> Iterator[np.ndarray | str]:
+    """For rendered pictures: drawing holds Python's lock."""
+    yield from DataLoader(
+        pictures,
+        batch_size=None,
+        num_workers=os.cpu_count() or 1,
+        collate_fn=lambda picture: picture,
+        worker_init_fn=lambda _: cv2.setNumThreads(1),
+    )
 
 
 def _require_space(folder: Path, shape: tuple[int, ...]) -> None:

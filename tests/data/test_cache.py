@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facerwkv.data import cache
 from facerwkv.data.cache import cache_folder, open_cache
 from facerwkv.data.samples import Sample
 from facerwkv.data.transforms import EvalTransform, TransformConfig
@@ -262,3 +263,9 @@ def test_the_default_folder_follows_the_environment_at_call_time(monkeypatch, tm
     assert cache_folder() == tmp_path
     monkeypatch.delenv("FACERWKV_HOME")
     assert cache_folder() == Path.home() / ".cache" / "facerwkv"
+
+
+def test_many_drawn_pictures_come_from_processes_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "MANY_DRAWN", 6)
+    assert np.array_equal(open_cache(drawn(5), CONFIG, tmp_path / "threads").array, expected(5))
+    assert np.array_equal(open_cache(drawn(70), CONFIG, tmp_path / "processes").array, expected(70))
