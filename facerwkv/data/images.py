@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageFile, ImageOps
 
 from facerwkv.errors import InputError
 
@@ -14,6 +15,7 @@ MAX_PIXELS = 100_000_000
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 _ORIENTATION = 0x0112
+_JPEG_END = b"\xff\xd9"
 
 Channels = Literal["rgb", "bgr"]
 
@@ -38,16 +40,19 @@ def open_image(
     if isinstance(source, np.ndarray):
         return _from_array(source, channels, name)
     if isinstance(source, Image.Image):
+        _check_size(source, name)
         return _decode(source, name)
     if not isinstance(source, str | Path | bytes):
         raise UnreadableImage(
             f"{name} is of type {type(source).__name__}; give a path, bytes, a PIL image or a uint8 array (H, W, 3)."
         )
     with _open(source, name) as image:
-        return _decode(image, name)
+        _check_size(image, name)
+        plain = _decode_plain_jpeg(image)
+        return _decode(image, name) if plain is None else plain
 
 
-def _open(source: str | Path | bytes, name: str) -> Image.Image:
+def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
     """Read the header. Formats that start other programs (EPS) or have no mark of their own (TGA) are not tried."""
     Image.init()
     formats = [each for each in FORMATS if each in Image.OPEN]
@@ -69,13 +74,34 @@ def _open(source: str | Path | bytes, name: str) -> Image.Image:
     raise UnreadableImage(f"{name} cannot be read: {reason}.")
 
 
-def _decode(image: Image.Image, name: str) -> np.ndarray:
+def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnreadableImage(
             f"{name} cannot be read: it has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are allowed. "
             "Make it smaller first."
         )
+
+
+def _decode_plain_jpeg(image: ImageFile.ImageFile) -> np.ndarray | None:
+    """The very pixels of `_decode`, without Pillow's copies; None unless it is a whole, upright JPEG in RGB or grey."""
+    file = image.fp
+    if file is None or image.format != "JPEG" or image.mode not in ("RGB", "L") or _turned(image):
+        return None
+    file.seek(0)
+    data = bytearray(file.read())
+    if data[-2:] != _JPEG_END:  # cut short, which torchvision would fill with grey, or something behind it
+        return None
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        pixels = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
+    except RuntimeError:  # damaged, or torchvision was built without libjpeg: Pillow has the last word
+        return None
+    return pixels.permute(1, 2, 0).numpy()
+
+
+def _decode(image: Image.Image, name: str) -> np.ndarray:
     try:
         image.load()
         return np.array(_to_rgb(_upright(image)))
@@ -85,10 +111,16 @@ def _decode(image: Image.Image, name: str) -> np.ndarray:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        turned = image.getexif().get(_ORIENTATION, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image
+        return ImageOps.exif_transpose(image) if _turned(image) else image
     except Exception:  # damaged EXIF must not cost the picture
         return image
+
+
+def _turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:
+        return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

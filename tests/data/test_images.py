@@ -96,6 +96,30 @@ def test_damaged_exif_does_not_cost_the_picture():
     )
 
 
+def waves(height: int = 61, width: int = 90) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray((127 + 90 * np.sin(np.stack([x / 7, y / 5, (x + y) / 9], 2))).astype(np.uint8))
+
+
+JPEGS = {
+    "halved colours": encoded(waves(), "JPEG"),
+    "whole colours": encoded(waves(), "JPEG", subsampling=0, quality=100),
+    "stored as RGB": encoded(waves(), "JPEG", keep_rgb=True),
+    "progressive": encoded(waves(), "JPEG", progressive=True),
+    "grey": encoded(waves().convert("L"), "JPEG"),
+    "CMYK": encoded(waves().convert("CMYK"), "JPEG"),
+    "something behind it": encoded(waves(), "JPEG") + b"\0\0",
+    "cut, with an end": encoded(waves(), "JPEG")[:1500] + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("form", JPEGS)
+def test_a_jpeg_is_read_as_pillow_reads_it(form):
+    image = open_image(JPEGS[form])
+    assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(JPEGS[form])).convert("RGB")))
+    assert image.flags.c_contiguous and image.flags.writeable
+
+
 MODES = {
     "CMYK": (Image.new("CMYK", (2, 2), (0, 255, 255, 0)), "TIFF", RED),
     "grey": (Image.new("L", (2, 2), 90), "PNG", (90, 90, 90)),
