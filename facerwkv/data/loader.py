@@ -48,8 +48,9 @@ class DataConfig(Settings):
     batch_size: Count = 64
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read images; with a cache none is needed."""
-    balance: Literal["none", "sampler", "loss"] = "none"
-    """`sampler`: every class is drawn equally often, with repetition. `loss`: classes weigh equally in the loss."""
+    balance: Literal["none", "sampler", "loss", "loss_sqrt"] = "none"
+    """`sampler`: every class is drawn equally often, with repetition. `loss`: classes weigh equally in the loss;
+    `loss_sqrt`: half-way there, by the root of their counts."""
     cache: bool | str = True
     """Keep decoded images: true for the default folder, or a folder; false decodes them in every epoch."""
     limit: Count | None = None

@@ -27,7 +27,7 @@ from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.training.callbacks import EpochLines, Saver
 from facerwkv.training.metrics import accuracy, uar
-from facerwkv.training.optim import balanced_weights, build_optimizer, loss, lr_factor
+from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, loss, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, Curves, environment, open_run, read_run, write_json
 
@@ -41,7 +41,8 @@ class TrainingModule(LightningModule):
         self.class_counts, self.num_classes = class_counts, len(class_counts)
         self.ema = _running_mean(model, recipe.train.ema)
         self.augment = Augment(recipe.augment, recipe.train.seed)
-        weights = balanced_weights(class_counts.double()).float() if recipe.data.balance == "loss" else None
+        power = BALANCES.get(recipe.data.balance)
+        weights = None if power is None else balanced_weights(class_counts.double(), power).float()
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()

@@ -15,11 +15,13 @@ def loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, class_we
     return functional.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
 
 
-def balanced_weights(counts: Tensor) -> Tensor:
-    """Class weights in inverse proportion to counts (C,), mean 1 over the training images; 0 for an empty class."""
-    present = counts > 0
-    weights = counts.sum() / (present.sum() * counts.clamp(min=1))
-    return torch.where(present, weights, torch.zeros_like(weights))
+BALANCES = {"loss": 1.0, "loss_sqrt": 0.5}
+
+
+def balanced_weights(counts: Tensor, power: float = 1.0) -> Tensor:
+    """Class weights in proportion to counts (C,) ** -power, mean 1 over the training images; 0 for an empty class."""
+    weights = torch.where(counts > 0, counts.clamp(min=1) ** -power, torch.zeros_like(counts))
+    return weights * counts.sum() / (weights * counts).sum()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

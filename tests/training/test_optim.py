@@ -60,3 +60,11 @@ def test_balanced_weights_make_classes_count_alike():
     counts = torch.tensor([10, 30, 0, 60])
     weights = balanced_weights(counts)
     torch.testing.assert_close(weights * counts, torch.tensor([100 / 3, 100 / 3, 0, 100 / 3]))
+
+
+def test_half_the_power_goes_half_the_way_to_balance():
+    counts = torch.tensor([4.0, 16.0, 0.0])
+    weights = balanced_weights(counts, 0.5)
+    torch.testing.assert_close(weights[0] / weights[1], torch.tensor(2.0))
+    torch.testing.assert_close((weights * counts).sum(), counts.sum())
+    assert weights[2] == 0
