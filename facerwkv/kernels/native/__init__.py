@@ -10,7 +10,7 @@ import torch
 FOLDER = Path(__file__).parent
 
 
-@cache
+@torch.compiler.assume_constant_result
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None."""
     return _load()[0]
