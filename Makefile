@@ -36,8 +36,9 @@ format: install ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: install ## write the numbers in README.md and docs/ from the kept runs
+docs: install ## write the numbers in README.md and docs/ from the kept runs and measurements
 	$(BIN)/python -m facerwkv.experiments.docs
+	$(BIN)/python -m facerwkv.bench.page
 
 constraints: install ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --no-header --no-annotate \

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.errors import InputError
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The data sets: which there are, and whether yours is whole.", no_args_is_help=True)
 models_app = typer.Typer(help="The models: sizes, sources, what is known of them.", no_args_is_help=True)
+bench_app = typer.Typer(help="Speed and memory, side by side with peers: facts, not tests.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 
@@ -191,6 +194,33 @@ def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOpti
     from facerwkv.models.describe import describe, print_one
 
     print(json.dumps(describe(name))) if as_json else print_one(name)
+
+
+def _bench(group: str, about: str) -> None:
+    @bench_app.command(group, help=about)
+    def run(
+        only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="This row; may be given again.")] = None,
+        threads: Annotated[int, typer.Option(min=1)] = 1,
+        repeats: Annotated[
+            int | None, typer.Option(min=1, help="Samples a side. Default: as many as it takes.")
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(metavar="FOLDER", help="Write speed.json, .md and .png there.")
+        ] = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        from facerwkv.bench.run import bench
+        from facerwkv.bench.timing import Setting
+
+        result = bench(group, only, Setting(threads, repeats), out)
+        print(json.dumps(result.to_dict())) if as_json else result.print()
+        for problem in result.problems:
+            print(f"facerwkv: {problem}", file=sys.stderr)
+        raise typer.Exit(0 if result.ok else 1)
+
+
+for _group, _about in (GROUPS | {EVERYTHING: "All of it, which takes an hour."}).items():
+    _bench(_group, _about)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """What the documentation says is what the program does."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+from facerwkv.bench import page as speed
+from facerwkv.bench.rows import ROWS
 from facerwkv.cli import app
 from facerwkv.experiments import docs
 
@@ -19,6 +22,15 @@ def test_the_table_of_models_is_up_to_date():
 
 def test_the_results_follow_from_the_kept_runs():
     assert docs.RESULTS.read_text(encoding="utf-8") == docs.results(), "run `make docs`"
+
+
+def test_the_page_on_speed_follows_from_what_was_measured():
+    kept = speed.DOCS / speed.JSON
+    if not kept.is_file():
+        pytest.skip("nothing is measured yet: facerwkv bench all --out docs")
+    values = json.loads(kept.read_text(encoding="utf-8"))
+    assert (speed.DOCS / speed.PAGE).read_text(encoding="utf-8") == speed.page(values), "run `make docs`"
+    assert set(values["rows"]) <= set(ROWS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

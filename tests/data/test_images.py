@@ -117,7 +117,8 @@ JPEGS = {
 def test_a_jpeg_is_read_as_pillow_reads_it(form):
     image = open_image(JPEGS[form])
     assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(JPEGS[form])).convert("RGB")))
-    assert image.flags.c_contiguous and image.flags.writeable
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
 
 
 MODES = {

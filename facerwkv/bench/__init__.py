@@ -1,0 +1,9 @@
+"""Speed and memory, side by side with peers; a row whose answers disagree gives no number. The rows: `bench.rows`."""
+
+GROUPS = {
+    "kernels": "The recurrences against attention and against their plain forms.",
+    "models": "Whole models against transformers of the same width, depth and hidden size.",
+    "memory": "Peak memory, each measured in a process of its own.",
+    "data": "Reading pictures, against Pillow.",
+}
+EVERYTHING = "all"

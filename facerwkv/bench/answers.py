@@ -1,0 +1,68 @@
+"""No number without right answers: what is timed is first compared with its reference in float64."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Form = Callable[..., Tensor]
+FLOOR = 1e-6  # of the largest number; below that, float32 has nothing to say
+GRADIENT_FLOOR = 1e-5
+
+
+class Disagreement(Exception):
+    """What was to be timed computes something else than its reference."""
+
+
+def require_accurate(form: Form, reference: Form, inputs: Sequence[Tensor], gradients: bool = False) -> None:
+    """Disagreement unless `form` errs at most twice as much as `reference` in float32 does, both against float64.
+
+    Compared are the output and, with `gradients`, the gradient of every input.
+    """
+    exact = _answers(reference, [x.double() for x in inputs], gradients)
+    plain = _answers(reference, inputs, gradients)
+    got = _answers(form, inputs, gradients)
+    for place, (right, usual, ours) in enumerate(zip(exact, plain, got, strict=True)):
+        floor = GRADIENT_FLOOR if place else FLOOR
+        allowed = max(2 * _largest(usual - right), floor * _largest(right))
+        what = f"the gradient of input {place}" if place else "the output"
+        _require(_largest(ours - right), allowed, what)
+
+
+def require_close(got: Tensor, exact: Tensor, tolerance: float, what: str) -> None:
+    """Disagreement unless `got` differs from `exact` by at most `tolerance` of its largest number."""
+    _require(_largest(got - exact), tolerance * _largest(exact), what)
+
+
+def cotangent(y: Tensor) -> Tensor:
+    """A gradient for `y` that is the same in every run and precision."""
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+
+
+def forward_backward(form: Form, inputs: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """A call that gives the output and the gradients of all inputs."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    with torch.no_grad():
+        grad = cotangent(form(*leaves))
+
+    def run() -> list[Tensor]:
+        y = form(*leaves)
+        return [y.detach(), *torch.autograd.grad(y, leaves, grad)]
+
+    return run
+
+
+def _answers(form: Form, inputs: Sequence[Tensor], gradients: bool) -> list[Tensor]:
+    if gradients:
+        return forward_backward(form, inputs)()
+    with torch.inference_mode():
+        return [form(*inputs)]
+
+
+def _require(error: float, allowed: float, what: str) -> None:
+    if not error <= allowed:  # NaN is refused too
+        raise Disagreement(f"{what} is off by {error:.2g}, allowed are {allowed:.2g}")
+
+
+def _largest(x: Tensor) -> float:
+    return x.abs().max().item()

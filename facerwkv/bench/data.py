@@ -1,0 +1,87 @@
+"""Pictures a second: the loader and the cache against Pillow, on made-up photographs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+
+from facerwkv.bench.answers import Disagreement
+from facerwkv.bench.timing import Measured, Setting, times_faster
+from facerwkv.data.cache import open_cache
+from facerwkv.data.loader import ImageDataset
+from facerwkv.data.samples import Sample
+from facerwkv.data.toy import render
+from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.labels import EXPRESSIONS
+
+PICTURES, WIDTH, HEIGHT, QUALITY = 16, 720, 480, 90
+GRAIN = 4.0  # standard deviation of the noise, in grey values: the files then weigh about 70 kB, as photographs do
+TRANSFORM = TransformConfig(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+LEVEL = 1 / 255
+
+
+def loader(setting: Setting) -> Measured:
+    """Files → uint8 pictures of 400 x 600, against Pillow's decoding and antialiased bilinear resizing."""
+    with _photographs(setting) as samples:
+        dataset = ImageDataset(samples, EXPRESSIONS, TRANSFORM)
+        if (off := _difference(dataset)) > LEVEL:
+            raise Disagreement(f"the pictures differ from Pillow's by {off:.2g} of the range, allowed is {LEVEL:.2g}")
+        return times_faster(lambda: _read(dataset), lambda: [_pillow(sample) for sample in samples], setting)
+
+
+def loader_difference(setting: Setting) -> Measured:
+    """The mean difference of the loader's pictures from Pillow's, as a part of the range of values."""
+    with _photographs(setting) as samples:
+        return Measured(_difference(ImageDataset(samples, EXPRESSIONS, TRANSFORM)))
+
+
+def cache(setting: Setting) -> Measured:
+    """Cached pictures → float32 minus mean, divided by std, one at a time; against Pillow's uint8 pictures."""
+    with _photographs(setting) as samples, TemporaryDirectory() as folder:
+        stored = ImageDataset(samples, EXPRESSIONS, TRANSFORM, open_cache(samples, TRANSFORM, Path(folder)))
+        fresh = ImageDataset(samples, EXPRESSIONS, TRANSFORM)
+        if not all(np.array_equal(stored.image(i), fresh.image(i)) for i in range(len(samples))):
+            raise Disagreement("the cache holds other pictures than the loader gives")
+        ours = lambda: [normalise(picture[None], TRANSFORM) for picture in _read(stored)]  # noqa: E731
+        return times_faster(ours, lambda: [_pillow(sample) for sample in samples], setting)
+
+
+def _read(dataset: ImageDataset) -> list[torch.Tensor]:
+    return [dataset[i]["image"] for i in range(len(dataset))]
+
+
+def _difference(dataset: ImageDataset) -> float:
+    pairs = zip(_read(dataset), dataset.samples, strict=True)
+    return float(np.mean([np.abs(ours.numpy().astype(int) - _pillow(sample)).mean() for ours, sample in pairs])) / 255
+
+
+def _pillow(sample: Sample) -> np.ndarray:
+    height, width = TRANSFORM.image_size
+    with Image.open(sample.image) as image:  # type: ignore[arg-type]
+        return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+
+
+@contextmanager
+def _photographs(setting: Setting) -> Iterator[list[Sample]]:
+    with TemporaryDirectory() as folder:
+        samples = []
+        for index in range(PICTURES // setting.shrink):
+            path = Path(folder) / f"{index:02d}.jpg"
+            _photograph(index).save(path, quality=QUALITY)
+            samples.append(Sample(path.name, path, EXPRESSIONS[index % len(EXPRESSIONS)]))
+        yield samples
+
+
+def _photograph(index: int) -> Image.Image:
+    """A drawn scene, enlarged, with the grain of a sensor; every other one is a mosaic of four."""
+    scene = Image.fromarray(render(index, "train").image).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    pixels = np.asarray(scene, np.float64)
+    if index % 2:
+        halves = np.asarray(scene.resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.BOX), np.float64)
+        pixels = np.tile(halves, (2, 2, 1))
+    grain = np.random.default_rng(index).normal(0, GRAIN, pixels.shape[:2])
+    return Image.fromarray((pixels + grain[..., None]).clip(0, 255).astype(np.uint8))

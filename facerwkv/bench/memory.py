@@ -1,0 +1,104 @@
+"""Peak memory of one call in a process of its own: `python -m facerwkv.bench.memory JOB [VALUE]...` prints bytes.
+
+The call runs once with few tokens, so that code and threads are there; then its peak is taken above what was resident.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from facerwkv.bench.timing import Call, Measured, Setting
+
+MB = 2**20
+WARM = 64  # tokens
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def v1_peak(tokens: int, setting: Setting) -> Measured:
+    """Forward and backward of RWKV-1's core, heads of 1 channel, in MB."""
+    from facerwkv.bench.kernels import CHECKED, check
+
+    check("v1_hs1", setting.tokens(CHECKED), gradients=True)
+    return Measured(peak("kernel", "v1_hs1", setting.tokens(tokens), threads=setting.threads) / MB)
+
+
+def train_peak(name: str, batch: int, setting: Setting) -> Measured:
+    """A train step of a model as a part of its transformer's, both in bytes above the model itself."""
+    ours, peer = (peak("train", name, side, batch, setting.shrink, threads=setting.threads) for side in (0, 1))
+    return Measured(ours / max(peer, 1))
+
+
+def curve(setting: Setting, lengths: list[int]) -> dict[str, dict[int, float]]:
+    """Peak bytes of forward and backward at each length, of the kernels that the time is drawn of."""
+    names = ("wkv4", "biwkv", "wkv6", "wkv7", "v1_hs1", "sdpa")
+    return {
+        name: {tokens: peak("kernel", name, tokens, threads=setting.threads) for tokens in lengths} for name in names
+    }
+
+
+def peak(job: str, *values: str | int, threads: int = 1) -> int:
+    """Bytes that a job of JOBS adds at its peak, measured in a fresh process."""
+    command = [sys.executable, "-m", "facerwkv.bench.memory", job, str(threads), *map(str, values)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise RuntimeError(f"the process that measures memory failed: {last}")
+    return json.loads(done.stdout)["bytes"]
+
+
+def _kernel(name: str, tokens: str) -> tuple[Call, Call]:
+    from facerwkv.bench.kernels import training
+
+    return training(name, min(WARM, int(tokens))), training(name, int(tokens))
+
+
+def _train(name: str, side: str, batch: str, shrink: str) -> tuple[Call, Call]:
+    from facerwkv.bench.models import pair, train_step
+
+    setting = Setting(shrink=int(shrink))
+    model = pair(name, 600, setting)[int(side)]
+    return train_step(model, 1, 600, Setting(shrink=5)), train_step(model, int(batch), 600, setting)
+
+
+JOBS: dict[str, Callable[..., tuple[Call, Call]]] = {"kernel": _kernel, "train": _train}
+
+
+def main(arguments: list[str]) -> None:
+    job, threads, *values = arguments
+    torch.set_num_threads(int(threads))
+    warm_up, call = JOBS[job](*values)
+    warm_up()
+    before = _resident()
+    with suppress(OSError):  # where the system can forget the earlier peak, it does
+        RESET.write_text("5")
+    call()
+    print(json.dumps({"bytes": max(_peak() - before, 0)}))
+
+
+def _resident() -> int:
+    return _status("VmRSS") or _peak()
+
+
+def _peak() -> int:
+    """The largest resident set so far, in bytes. macOS counts it in bytes, other systems in KiB."""
+    if measured := _status("VmHWM"):
+        return measured
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(key: str) -> int:
+    if not STATUS.exists():
+        return 0
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+    return int(lines.get(key, "0 kB").split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

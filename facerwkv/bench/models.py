@@ -1,0 +1,144 @@
+"""Whole models against transformers in the same frame: same stem, head, width, depth, hidden size; all tokens."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from facerwkv.bench.answers import require_close
+from facerwkv.bench.timing import Call, Measured, Setting, relative, times_faster
+from facerwkv.models import FaceRWKV, ModelConfig, create_model, model_line
+
+SIDES = {600: (400, 600), 2400: (800, 1200), 9600: (1600, 2400)}
+"""Tokens → the picture's height and width, in patches of 20."""
+TOLERANCE = 1e-4  # of the largest number, float32 against float64
+LR = 1e-3
+PEER = "attention"
+
+
+def pair(name: str, tokens: int, setting: Setting) -> tuple[FaceRWKV, FaceRWKV]:
+    """A model of MODELS and the transformer of its shape, both with weights that leave no part at zero."""
+    config = model_line(name).config.model_dump() | {"image_size": _size(tokens, setting)}
+    config["hidden"] = config["hidden"] or 4 * config["width"]
+    ours, peer = (FaceRWKV(ModelConfig(**config | change)) for change in ({}, {"mixer": PEER}))
+    return _fill(ours), _fill(peer)
+
+
+def vs_transformer(name: str, tokens: int, setting: Setting) -> Measured:
+    """Forward, batch 1."""
+    ours, peer = (model.eval() for model in pair(name, tokens, setting))
+    return _faster(ours, peer, _pictures(1, tokens, setting), setting)
+
+
+def vs_vit(name: str, tokens: int, setting: Setting) -> Measured:
+    """Forward, batch 1, against timm's ViT of the same width and depth."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    ours = pair(name, tokens, setting)[0].eval()
+    config = ours.config
+    peer = VisionTransformer(
+        img_size=_size(tokens, setting),
+        patch_size=config.patch_size,
+        embed_dim=config.width,
+        depth=config.depth,
+        num_heads=config.heads,
+        num_classes=config.num_classes,
+        class_token=False,
+        global_pool="avg",
+    )
+    return _faster(ours, peer.eval(), _pictures(1, tokens, setting), setting)
+
+
+def train(name: str, batch: int, tokens: int, setting: Setting) -> Measured:
+    """Forward, cross-entropy, backward and a step of SGD without momentum."""
+    ours, peer = pair(name, tokens, setting)
+    _check_gradients(ours, _pictures(1, tokens, setting))
+    mine, theirs = (train_step(model, batch, tokens, setting) for model in (ours, peer))
+    return times_faster(mine, theirs, setting)
+
+
+def train_step(model: FaceRWKV, batch: int, tokens: int, setting: Setting) -> Call:
+    pictures = _pictures(batch, tokens, setting)
+    targets = torch.arange(batch) % model.num_classes
+    optimiser = torch.optim.SGD(model.parameters(), LR)
+
+    def step() -> None:
+        cross_entropy(model.train()(pictures), targets).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return step
+
+
+def predict(name: str, setting: Setting) -> Measured:
+    """The best inference path against the eager model."""
+    plain, fast, picture = _predictors(name, setting)
+    require_close(fast(picture), _exact(plain, picture), TOLERANCE, "the logits")
+    return relative(partial(_inference, fast, picture), partial(_inference, plain, picture), setting)
+
+
+def predict_drift(name: str, setting: Setting) -> Measured:
+    """The largest difference of its logits from the eager model's in float64."""
+    plain, fast, picture = _predictors(name, setting)
+    return Measured((_inference(fast, picture) - _exact(plain, picture)).abs().max().item())
+
+
+def _predictors(name: str, setting: Setting) -> tuple[nn.Module, Callable[[Tensor], Tensor], Tensor]:
+    from facerwkv.models.inference import aot, fold
+
+    torch.manual_seed(0)
+    plain = create_model(name, image_size=_size(600, setting)).eval()
+    picture = _pictures(1, 600, setting)
+    return plain, aot(fold(plain), picture), picture
+
+
+def _faster(ours: FaceRWKV, peer: nn.Module, picture: Tensor, setting: Setting) -> Measured:
+    got, exact = _inference(ours.forward_features, picture), _exact(ours, picture, "forward_features")
+    require_close(got, exact, TOLERANCE, "the tokens after the last block")
+    mine, theirs = (partial(_inference, partial(_all_tokens, model), picture) for model in (ours, peer))
+    return times_faster(mine, theirs, setting)
+
+
+def _all_tokens(model: Any, picture: Tensor) -> Tensor:
+    """The forward pass by its two halves, so that no model may leave tokens out in its last block."""
+    return model.forward_head(model.forward_features(picture))
+
+
+def _check_gradients(model: FaceRWKV, picture: Tensor) -> None:
+    exact = deepcopy(model).double()
+    for copy, x in ((model, picture), (exact, picture.double())):
+        cross_entropy(copy(x), torch.zeros(len(x), dtype=torch.int64)).backward()
+    for (name, ours), right in zip(model.named_parameters(), exact.parameters(), strict=True):
+        if ours.grad is not None and right.grad is not None:
+            require_close(ours.grad, right.grad, TOLERANCE, f"the gradient of {name}")
+    model.zero_grad(set_to_none=True)
+
+
+def _exact(model: nn.Module, picture: Tensor, method: str = "forward") -> Tensor:
+    return _inference(getattr(deepcopy(model).double(), method), picture.double())
+
+
+def _inference(call: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return call(picture)
+
+
+def _fill(model: FaceRWKV) -> FaceRWKV:
+    source = torch.Generator().manual_seed(0)
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            nn.init.normal_(weights, std=weights[0].numel() ** -0.5, generator=source)
+    return model
+
+
+def _pictures(batch: int, tokens: int, setting: Setting) -> Tensor:
+    return torch.rand(batch, 3, *_size(tokens, setting), generator=torch.Generator().manual_seed(0))
+
+
+def _size(tokens: int, setting: Setting) -> tuple[int, int]:
+    height, width = SIDES[tokens]
+    return height // setting.shrink, width // setting.shrink

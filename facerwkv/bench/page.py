@@ -1,0 +1,132 @@
+"""speed.json → speed.md and speed.png beside it: `python -m facerwkv.bench.page` writes those of docs/."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from facerwkv.bench import GROUPS
+from facerwkv.bench.rows import REASONS, ROWS, Row
+from facerwkv.files import atomic, write_text
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+JSON, PAGE, PLOT = "speed.json", "speed.md", "speed.png"
+LENGTHS = [150, 300, 600, 1200, 2400, 4800, 9600]
+NAMES = {
+    "sdpa": "attention (SDPA)",
+    "v1_hs1": "RWKV-1, heads of 1",
+    "wkv7": "RWKV-7",
+    "wkv6": "RWKV-6",
+    "biwkv": "bidirectional WKV",
+    "wkv4": "RWKV-4",
+}
+PANELS = {
+    "seconds": ("Time of the forward pass", "milliseconds", 1e3),
+    "bytes": ("Peak memory, forward and backward", "MB", 2**-20),
+}
+COLOURS = ("#000000", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#d55e00")  # Okabe and Ito's
+MARKERS = "osD^vX"
+
+_HEAD = """# Speed
+
+Every number below was written by `make docs` from [speed.json](speed.json), kept by `facerwkv bench all --out docs`.
+Both sides of a row run in turns, A B A B, in one process on {processors}, after a warm-up; the value is the ratio of
+the medians, and the quartiles are those of the ratios of neighbours. Calls under 5 ms are repeated inside a sample. A
+side gets at least 15 samples and 1.5 seconds, or 5 samples once both have taken a minute. Before it is timed, our
+side's answer is compared with its reference in float64; a row whose answers disagree shows no number. SDPA is PyTorch's
+`scaled_dot_product_attention` in float32, contiguous (1, 6, T, 64), in `inference_mode`. Both sides compute all tokens,
+unless a row says that leaving some out is what it measures. Peak memory is what a call adds to a process of its own.
+
+Measured on {processor}, {system}, torch {torch}, {marks}.
+"""
+
+
+def main() -> None:
+    if (DOCS / JSON).is_file():
+        write_page(DOCS)
+
+
+def write_page(folder: Path) -> None:
+    """FOLDER/speed.md and, where there are curves, FOLDER/speed.png, from FOLDER/speed.json."""
+    kept = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    write_text(folder / PAGE, page(kept))
+    if kept["curves"]:
+        with atomic(folder / PLOT) as partial:
+            partial.write_bytes(plot(kept["curves"]))
+
+
+def page(kept: dict[str, Any]) -> str:
+    """The whole page for the content of a speed.json."""
+    return "\n".join([_head(kept), *_curves(kept["curves"]), *_tables(kept["rows"]), *_missed(kept["rows"])]) + "\n"
+
+
+def cells(row: Row, found: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """What is measured, the value, its quartiles, the bar, and whether it is met."""
+    value, bar = found["value"], f"{row.bar}" if row.bar else "–"
+    if value is None:
+        return row.what, "–", "–", bar, found["problem"]
+    number = row.form.split("}")[0] + "}"
+    spread = f"{number.format(found['low'])}–{number.format(found['high'])}" if found["low"] is not None else "–"
+    met = "–" if row.bar is None else "yes" if row.bar.met(value) else "no"
+    return row.what, row.form.format(value), spread, bar, met
+
+
+def plot(curves: dict[str, dict[str, dict[str, float]]]) -> bytes:
+    """PNG: one panel for each of PANELS that was measured, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    from facerwkv.training.figures import to_png
+
+    shown = {name: panel for name, panel in PANELS.items() if name in curves}
+    figure = Figure(figsize=(4.6 * len(shown) + 1.6, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (name, (title, unit, factor)) in zip(panels, shown.items(), strict=True):
+        for (key, label), colour, marker in zip(NAMES.items(), COLOURS, MARKERS, strict=True):
+            points = {int(tokens): factor * value for tokens, value in curves[name].get(key, {}).items() if value}
+            axes.plot(list(points), list(points.values()), color=colour, marker=marker, markersize=4, label=label)
+        axes.set(title=title, xlabel="tokens", ylabel=unit, xscale="log", yscale="log")
+        axes.set_xticks(LENGTHS, [f"{tokens:,}" for tokens in LENGTHS], fontsize=8)
+        axes.minorticks_off()
+        axes.grid(alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return to_png(figure)
+
+
+def _head(kept: dict[str, Any]) -> str:
+    where, rows = kept["environment"], kept["rows"].values()
+    threads = sorted({found["threads"] for found in rows})
+    marks = sorted({f"{found['date']} at commit {found['commit']}" for found in rows})
+    many = " or ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
+    facts = {"processor": where["processor"], "system": where["platform"], "torch": where["packages"]["torch"]}
+    return _HEAD.format(processors=many, marks="; ".join(marks), **facts)
+
+
+def _curves(curves: dict[str, Any]) -> Iterator[str]:
+    if curves:
+        titles = " and ".join(PANELS[name][0].lower() for name in PANELS if name in curves)
+        yield f"![{titles.capitalize()} over 150 to 9,600 tokens, width 384]({PLOT})\n"
+        yield "Width 384, batch 1, heads of 64; RWKV-1 has the published models' 8 heads of one channel.\n"
+
+
+def _tables(rows: dict[str, Any]) -> Iterator[str]:
+    for group, about in GROUPS.items():
+        names = [name for name in ROWS if name in rows and ROWS[name].group == group]
+        if names:
+            yield f"## {group.capitalize()}\n\n{about}\n"
+            yield "| name | what | measured | quartiles | bar | met |\n|---|---|---:|---:|---:|---|"
+            yield from (f"| `{name}` | {' | '.join(cells(ROWS[name], rows[name]))} |" for name in names)
+            yield ""
+
+
+def _missed(rows: dict[str, Any]) -> Iterator[str]:
+    values = {name: found["value"] for name, found in rows.items()}
+    bars = {name: ROWS[name].bar for name in values}
+    missed = [name for name, bar in bars.items() if bar and values[name] is not None and not bar.met(values[name])]
+    if missed:
+        yield "## Bars that were missed\n"
+        yield from (f"- `{name}`: {REASONS.get(name, 'the reason is not known yet.')}" for name in missed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What is measured, under which name, against which bar: the ROWS table. A missed bar has its line in REASONS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from facerwkv.bench import data, kernels, memory, models
+from facerwkv.bench.timing import Measured, Setting
+
+FASTER, PART, MEGABYTES, GROWTH = "{:.2f} times faster", "{:.4f} of its time", "{:.1f} MB", "{:.2f} times the time"
+MEMORY, SHARE = "{:.2f} of its memory", "{:.1e}"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The value that a row must reach, from below or from above, and one that would be better still."""
+
+    limit: float
+    at_least: bool = False
+    stretch: float | None = None
+
+    def met(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __format__(self, form: str) -> str:
+        sign = "≥" if self.at_least else "≤"
+        stretch = f" (stretch {self.stretch:g})" if self.stretch else ""
+        return f"{sign} {self.limit:.2g}{stretch}" if self.limit < 0.01 else f"{sign} {self.limit:g}{stretch}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number: what it says, how its value is written, how it is measured, and its bar where it has one."""
+
+    group: str
+    what: str
+    form: str
+    measure: Callable[[Setting], Measured]
+    bar: Bar | None = None
+
+
+def _at_least(limit: float, stretch: float | None = None) -> Bar:
+    return Bar(limit, True, stretch)
+
+
+def _v1(size: int, tokens: int, bar: float) -> Row:
+    what = f"RWKV-1's core, 8 heads of {size}, {tokens:,} tokens, forward and backward, against the plain form"
+    return Row("kernels", what, FASTER, partial(kernels.vs_plain, f"v1_hs{size}", tokens), _at_least(bar))
+
+
+def _attention(name: str, what: str, tokens: int, bar: float | None = None, causal: bool = False) -> Row:
+    what = f"{what}, width 384, {tokens:,} tokens, forward, against {'causal' if causal else 'full'} SDPA"
+    measure = partial(kernels.vs_attention, name, tokens, causal)
+    return Row("kernels", what, PART, measure, Bar(bar) if bar else None)
+
+
+def _growth(name: str, what: str, train: bool, bar: float | None = None) -> Row:
+    what = f"{what}, forward{' and backward' if train else ''}: 9,600 tokens against 2,400"
+    measure = partial(kernels.growth, name, train, 2400, 9600)
+    return Row("kernels", what, GROWTH, measure, Bar(bar) if bar else None)
+
+
+def _model(size: str, tokens: int, bar: float) -> Row:
+    what = f"facerwkv4_{size}, {tokens:,} tokens, batch 1, forward, against a pre-norm SDPA transformer of its shape"
+    return Row("models", what, FASTER, partial(models.vs_transformer, f"facerwkv4_{size}", tokens), _at_least(bar))
+
+
+def _vit(size: str, tokens: int) -> Row:
+    what = f"facerwkv4_{size}, {tokens:,} tokens, batch 1, forward, against timm's ViT of its width and depth"
+    return Row("models", what, FASTER, partial(models.vs_vit, f"facerwkv4_{size}", tokens))
+
+
+WKV4, BIWKV, WKV6, WKV7 = "Native WKV-4", "Native bidirectional WKV", "WKV-6, best CPU form", "WKV-7, best CPU form"
+ROWS: dict[str, Row] = {
+    "v1_core_hs1_600": _v1(1, 600, 25),
+    "v1_core_hs1_2400": _v1(1, 2400, 300),
+    "v1_core_hs64_600": _v1(64, 600, 4),
+    "v1_core_hs64_2400": _v1(64, 2400, 12),
+    "v1_memory_9600": Row(
+        "memory",
+        "RWKV-1's core, 8 heads of 1, 9,600 tokens, forward and backward: peak",
+        MEGABYTES,
+        partial(memory.v1_peak, 9600),
+        Bar(32),
+    ),
+    "wkv4_vs_sdpa_600": _attention("wkv4", WKV4, 600, 0.12),
+    "wkv4_vs_sdpa_9600": _attention("wkv4", WKV4, 9600, 0.012),
+    "wkv4_vs_causal_sdpa_600": _attention("wkv4", WKV4, 600, causal=True),
+    "wkv4_vs_causal_sdpa_9600": _attention("wkv4", WKV4, 9600, causal=True),
+    "biwkv_vs_sdpa_600": _attention("biwkv", BIWKV, 600, 0.15),
+    "biwkv_vs_sdpa_9600": _attention("biwkv", BIWKV, 9600, 0.018),
+    "wkv4_vs_copy": Row(
+        "kernels",
+        "Native WKV-4, width 384, 9,600 tokens (14.7 MB a tensor, beyond the second-level cache), forward, against "
+        "1.5 times `y.copy_(x)` of one of its tensors",
+        "{:.2f} times its time",
+        partial(kernels.vs_copy, 9600),
+        Bar(5, stretch=3),
+    ),
+    "wkv6_vs_sdpa_600": _attention("wkv6", WKV6, 600, 0.60),
+    "wkv6_vs_sdpa_9600": _attention("wkv6", WKV6, 9600, 0.04),
+    "wkv6_vs_causal_sdpa_600": _attention("wkv6", WKV6, 600, causal=True),
+    "wkv6_vs_causal_sdpa_9600": _attention("wkv6", WKV6, 9600, causal=True),
+    "wkv7_vs_sdpa_2400": _attention("wkv7", WKV7, 2400, 0.45),
+    "wkv7_vs_causal_sdpa_2400": _attention("wkv7", WKV7, 2400, causal=True),
+    "growth_wkv4": _growth("wkv4", WKV4, False, 4.8),
+    "growth_wkv4_train": _growth("wkv4", WKV4, True, 5.5),
+    "growth_biwkv": _growth("biwkv", BIWKV, False, 4.8),
+    "growth_biwkv_train": _growth("biwkv", BIWKV, True, 5.5),
+    "growth_wkv6": _growth("wkv6", WKV6, False),
+    "growth_wkv6_train": _growth("wkv6", WKV6, True),
+    "growth_wkv7": _growth("wkv7", WKV7, False),
+    "growth_wkv7_train": _growth("wkv7", WKV7, True),
+    "model_medium_600": _model("medium", 600, 1.25),
+    "model_medium_2400": _model("medium", 2400, 2.4),
+    "model_medium_9600": _model("medium", 9600, 5),
+    "model_large_600": _model("large", 600, 1.05),
+    "model_large_2400": _model("large", 2400, 1.8),
+    "model_large_9600": _model("large", 9600, 3.8),
+    "vit_medium_600": _vit("medium", 600),
+    "vit_medium_2400": _vit("medium", 2400),
+    "vit_large_600": _vit("large", 600),
+    "vit_large_2400": _vit("large", 2400),
+    "train_large_600": Row(
+        "models",
+        "facerwkv4_large, 600 tokens, batch 8: a train step (forward, cross-entropy, backward, SGD without momentum), "
+        "against the same transformer",
+        FASTER,
+        partial(models.train, "facerwkv4_large", 8, 600),
+        _at_least(1, 1.2),
+    ),
+    "train_large_600_memory": Row(
+        "memory",
+        "The same step: peak above the model itself, against the transformer's",
+        MEMORY,
+        partial(memory.train_peak, "facerwkv4_large", 8),
+        Bar(1),
+    ),
+    "predict_small": Row(
+        "models",
+        "Published facerwkv_small, batch 1, best inference path (folded, pruned, compiled), against its eager form",
+        PART,
+        partial(models.predict, "facerwkv_small"),
+        Bar(0.5),
+    ),
+    "predict_small_drift": Row(
+        "models",
+        "The same: largest difference of a logit from the eager form's in float64",
+        SHARE,
+        partial(models.predict_drift, "facerwkv_small"),
+        Bar(1e-5),
+    ),
+    "loader": Row(
+        "data",
+        "Images a second of the loader, 720 x 480 JPEG to 400 x 600, against Pillow's decoding and antialiased "
+        "bilinear resizing",
+        FASTER,
+        data.loader,
+        _at_least(1.4, 2),
+    ),
+    "loader_difference": Row(
+        "data",
+        "The mean difference of the loader's pictures from Pillow's, as a part of the range of values",
+        SHARE,
+        data.loader_difference,
+        Bar(data.LEVEL),
+    ),
+    "cache": Row(
+        "data",
+        "Images a second of the cache with conversion and normalisation, against Pillow's decoding and resizing",
+        FASTER,
+        data.cache,
+        _at_least(8),
+    ),
+}
+REASONS: dict[str, str] = {}
+"""Row → why it misses its bar, as a sentence."""

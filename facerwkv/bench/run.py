@@ -1,0 +1,121 @@
+"""Rows → values, on the screen, in speed.json and on the page that is made of it: for `facerwkv bench`."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facerwkv.bench import EVERYTHING, kernels, memory
+from facerwkv.bench.answers import Disagreement
+from facerwkv.bench.page import JSON, LENGTHS, cells, write_page
+from facerwkv.bench.rows import ROWS, Row
+from facerwkv.bench.timing import Setting
+from facerwkv.errors import InputError
+from facerwkv.training.run import environment, write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CURVES = {"kernels": ("seconds", kernels.curve), "memory": ("bytes", memory.curve)}
+"""What is drawn over the number of tokens: group → name in speed.json, function."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of the chosen rows: name → what `Measured` holds, or {"value": None, "problem": why}."""
+
+    rows: dict[str, dict[str, Any]]
+
+    @property
+    def ok(self) -> bool:
+        return all(found["value"] is not None for found in self.rows.values())
+
+    @property
+    def problems(self) -> list[str]:
+        return [f"{name}: {found['problem']}" for name, found in self.rows.items() if found["value"] is None]
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Name → value; None where there is none."""
+        return {name: found["value"] for name, found in self.rows.items()}
+
+    def __rich__(self) -> "Table":
+        from rich.table import Column, Table
+        from rich.text import Text
+
+        table = Table("name", Column("what", overflow="fold", ratio=1), "measured", "quartiles", "bar", "", box=None)
+        for name, found in self.rows.items():
+            table.add_row(name, *map(Text, cells(ROWS[name], found)))
+        return table
+
+    def print(self) -> None:
+        from rich.console import Console
+
+        Console().print(self)
+
+
+def bench(
+    group: str, only: Sequence[str] | None = None, setting: Setting | None = None, out: Path | None = None
+) -> Result:
+    """Measure a group of rows ("all" is every group's), or those of its rows that are named.
+
+    A row that fails gets no value, and the rest is measured. With `out`, speed.json there takes the new values (older
+    rows stay if they come from the same machine and torch), and the page and the plot are made of it.
+    """
+    setting, names = setting or Setting(), choose(group, only)
+    rows = {name: measure(ROWS[name], setting) for name in _shown(names)}
+    if out:
+        curves = {} if only else {name: draw for key, (name, draw) in CURVES.items() if group in (key, EVERYTHING)}
+        drawn = {name: curves[name](setting, [setting.tokens(n) for n in LENGTHS]) for name in _shown(list(curves))}
+        keep(out, rows, drawn, setting)
+    return Result(rows)
+
+
+def choose(group: str, only: Sequence[str] | None) -> list[str]:
+    """The names of a group's rows, or those of `only`. InputError for one that is not among them."""
+    known = [name for name, row in ROWS.items() if group in (row.group, EVERYTHING)]
+    for name in only or ():
+        if name not in known:
+            raise InputError(f"bench {group} has no row {name!r}. It has {', '.join(known)}.")
+    return list(only or known)
+
+
+def measure(row: Row, setting: Setting) -> dict[str, Any]:
+    """One row; whatever goes wrong is its problem alone."""
+    try:
+        return asdict(row.measure(setting))
+    except Disagreement as error:
+        return {"value": None, "problem": f"The answers disagree, so there is no number: {error}."}
+    except Exception as error:
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        return {"value": None, "problem": reason.splitlines()[0]}
+
+
+def keep(folder: Path, rows: dict[str, Any], curves: dict[str, Any], setting: Setting) -> None:
+    """Put results into FOLDER/speed.json, beside those of the same machine, and write the page."""
+    where = environment()
+    mark = {"commit": where.pop("commit"), "date": date.today().isoformat(), "threads": setting.threads}
+    for varying in ("command", "threads"):
+        del where[varying]
+    path = folder / JSON
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if before.get("environment") != where:
+        before = {"rows": {}, "curves": {}}
+    kept = before["rows"] | {name: found | mark for name, found in rows.items()}
+    ordered = {name: kept[name] for name in ROWS if name in kept}
+    write_json(path, {"environment": where, "rows": ordered, "curves": before["curves"] | curves})
+    write_page(folder)
+
+
+def _shown(names: list[str]) -> Iterable[str]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*parts, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(names))
+        for name in names:
+            progress.update(task, description=name)
+            yield name
+            progress.advance(task)
