@@ -232,9 +232,17 @@ def _native(*inputs: Tensor) -> Tensor:
     return _Weighting.apply(Near(NATIVE_LEAF, product, weights), *inputs)
 
 
-IMPLEMENTATIONS = {
+def _blocked(*inputs: Tensor) -> Tensor:
+    return _Weighting.apply(STRIPS, *inputs)
+
+
+def _fft(*inputs: Tensor) -> Tensor:
+    return _Weighting.apply(STRIPS._replace(leaf=LEAF), *inputs)
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": _reference,
-    "blocked": lambda *inputs: _Weighting.apply(STRIPS, *inputs),
-    "fft": lambda *inputs: _Weighting.apply(STRIPS._replace(leaf=LEAF), *inputs),
+    "blocked": _blocked,
+    "fft": _fft,
     "native": _native,
 }
