@@ -1,0 +1,140 @@
+"""The bidirectional weighted key-value: per channel a mean of all values, weighted by keys and by distance.
+
+y_t = (sum_{i!=t} e^{k_i-(|t-i|-1)w} v_i + e^{u+k_t} v_t) / (sum_{i!=t} e^{k_i-(|t-i|-1)w} + e^{u+k_t})
+
+Source: Vision-RWKV (arXiv 2403.02308), equation 4, without the 1e-6 that its kernel adds to the denominator. A side's
+state is (a, b, p): numerator and denominator, both divided by e^p.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from facerwkv.errors import InputError
+from facerwkv.kernels import choose
+from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.wkv4 import empty_state
+
+CHUNK = 16
+
+
+def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
+    """Mix values over all tokens; linear in T.
+
+    w (C,) the decay a token, of any sign: below 0 far tokens weigh more; u (C,) the bonus of the token itself; k, v
+    (B, T, C). Returns y (B, T, C) in v's dtype; sums are taken in float32 or float64.
+    implementation: "reference" (the formula, quadratic), "chunked" (16 tokens at once), "native" (C; CPU, float32) or
+    "triton" (CUDA); "auto" is triton on CUDA and native on the CPU where they can run, else chunked.
+    """
+    if k.ndim != 3 or v.shape != k.shape or w.shape != k.shape[2:] or u.shape != w.shape:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (w, u, k, v))
+        raise InputError(f"biwkv takes w and u (C,), k and v (B, T, C), not {shapes}.")
+    exact = torch.promote_types(k.dtype, torch.float32)
+    form = choose(IMPLEMENTATIONS, implementation, auto=_fastest(k))
+    return form(w.to(exact), u.to(exact), k.to(exact), v.to(exact)).to(v.dtype)
+
+
+def _fastest(k: Tensor) -> str:
+    if k.device.type == "cuda" and k.dtype != torch.float64 and _has_triton():
+        return "triton"
+    return "native" if _refused(k) is None else "chunked"
+
+
+@torch.compiler.assume_constant_result
+def _has_triton() -> bool:
+    return find_spec("triton") is not None and find_spec("facerwkv.kernels.triton.biwkv") is not None
+
+
+@torch.compiler.assume_constant_result
+def _compiled() -> bool:
+    return hasattr(library(), "biwkv_forward")
+
+
+def _refused(k: Tensor) -> str | None:
+    """What keeps the C kernel from running on k, or None."""
+    if not _compiled():
+        return problem() or "The C kernels were built before there was a biwkv: install facerwkv again."
+    if k.device.type != "cpu" or torch.promote_types(k.dtype, torch.float32) != torch.float32:
+        return f"The native biwkv runs on the CPU in float32, not on {k.device} in {k.dtype}."
+    return None
+
+
+def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    time = torch.arange(k.shape[1], device=k.device)
+    distance = (time[:, None] - time).abs()[..., None]  # (T, T, 1)
+    weights = torch.softmax(k[:, None] + torch.where(distance > 0, (1 - distance) * w, u), 2)  # (B, T, T, C)
+    return (weights * v[:, None]).sum(2)
+
+
+def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    keys, values = k.split(CHUNK, 1), v.split(CHUNK, 1)
+    run = partial(checkpoint, use_reentrant=False) if torch.is_grad_enabled() else lambda part, *inputs: part(*inputs)
+    before = _states(w, zip(keys, values, strict=True), empty_state(k), run)
+    mirrored = [(one.flip(1), other.flip(1)) for one, other in zip(reversed(keys), reversed(values), strict=True)]
+    after = reversed(_states(w, mirrored, empty_state(k), run))
+    chunks = zip(keys, values, before, after, strict=True)
+    return torch.cat([run(_chunk, w, u, *chunk) for chunk in chunks], 1)
+
+
+def _states(w: Tensor, chunks: Iterable[tuple[Tensor, Tensor]], state: Tensor, run) -> list[Tensor]:
+    """The state (B, 3, C) before each chunk."""
+    states = []
+    for k, v in chunks:
+        states.append(state)
+        state = run(_take_in, w, k, v, state)
+    return states
+
+
+def _take_in(w: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
+    (a, b, p), (k, base) = _parts(state), _from_largest(k, state)
+    length = k.shape[1]
+    inside, before = k + (torch.arange(length, device=k.device)[:, None] + 1 - length) * w, p - base - length * w
+    # Any shift cancels between numerator and denominator, so the largest exponent is taken as a constant.
+    top = torch.maximum(inside.amax(1, keepdim=True), before).detach()
+    weights, past = (inside - top).exp(), (before - top).exp()
+    a, b = (weights * v).sum(1, keepdim=True) + past * a, weights.sum(1, keepdim=True) + past * b
+    return torch.cat([a, b, base + top], 1)
+
+
+def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    (a, b, p), (c, d, q), (k, base) = _parts(before), _parts(after), _from_largest(k, before, after)
+    time = torch.arange(k.shape[1], device=k.device)
+    distance = (time[:, None] - time).abs()[..., None]  # (n, n, 1)
+    inside = k[:, None] + torch.where(distance > 0, (1 - distance) * w, u)  # (B, n, n, C)
+    p, q = p - base - time[:, None] * w, q - base - time.flip(0)[:, None] * w  # (B, n, C)
+    top = torch.maximum(inside.amax(2), torch.maximum(p, q)).detach()
+    weights, p, q = (inside - top[:, :, None]).exp(), (p - top).exp(), (q - top).exp()
+    return ((weights * v[:, None]).sum(2) + p * a + q * c) / (weights.sum(2) + p * b + q * d)
+
+
+def _parts(state: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part[:, None] for part in state.unbind(1))  # (B, 1, C) each
+
+
+def _from_largest(k: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
+    """The keys as seen from the largest exponent (B, 1, C), and that: differences of what counts are then exact."""
+    largest = torch.stack([k.amax(1), *(state[:, 2] for state in states)]).amax(0)[:, None].detach()
+    return k - largest, largest
+
+
+def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if refused := _refused(k):
+        raise InputError(f"{refused} Or use implementation='chunked'.")
+    from facerwkv.kernels.native.biwkv import biwkv as operator
+
+    return operator(w, u, k, v)
+
+
+def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if not _has_triton():
+        raise InputError("The implementation 'triton' needs the package triton, which is not there; use 'chunked'.")
+    from facerwkv.kernels.triton.biwkv import biwkv as operator
+
+    return operator(w, u, k, v)
+
+
+IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "native": _native, "triton": _triton}
