@@ -6,6 +6,7 @@ way in whatever batch, process or resumed run it turns up.
 """
 
 import math
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from facerwkv.errors import InputError
+from facerwkv.kernels.pixels import by_table, runs_natively
 from facerwkv.settings import Settings
 
 Side = Annotated[int, Field(ge=1, le=10_000)]
@@ -128,7 +130,16 @@ def standardise(images: Tensor, config: TransformConfig) -> Tensor:
 
 def normalise(images: Tensor, config: TransformConfig) -> Tensor:
     """uint8 (B, h, w, c) → the model's input, float32 (B, c, h, w), on the same device."""
+    if runs_natively(images):
+        return by_table(images, _normalised(images.shape[-1], config))
     return standardise(to_unit(images), config)
+
+
+@lru_cache(maxsize=8)
+def _normalised(channels: int, config: TransformConfig) -> Tensor:
+    """What becomes of each of the 256 values, float32 (channels, 256)."""
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 256, 1).expand(-1, -1, -1, channels)
+    return standardise(to_unit(values), config)[0, :, 0].contiguous()
 
 
 class AugmentConfig(Settings):

@@ -1,0 +1,45 @@
+"""Pictures of bytes → planes of numbers, by a table that holds what becomes of each of the 256 values."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from facerwkv.errors import InputError
+from facerwkv.kernels import choose
+from facerwkv.kernels.native import library, pointer, problem
+
+
+def by_table(images: Tensor, table: Tensor, implementation: str = "auto") -> Tensor:
+    """images uint8 (B, h, w, c), table (c, 256) → (B, c, h, w) in the table's dtype.
+
+    implementation: "reference" or "native" (C; CPU, float32, not inside torch.compile); "auto" is native where it runs.
+    """
+    form = choose(IMPLEMENTATIONS, implementation, auto="native" if runs_natively(images) else "reference")
+    return form(images, table)
+
+
+def runs_natively(images: Tensor) -> bool:
+    """Whether the C form takes these pictures. It is no operator: no gradient passes through bytes."""
+    here = images.device.type == "cpu" and images.dtype == torch.uint8 and type(images) is Tensor
+    return here and not torch.compiler.is_compiling() and hasattr(library(), "pixels_forward")
+
+
+def _reference(images: Tensor, table: Tensor) -> Tensor:
+    planes = zip(table, images.unbind(-1), strict=True)
+    return torch.stack([values[channel.long()] for values, channel in planes], 1)
+
+
+def _native(images: Tensor, table: Tensor) -> Tensor:
+    if not runs_natively(images):
+        kind = f"{images.dtype} on {images.device}"
+        raise InputError(f"{problem() or f'No C kernel looks up {kind}.'} Or use implementation='reference'.")
+    images, table = images.contiguous(), table.to(torch.float32).contiguous()
+    batch, height, width, channels = images.shape
+    y = torch.empty(batch, channels, height, width)
+    sizes = (ctypes.c_long(size) for size in (batch, height * width, channels))
+    library().pixels_forward(*sizes, *(pointer(x) for x in (images, table, y)))
+    return y
+
+
+IMPLEMENTATIONS = {"reference": _reference, "native": _native}

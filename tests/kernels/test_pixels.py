@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from facerwkv.data.transforms import TransformConfig, normalise, standardise, to_unit
+from facerwkv.errors import InputError
+from facerwkv.kernels import pixels
+from facerwkv.kernels.native import library
+from facerwkv.kernels.pixels import by_table
+
+FORMS = ["reference", pytest.param("native", marks=pytest.mark.skipif(library() is None, reason="no C kernels"))]
+SHAPES = [(2, 3, 5, 3), (1, 80, 61, 3), (3, 7, 4, 1), (0, 4, 4, 3), (2, 0, 4, 3)]
+
+
+def bytes_of(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_byte_becomes_its_entry(form, shape):
+    images, table = bytes_of(*shape), torch.arange(256 * shape[-1]).view(shape[-1], 256).float()
+    expected = images.permute(0, 3, 1, 2).float() + 256 * torch.arange(shape[-1]).view(-1, 1, 1)
+    got = by_table(images, table, form)
+    assert got.is_contiguous()
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_may_lie_in_memory_as_they_like(form):
+    images, table = bytes_of(2, 6, 8, 3).transpose(1, 2)[:, ::2], torch.randn(3, 256)
+    assert torch.equal(by_table(images, table, form), by_table(images.contiguous(), table, "reference"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalising_by_table_gives_the_very_digits(channels):
+    config = TransformConfig(
+        in_chans=channels, mean=(0.485, 0.456, 0.406)[:channels], std=(0.229, 0.224, 0.225)[:channels]
+    )
+    images = bytes_of(2, 33, 47, channels)
+    assert torch.equal(normalise(images, config), standardise(to_unit(images), config))
+
+
+def test_without_c_kernels_there_is_a_sentence_and_the_same_answer(monkeypatch):
+    images, config = bytes_of(1, 4, 4, 3), TransformConfig(mean=(0.5,), std=(0.25,))
+    expected = normalise(images, config)
+    monkeypatch.setattr(pixels, "library", lambda: None)
+    assert torch.equal(normalise(images, config), expected)
+    with pytest.raises(InputError, match="implementation='reference'"):
+        by_table(images, torch.zeros(3, 256), "native")
+
+
+@pytest.mark.skipif(library() is None, reason="no C kernels")
+def test_other_numbers_than_bytes_are_refused():
+    with pytest.raises(InputError, match=r"No C kernel looks up torch.float32 on cpu\."):
+        by_table(torch.zeros(1, 2, 2, 3), torch.zeros(3, 256), "native")
