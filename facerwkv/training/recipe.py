@@ -31,13 +31,15 @@ class ModelPart(Settings):
 
 
 class OptimPart(Settings):
-    """The optimiser, torch's names and meanings."""
+    """The optimiser; torch's and timm's names and meanings."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
+    """`muon` (Jordan et al. 2024) trains the hidden matrices; all else is left to AdamW, at fallback_lr_scale x lr."""
     lr: Positive = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.999)
     momentum: Share = 0.9
-    """Of sgd, with Nesterov."""
+    """Of sgd and muon, with Nesterov."""
+    fallback_lr_scale: Positive = 1.0
     weight_decay: NotNegative = 0.0
     """Applied to matrices only."""
     clip_norm: Positive | None = None
