@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from facerwkv.errors import InputError
 from facerwkv.kernels import choose
 from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.triton import check, runs
 
 CHUNK = 16
 EMPTY = -1e38  # the exponent of a state that holds nothing
@@ -24,15 +25,17 @@ def wkv4(
 
     w (C,) the decay rate, above 0; u (C,) the bonus of the present token; k, v (B, T, C); state (B, 3, C) from an
     earlier call, or None. Returns y (B, T, C) in v's dtype and the state after the last token, in float32 or float64.
-    implementation: "reference" (token by token), "chunked" (16 tokens at once) or "native" (C; CPU, float32, no
-    gradient of the state); "auto" is native where it can run.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32, no gradient
+    of the state) or "triton" (CUDA, float32 or less); "auto" is native or triton where they can run, else chunked.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
     carried = state is not None and state.requires_grad and torch.is_grad_enabled()
     native = library() is not None and k.device.type == "cpu" and exact == torch.float32 and not carried
-    form = choose(IMPLEMENTATIONS, implementation, auto="native" if native else "chunked")
+    portable = "native" if native else "chunked"
+    form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else portable)
     state = empty_state(k) if state is None else state
-    y, state = form(w.to(exact), u.to(exact), k.to(exact), v.to(exact), state)
+    kept = form is _triton  # its loads convert
+    y, state = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact), state)
     return y.to(v.dtype), state
 
 
@@ -98,4 +101,11 @@ def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[
     return operator(w, u, k, v, state)
 
 
-IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "native": _native}
+def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    check("wkv4", w, u, k, v)
+    from facerwkv.kernels.triton.wkv4 import wkv4 as operator
+
+    return operator(w, u, k, v, state)
+
+
+IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "native": _native, "triton": _triton}

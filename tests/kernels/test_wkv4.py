@@ -7,7 +7,8 @@ from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.wkv4 import IMPLEMENTATIONS, wkv4
 
 needs_compiler = pytest.mark.skipif(library() is None, reason=str(problem()))
-FORMS = [pytest.param(name, marks=needs_compiler) if name == "native" else name for name in IMPLEMENTATIONS]
+PORTABLE = [name for name in IMPLEMENTATIONS if name != "triton"]  # that one has test_triton.py
+FORMS = [pytest.param(name, marks=needs_compiler) if name == "native" else name for name in PORTABLE]
 FAST = [form for form in FORMS if form != "reference"]
 EXACT = ["reference", "chunked"]  # these compute in float64 where the inputs are
 # Reference vectors, float64: T=5, C=4, w=exp([-1, -.5, 0, .5]), u=[.3, -.2, .1, 0].
