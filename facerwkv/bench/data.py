@@ -1,16 +1,17 @@
 """Pictures a second: the loader and the cache against Pillow, on made-up photographs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from facerwkv.bench.answers import Disagreement
-from facerwkv.bench.timing import Measured, Setting, times_faster
+from facerwkv.bench.timing import Call, Measured, Setting, times_faster
 from facerwkv.data.cache import open_cache
 from facerwkv.data.loader import ImageDataset
 from facerwkv.data.samples import Sample
@@ -30,7 +31,7 @@ def loader(setting: Setting) -> Measured:
         dataset = ImageDataset(samples, EXPRESSIONS, TRANSFORM)
         if (off := _difference(dataset)) > LEVEL:
             raise Disagreement(f"the pictures differ from Pillow's by {off:.2g} of the range, allowed is {LEVEL:.2g}")
-        return times_faster(lambda: _read(dataset), lambda: [_pillow(sample) for sample in samples], setting)
+        return times_faster(_each(_read, dataset), _each(_pillow, samples), setting)
 
 
 def loader_difference(setting: Setting) -> Measured:
@@ -46,22 +47,37 @@ def cache(setting: Setting) -> Measured:
         fresh = ImageDataset(samples, EXPRESSIONS, TRANSFORM)
         if not all(np.array_equal(stored.image(i), fresh.image(i)) for i in range(len(samples))):
             raise Disagreement("the cache holds other pictures than the loader gives")
-        ours = lambda: [normalise(picture[None], TRANSFORM) for picture in _read(stored)]  # noqa: E731
-        return times_faster(ours, lambda: [_pillow(sample) for sample in samples], setting)
+        return times_faster(_each(_read_normalised, stored), _each(_pillow, samples), setting)
 
 
-def _read(dataset: ImageDataset) -> list[torch.Tensor]:
-    return [dataset[i]["image"] for i in range(len(dataset))]
+def _each(read: Callable[[Any, int], object], pictures: Sized) -> Call:
+    """A call that reads one picture after another and keeps none."""
+
+    def run() -> None:
+        for index in range(len(pictures)):
+            read(pictures, index)
+
+    return run
+
+
+def _read(dataset: ImageDataset, index: int) -> torch.Tensor:
+    return dataset[index]["image"]
+
+
+def _read_normalised(dataset: ImageDataset, index: int) -> torch.Tensor:
+    return normalise(_read(dataset, index)[None], TRANSFORM)
 
 
 def _difference(dataset: ImageDataset) -> float:
-    pairs = zip(_read(dataset), dataset.samples, strict=True)
-    return float(np.mean([np.abs(ours.numpy().astype(int) - _pillow(sample)).mean() for ours, sample in pairs])) / 255
+    """Mean over all pictures, as a part of the range."""
+    each = range(len(dataset))
+    pairs = ((_read(dataset, index).numpy().astype(int), _pillow(dataset.samples, index)) for index in each)
+    return float(np.mean([np.abs(ours - theirs).mean() for ours, theirs in pairs])) / 255
 
 
-def _pillow(sample: Sample) -> np.ndarray:
+def _pillow(samples: Sequence[Sample], index: int) -> np.ndarray:
     height, width = TRANSFORM.image_size
-    with Image.open(sample.image) as image:  # type: ignore[arg-type]
+    with Image.open(samples[index].image) as image:  # type: ignore[arg-type]
         return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
 
 
