@@ -7,7 +7,7 @@ comes out of matrix products, and nothing is divided by a decay, which may be as
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -124,18 +124,49 @@ def check_native(name: str, k: Tensor) -> None:
         raise InputError(f"The native {name} runs on the CPU in float32, {refused}; use implementation='chunked'.")
 
 
-def fla_operator(module: str, name: str, x: Tensor) -> Callable:
-    """An operator of the optional package fla-core for tensors like x, or InputError with what is missing."""
+def fastest(name: str, k: Tensor) -> str:
+    """The implementation of the operator called `name` that "auto" stands for, with keys like k (B, T, H, N).
+
+    fla's products are taken in half precision or tf32, so it is chosen for half-precision inputs only.
+    """
+    half = k.device.type == "cuda" and k.dtype in (torch.float16, torch.bfloat16)
+    if half and k.shape[1] > FEW and k.shape[0] and 16 <= k.shape[-1] <= 256 and _has_fla(name):
+        return "fla"
+    if runs_natively(name, k):
+        return "native"
+    return "reference" if k.shape[1] <= FEW else "chunked"
+
+
+def fla_operator(name: str, x: Tensor) -> Callable:
+    """fla-core's form of wkv6 or wkv7 for tensors like x, or InputError with what is missing."""
     if x.device.type != "cuda":
         raise InputError(f"The implementation 'fla' runs on CUDA, not on {x.device}; use 'chunked'.")
     if find_spec("fla") is None:
         raise InputError("The implementation 'fla' needs fla-core: pip install 'facerwkv[fla]'. Or use 'chunked'.")
-    return getattr(import_module(f"fla.ops.{module}"), name)
+    operator = _from_fla(name)
+    if isinstance(operator, str):
+        raise InputError(f"fla-core cannot be loaded ({operator}): install another version of it, or use 'chunked'.")
+    return operator
 
 
 @torch.compiler.assume_constant_result
 def _compiled(name: str) -> bool:
     return hasattr(library(), f"{name}_forward")
+
+
+@torch.compiler.assume_constant_result
+def _has_fla(name: str) -> bool:
+    return find_spec("fla") is not None and not isinstance(_from_fla(name), str)
+
+
+@cache
+def _from_fla(name: str) -> Callable | str:
+    """fla-core's operator, or why there is none: what it imports depends on the versions of PyTorch and Triton."""
+    generation = name.replace("wkv", "rwkv")
+    try:
+        return getattr(import_module(f"fla.ops.{generation}"), f"chunk_{generation}")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _refused(k: Tensor) -> str | None:

@@ -12,18 +12,17 @@ from torch import Tensor
 
 from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
-    FEW,
     Recurrence,
     check_native,
     check_shapes,
     cut,
     empty_state,
+    fastest,
     fla_operator,
     full_precision,
     halve,
     join,
     products,
-    runs_natively,
     walk,
 )
 
@@ -43,14 +42,15 @@ def wkv6(
     u (H, N), the bonus of the present token; state (B, H, N, N) from an earlier call, or None. Returns y (B, T, H, N)
     in v's dtype and the state after the last token, in float32 or float64.
     implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32) or "fla"
-    (fla-core's kernels; CUDA). "auto" is native where it can run, else chunked, and the reference for a few tokens.
+    (fla-core's kernels; CUDA). "auto" is native where it can run, fla for half-precision inputs on CUDA where it is
+    installed, else chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
-    portable = "reference" if k.shape[1] <= FEW else "chunked"
-    form = choose(IMPLEMENTATIONS, implementation, auto="native" if runs_natively("wkv6", k) else portable)
+    form = choose(IMPLEMENTATIONS, implementation, auto=fastest("wkv6", k))
     state = empty_state(k) if state is None else state
     check_shapes(k, [r, v], state)
-    inputs = (x.to(exact) for x in (r, k, v, w.expand_as(k), u.expand(k.shape[2:])))
+    narrow = k.dtype if form is _fla else exact
+    inputs = *(x.to(narrow) for x in (r, k, v)), w.expand_as(k).to(exact), u.expand(k.shape[2:]).to(exact)
     with full_precision(k):
         y, state = form(*inputs, state)
     return y.to(v.dtype), state
@@ -115,8 +115,9 @@ def _native(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor
 
 
 def _fla(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    operator = fla_operator("rwkv6", "chunk_rwkv6", k)
-    return operator(r, k, v, w.contiguous(), u, scale=1.0, initial_state=state, output_final_state=True)
+    operator = fla_operator("wkv6", k)
+    w = w.clamp(min=-100)  # e^-100 is 0 in float32, and fla multiplies logarithms by 0: of -inf that gave NaN
+    return operator(r, k, v, w, u, scale=1.0, initial_state=state, output_final_state=True)
 
 
 IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "native": _native, "fla": _fla}

@@ -11,19 +11,18 @@ from torch import Tensor
 
 from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
-    FEW,
     Recurrence,
     check_native,
     check_shapes,
     cut,
     empty_state,
+    fastest,
     fla_operator,
     full_precision,
     halve,
     join,
     lower,
     products,
-    runs_natively,
     walk,
 )
 
@@ -45,16 +44,17 @@ def wkv7(
     in (0, 1); longer ones may let the state grow without bound. Returns y (B, T, H, N) in v's dtype and the state after
     the last token, in float32 or float64.
     implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32) or "fla"
-    (fla-core's kernels; CUDA). "auto" is native where it can run, else chunked, and the reference for a few tokens.
+    (fla-core's kernels; CUDA, log decays of -5 and above: RWKV-7's lie above -0.61). "auto" is native where it can run,
+    fla for half-precision inputs on CUDA where it is installed, else chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
-    portable = "reference" if k.shape[1] <= FEW else "chunked"
-    form = choose(IMPLEMENTATIONS, implementation, auto="native" if runs_natively("wkv7", k) else portable)
+    form = choose(IMPLEMENTATIONS, implementation, auto=fastest("wkv7", k))
     state = empty_state(k) if state is None else state
     check_shapes(k, [r, v, a, b], state)
-    inputs = (x.to(exact) for x in (r, w.expand_as(k), k, v, a, b))
+    narrow = k.dtype if form is _fla else exact
+    others = (x.to(narrow) for x in (k, v, a, b))
     with full_precision(k):
-        y, state = form(*inputs, state)
+        y, state = form(r.to(narrow), w.expand_as(k).to(exact), *others, state)
     return y.to(v.dtype), state
 
 
@@ -136,7 +136,7 @@ def _native(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, st
 
 
 def _fla(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    operator = fla_operator("rwkv7", "chunk_rwkv7", k)
+    operator = fla_operator("wkv7", k)
     return operator(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
 
 

@@ -110,7 +110,7 @@ def test_half_precision_is_only_that_of_inputs_and_outputs(name, dtype):
 
 @here
 @every_operator
-@pytest.mark.parametrize(("batch", "length", "channels"), [(1, 1, 1), (2, 8, 3), (1, 5, 130)])
+@pytest.mark.parametrize(("batch", "length", "channels"), [(1, 1, 1), (1, 4, 3), (2, 5, 130)])
 def test_outputs_and_gradients_at_edges_of_blocks(name, batch, length, channels):
     inputs = random_inputs(name, length, channels, batch)
     exact = outputs_and_gradients(name, "reference", inputs, torch.float64)
@@ -153,9 +153,9 @@ def test_nan_in_is_nan_out(name, which):
 @every_operator
 def test_strided_inputs(name):
     w, u, k, v = random_inputs(name, 3)
-    strided = [x.detach().mT.contiguous().mT.requires_grad_() for x in (k, v)]
-    expected = outputs_and_gradients(name, "triton", (w, u, k, v), torch.float32)
-    torch.testing.assert_close(outputs_and_gradients(name, "triton", (w, u, *strided), torch.float32), expected)
+    strided = [x.mT.contiguous().mT for x in (k, v)]
+    y = OPERATORS[name](w, u, *strided, implementation="triton")
+    torch.testing.assert_close(y, OPERATORS[name](w, u, k, v, implementation="triton"), rtol=0, atol=0)
 
 
 @here

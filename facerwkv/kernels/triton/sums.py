@@ -14,7 +14,9 @@ of w weighs distances; as all weights of an output sum to 1, they are counted fr
 cancels.
 """
 
-# ruff: noqa: RUF005 - Triton cannot unpack by *
+# Tuples grow by +, since Triton cannot unpack with *.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment"
 
 import torch
 import triton
