@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from timm.optim import Muon
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,24 +25,61 @@ def balanced_weights(counts: Tensor, power: float = 1.0) -> Tensor:
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay on matrices only: not on biases, norms, or what the model's `no_weight_decay` names."""
+def parameter_groups(model: nn.Module, weight_decay: float, lr: float) -> list[dict]:
+    """Parameters that share weight decay and learning rate.
+
+    Weight decay on matrices only: not on biases, norms, or what the model's `no_weight_decay` names. The learning rate
+    is lr times what a module's `lr_scales` says of a parameter. The first group has lr itself.
+    """
     spared: set[str] = getattr(model, "no_weight_decay", set)()
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    scales = lr_scales(model)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (others if parameter.ndim < 2 or name in spared else matrices).append(parameter)
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            decay = 0.0 if parameter.ndim < 2 or name in spared else weight_decay
+            groups.setdefault((scales.get(name, 1.0), decay), []).append(parameter)
+    ordered = sorted(groups, key=lambda kind: (kind[0] != 1, -kind[1]))
+    return [{"params": groups[kind], "lr": kind[0] * lr, "weight_decay": kind[1]} for kind in ordered]
+
+
+def lr_scales(model: nn.Module) -> dict[str, float]:
+    """The parameters that a module wants learned faster or slower than the rest, by name, with their factors."""
+    return {
+        f"{name}.{parameter}": scale
+        for name, module in model.named_modules()
+        for parameter, scale in getattr(module, "lr_scales", {}).items()
+    }
 
 
 def build_optimizer(model: nn.Module, part: OptimPart) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, part.weight_decay)
+    groups = parameter_groups(model, part.weight_decay, part.lr)
     if part.name == "sgd":
         return torch.optim.SGD(groups, part.lr, part.momentum, nesterov=part.momentum > 0)
+    if part.name == "muon":
+        return _muon(model, groups, part)
     kind = torch.optim.Adam if part.name == "adam" else torch.optim.AdamW
     return kind(groups, part.lr, part.betas)
+
+
+def _muon(model: nn.Module, groups: list[dict], part: OptimPart) -> Muon:
+    """Muon for matrices and convolutions before the classifier; AdamW for all else."""
+    chosen = _before_classifier(model)
+    split = [
+        group | {"params": [p for p in group["params"] if (id(p) in chosen) != fallback], "use_fallback": fallback}
+        for group in groups
+        for fallback in (False, True)
+    ]
+    options = {"nesterov": True, "adjust_lr_fn": "original", "fallback_lr_scale": part.fallback_lr_scale}
+    used = [group for group in split if group["params"]]
+    return Muon(used, part.lr, momentum=part.momentum, betas=part.betas, **options)
+
+
+def _before_classifier(model: nn.Module) -> set[int]:
+    """The ids of the parameters that weight decay applies to, without the classifier's."""
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    last = {id(parameter) for parameter in getattr(model, "get_classifier", nn.Identity)().parameters()}
+    named = ((name, parameter) for name, parameter in model.named_parameters() if parameter.ndim >= 2)
+    return {id(parameter) for name, parameter in named if name not in spared} - last
 
 
 def lr_factor(part: SchedulePart, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:

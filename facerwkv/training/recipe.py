@@ -34,12 +34,13 @@ class OptimPart(Settings):
     """The optimiser; torch's and timm's names and meanings."""
 
     name: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
-    """`muon` (Jordan et al. 2024) trains the hidden matrices; all else is left to AdamW, at fallback_lr_scale x lr."""
+    """`muon` (Jordan et al. 2024) trains what has rows and columns, the classifier excepted; AdamW the rest."""
     lr: Positive = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.999)
     momentum: Share = 0.9
     """Of sgd and muon, with Nesterov."""
     fallback_lr_scale: Positive = 1.0
+    """With muon: AdamW's learning rate, as a part of lr."""
     weight_decay: NotNegative = 0.0
     """Applied to matrices only."""
     clip_norm: Positive | None = None

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from facerwkv.models import create_model
+from facerwkv.models import MODELS, create_model
 from facerwkv.training.optim import balanced_weights, build_optimizer, lr_factor, parameter_groups
 from facerwkv.training.recipe import OptimPart, SchedulePart
 
@@ -33,7 +33,7 @@ def test_constant_after_the_warm_up():
 
 def test_weight_decay_falls_on_matrices_only():
     model = create_model("facerwkv_small", position="learned", img_size=40)
-    decayed, spared = parameter_groups(model, 0.1)
+    decayed, spared = parameter_groups(model, 0.1, 1.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert all(names[id(one)].endswith("weight") and one.ndim >= 2 for one in decayed["params"])
     assert {"position.table", "blocks.0.time_mix.time_w", "blocks.0.norm1.weight"} <= {
@@ -43,9 +43,31 @@ def test_weight_decay_falls_on_matrices_only():
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_decays_weights_of_linear_layers_and_convolutions_only(name):
+    with torch.device("meta"):
+        model = create_model(name)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    groups = parameter_groups(model, 0.1, 1.0)
+    decayed = {names[id(one)] for group in groups if group["weight_decay"] for one in group["params"]}
+    matrices = (torch.nn.Linear, torch.nn.Conv2d)
+    modules = {key: part for key, part in model.named_modules() if isinstance(part, matrices)}
+    assert decayed == {f"{key}.weight" for key, part in modules.items() if part.weight.requires_grad}
+
+
+def test_rwkv7_s_decay_learns_twice_as_fast():
+    model = create_model("facerwkv7_small", img_size=40)
+    optimizer = build_optimizer(model, OptimPart(name="adam", lr=1e-3, weight_decay=0.1))
+    decays = {id(block.time_mix.time_decay.base) for block in model.blocks}
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert {rate for key, rate in rates.items() if key in decays} == {2e-3}
+    assert {rate for key, rate in rates.items() if key not in decays} == {1e-3}
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
 def test_what_is_frozen_is_not_optimised():
     model = create_model("facerwkv_hybrid_frozen", img_size=40)
-    optimised = {id(one) for group in parameter_groups(model, 0.1) for one in group["params"]}
+    optimised = {id(one) for group in parameter_groups(model, 0.1, 1.0) for one in group["params"]}
     assert optimised == {id(one) for one in model.parameters() if one.requires_grad}
 
 
@@ -68,3 +90,18 @@ def test_half_the_power_goes_half_the_way_to_balance():
     torch.testing.assert_close(weights[0] / weights[1], torch.tensor(2.0))
     torch.testing.assert_close((weights * counts).sum(), counts.sum())
     assert weights[2] == 0
+
+
+def test_muon_trains_matrices_and_convolutions_and_adamw_the_rest():
+    model = create_model("facerwkv4_small", image_size=(40, 60))
+    optimizer = build_optimizer(model, OptimPart(name="muon", lr=0.02, fallback_lr_scale=0.1, weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    fallback = {names[id(p)] for group in optimizer.param_groups if group["use_fallback"] for p in group["params"]}
+    muon = {names[id(p)] for group in optimizer.param_groups if not group["use_fallback"] for p in group["params"]}
+    assert {"stem.proj.weight", "blocks.0.time_mix.key.weight", "head.0.weight"} <= muon
+    assert {"classifier.weight", "blocks.1.time_mix.time_decay", "stem.norm.bias", "stem.proj.bias"} <= fallback
+    assert muon | fallback == set(names.values())
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    model(torch.rand(2, 3, 40, 60)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(before["classifier.weight"], model.classifier.weight)
