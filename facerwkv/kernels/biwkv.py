@@ -8,7 +8,6 @@ state is (a, b, p): numerator and denominator, both divided by e^p.
 
 from collections.abc import Iterable
 from functools import partial
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -16,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.native import DEVICES, library, problem
+from facerwkv.kernels.triton import check, runs
 from facerwkv.kernels.wkv4 import empty_state
 
 CHUNK = 16
@@ -34,19 +34,11 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "aut
         shapes = ", ".join(str(tuple(x.shape)) for x in (w, u, k, v))
         raise InputError(f"biwkv takes w and u (C,), k and v (B, T, C), not {shapes}.")
     exact = torch.promote_types(k.dtype, torch.float32)
-    form = choose(IMPLEMENTATIONS, implementation, auto=_fastest(k))
-    return form(w.to(exact), u.to(exact), k.to(exact), v.to(exact)).to(v.dtype)
-
-
-def _fastest(k: Tensor) -> str:
-    if k.device.type == "cuda" and k.dtype != torch.float64 and _has_triton():
-        return "triton"
-    return "native" if _refused(k) is None else "chunked"
-
-
-@torch.compiler.assume_constant_result
-def _has_triton() -> bool:
-    return find_spec("triton") is not None and find_spec("facerwkv.kernels.triton.biwkv") is not None
+    portable = "native" if _refused(k) is None else "chunked"
+    form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else portable)
+    kept = form is _triton  # its loads convert
+    y = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact))
+    return y.to(v.dtype)
 
 
 @torch.compiler.assume_constant_result
@@ -58,7 +50,7 @@ def _refused(k: Tensor) -> str | None:
     """What keeps the C kernel from running on k, or None."""
     if not _compiled():
         return problem() or "The C kernels were built before there was a biwkv: install facerwkv again."
-    if k.device.type != "cpu" or torch.promote_types(k.dtype, torch.float32) != torch.float32:
+    if k.device.type not in DEVICES or torch.promote_types(k.dtype, torch.float32) != torch.float32:
         return f"The native biwkv runs on the CPU in float32, not on {k.device} in {k.dtype}."
     return None
 
@@ -130,8 +122,7 @@ def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if not _has_triton():
-        raise InputError("The implementation 'triton' needs the package triton, which is not there; use 'chunked'.")
+    check("biwkv", w, u, k, v)
     from facerwkv.kernels.triton.biwkv import biwkv as operator
 
     return operator(w, u, k, v)

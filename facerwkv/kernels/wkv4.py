@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.native import DEVICES, library, problem
 from facerwkv.kernels.triton import check, runs
 
 CHUNK = 16
@@ -30,7 +30,7 @@ def wkv4(
     """
     exact = torch.promote_types(k.dtype, torch.float32)
     carried = state is not None and state.requires_grad and torch.is_grad_enabled()
-    native = library() is not None and k.device.type == "cpu" and exact == torch.float32 and not carried
+    native = library() is not None and k.device.type in DEVICES and exact == torch.float32 and not carried
     portable = "native" if native else "chunked"
     form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else portable)
     state = empty_state(k) if state is None else state
@@ -94,7 +94,7 @@ def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[T
 def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     if library() is None:
         raise InputError(f"{problem()} Or use implementation='chunked'.")
-    if k.device.type != "cpu" or k.dtype != torch.float32:
+    if k.device.type not in DEVICES or k.dtype != torch.float32:
         raise InputError(f"The native wkv4 runs on the CPU in float32, not on {k.device} in {k.dtype}; use 'chunked'.")
     from facerwkv.kernels.native.wkv4 import wkv4 as operator
 

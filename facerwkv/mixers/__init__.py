@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from facerwkv.mixers import attention, identity, rwkv1, rwkv4, rwkv6, rwkv7
+from facerwkv.mixers import attention, identity, rwkv1, rwkv4, rwkv6, rwkv7, vrwkv
 from facerwkv.mixers.config import MixerConfig
 
 
@@ -39,6 +39,13 @@ MIXERS = {
     "rwkv5": Mixer(rwkv6.EagleTimeMix, rwkv6.EagleChannelMix, "RWKV-5 Eagle: a matrix per head, fixed decay, linear"),
     "rwkv6": Mixer(rwkv6.FinchTimeMix, rwkv6.FinchChannelMix, "RWKV-6 Finch: decay and shift depend on data, linear"),
     "rwkv7": Mixer(rwkv7.TimeMix, rwkv7.ChannelMix, "RWKV-7 Goose: delta rule and value residual, linear"),
+    "vrwkv": Mixer(vrwkv.SpatialMix, vrwkv.ChannelMix, "Vision-RWKV: every patch sees all, quad shift, linear"),
+    "vrwkv_post": Mixer(
+        vrwkv.PostSpatialMix, vrwkv.PostChannelMix, "Vision-RWKV with norms and scales after the mixers", nn.Identity
+    ),
+    "vrwkv_key_norm": Mixer(
+        vrwkv.NormedSpatialMix, vrwkv.NormedChannelMix, "Vision-RWKV as vrwkv_post, norms inside too", nn.Identity
+    ),
     "attention": Mixer(attention.TimeMix, attention.ChannelMix, "softmax attention, quadratic"),
     "identity": Mixer(identity.TimeMix, identity.ChannelMix, 'no mixing, the paper\'s "w/o RWKV"', nn.Identity),
 }

@@ -9,7 +9,7 @@ from facerwkv.errors import InputError
 class MixerConfig:
     """width D; depth, the number of blocks; heads; time_mix_dim, the width inside the time mix; hidden, that inside the
     channel mix (None: the generation's own); tokens, the number for which tables over positions are made; scan, whether
-    a token sees those before it ("forward") or all ("both")."""
+    a token sees those before it ("forward") or all ("both"); attention and vrwkv see all in any case."""
 
     width: int
     depth: int
@@ -24,3 +24,15 @@ class MixerConfig:
             raise InputError(
                 f"time_mix_dim {self.time_mix_dim} is not divisible by {self.heads} heads; change one of the two."
             )
+
+
+def check_streams(scan: str) -> None:
+    """InputError for tokens in pieces where every token sees the future."""
+    if scan != "forward":
+        raise InputError(f"A mixer with scan {scan!r} needs all tokens at once; stream with scan='forward'.")
+
+
+def check_forward(config: MixerConfig, name: str) -> None:
+    """InputError where the mixer called `name`, which has no form that sees the future, is asked for one."""
+    if config.scan != "forward":
+        raise InputError(f"{name} has no scan {config.scan!r}; use scan='forward', or one of rwkv4 to rwkv7.")

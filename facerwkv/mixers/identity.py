@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.config import MixerConfig, check_forward
 
 
 class TimeMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
+        check_forward(config, "identity")
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         return torch.zeros_like(x)

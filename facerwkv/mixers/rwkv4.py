@@ -10,13 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from facerwkv.errors import InputError
+from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.wkv4 import wkv4
-from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.config import MixerConfig, check_streams
 from facerwkv.mixers.shift import token_shift
 
 
 class TimeMix(nn.Module):
-    """out = W_o(sigmoid(r) * wkv(k, v)). Streaming keeps (a, b, p) and the last token: a constant size."""
+    """out = W_o(sigmoid(r) * wkv(k, v)). Streaming keeps (a, b, p) and the last token: a constant size.
+
+    With scan "both" a token also sees those after it, each once, decayed alike.
+    """
+
+    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
@@ -27,6 +33,7 @@ class TimeMix(nn.Module):
             )
         if config.depth < 2:
             raise InputError(f"rwkv4's initialisation needs a depth of at least 2, not {config.depth}.")
+        self.scan = config.scan
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
         self.receptance = nn.Linear(width, width, bias=False)
@@ -41,17 +48,27 @@ class TimeMix(nn.Module):
         _orthogonal(self.value)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.stream(x, None)[0]
+        return self._mix(x, None)[0]
 
     def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
         """x (B, t, D), the next t tokens; returns their outputs and the state after them."""
+        check_streams(self.scan)
+        return self._mix(x, state)
+
+    def _mix(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         shifted = token_shift(x, last)
         k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
         v = self.value(torch.addcmul(shifted, x - shifted, self.mix_value))
         r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
-        y, held = wkv4(self.time_decay.exp(), self.time_first, k, v, held)
+        y, held = self._scan(k, v, held)
         return self.output(torch.sigmoid(r) * y), {"last": x[:, -1], "wkv": held}
+
+    def _scan(self, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        w, u = self.time_decay.exp(), self.time_first
+        if self.scan == "both":
+            return biwkv(w, u, k, v, self.implementation), None
+        return wkv4(w, u, k, v, state, self.implementation)
 
 
 class ChannelMix(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from facerwkv.errors import InputError
 from facerwkv.kernels.wkv6 import wkv6, wkv6_both
 from facerwkv.mixers import rwkv4
-from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.config import MixerConfig, check_streams
 from facerwkv.mixers.shift import token_shift
 
 SHIFT_RANK, DECAY_RANK = 32, 64
@@ -133,12 +133,6 @@ def check_shape(config: MixerConfig, name: str) -> None:
         )
     if config.depth < 2:
         raise InputError(f"{name}'s initialisation needs a depth of at least 2, not {config.depth}.")
-
-
-def check_streams(scan: str) -> None:
-    """InputError for tokens in pieces where every token sees the future."""
-    if scan != "forward":
-        raise InputError(f"A mixer with scan {scan!r} needs all tokens at once; stream with scan='forward'.")
 
 
 def ramps(config: MixerConfig, layer: int) -> tuple[Tensor, float, float]:

@@ -5,14 +5,15 @@ eps 1e-18, weight decay on matrices only, twice the learning rate for time_decay
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.kernels.wkv7 import wkv7, wkv7_both
-from facerwkv.mixers.config import MixerConfig
-from facerwkv.mixers.rwkv6 import HeadNorm, check_shape, check_streams, ramps
+from facerwkv.mixers.config import MixerConfig, check_streams
+from facerwkv.mixers.rwkv6 import HeadNorm, check_shape, ramps
 from facerwkv.mixers.shift import token_shift
 
 
@@ -24,6 +25,7 @@ class TimeMix(nn.Module):
     """
 
     shares = True
+    lr_scales: ClassVar = {"time_decay.base": 2.0}  # as upstream; read by training's parameter groups
     implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
 
     def __init__(self, config: MixerConfig, layer: int):

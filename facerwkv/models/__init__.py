@@ -10,10 +10,14 @@ from torch import nn
 from facerwkv.errors import InputError
 from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
 from facerwkv.models.stem import load_stem
+from facerwkv.models.vrwkv import FRAME, VRWKV, VRWKVConfig, convert_vrwkv, load_vrwkv
 
 SMALL: dict[str, Any] = {"width": 128, "depth": 2, "heads": 2}
 MEDIUM: dict[str, Any] = {"width": 256, "depth": 4, "heads": 4}
 LARGE: dict[str, Any] = {"width": 512, "depth": 6, "heads": 8}
+VIT_TINY: dict[str, Any] = {"width": 192, "depth": 12, "heads": 3}
+VIT_SMALL: dict[str, Any] = {"width": 384, "depth": 12, "heads": 6}
+VIT_BASE: dict[str, Any] = {"width": 768, "depth": 12, "heads": 12}
 FULL: dict[str, Any] = {"mixer": "rwkv1", "position": "unused"}
 HYBRID: dict[str, Any] = {"stem": "resnet", "patch_size": 5}
 PAPER = "FaceRWKV (2023), Table 1; github.com/lukasVierling/COMP4771"
@@ -34,7 +38,7 @@ class Model:
     config: ModelConfig
     about: str
     source: str
-    build: Callable[[ModelConfig], nn.Module] = FaceRWKV
+    build: Callable[[Any], nn.Module] = FaceRWKV
     licence: str = "Apache-2.0"
 
 
@@ -45,6 +49,11 @@ def _line(about: str, source: str = PAPER, **options: Any) -> Model:
     return Model(config, about, source)
 
 
+def _vision(about: str, **options: Any) -> Model:
+    return Model(VRWKVConfig(**FRAME | options), about, VISION, VRWKV)
+
+
+VISION = "Vision-RWKV (arXiv 2403.02308); github.com/OpenGVLab/Vision-RWKV"
 FINCH = "Eagle and Finch (arXiv 2404.05892), in the paper's frame"
 GOOSE = "Goose (arXiv 2503.14456), in the paper's frame"
 DOVE = "RWKV (arXiv 2305.13048), in the paper's frame"
@@ -78,6 +87,18 @@ MODELS: dict[str, Model] = {
     "facerwkv7_small": _line("Small with RWKV-7", GOOSE, **SMALL | {"mixer": "rwkv7"}),
     "facerwkv7_medium": _line("Medium with RWKV-7", GOOSE, **MEDIUM | {"mixer": "rwkv7"}),
     "facerwkv7_large": _line("Large with RWKV-7", GOOSE, **LARGE | {"mixer": "rwkv7"}),
+    "facerwkv4_vit_tiny": _line("RWKV-4 in ViT-Tiny's size", DOVE, **VIT_TINY),
+    "facerwkv4_vit_small": _line("RWKV-4 in ViT-Small's size", DOVE, **VIT_SMALL),
+    "facerwkv4_vit_base": _line("RWKV-4 in ViT-Base's size", DOVE, **VIT_BASE),
+    "facerwkv6_vit_tiny": _line("RWKV-6 in ViT-Tiny's size", FINCH, **VIT_TINY | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_small": _line("RWKV-6 in ViT-Small's size", FINCH, **VIT_SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_base": _line("RWKV-6 in ViT-Base's size", FINCH, **VIT_BASE | {"mixer": "rwkv6"}),
+    "facerwkv7_vit_tiny": _line("RWKV-7 in ViT-Tiny's size", GOOSE, **VIT_TINY | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_small": _line("RWKV-7 in ViT-Small's size", GOOSE, **VIT_SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_base": _line("RWKV-7 in ViT-Base's size", GOOSE, **VIT_BASE | {"mixer": "rwkv7"}),
+    "vrwkv_tiny": _vision("Vision-RWKV-Tiny: bidirectional WKV, quad shift", width=192, mixer="vrwkv"),
+    "vrwkv_small": _vision("Vision-RWKV-Small", width=384, mixer="vrwkv_post", drop_path_rate=0.3),
+    "vrwkv_base": _vision("Vision-RWKV-Base", width=768, mixer="vrwkv_post", layer_scale=1e-5, drop_path_rate=0.5),
 }
 
 
@@ -101,7 +122,7 @@ def create_model(name: str, *, stem_weights: str | None = None, **options: Any) 
     """
     line = model_line(name)
     options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
-    model = line.build(ModelConfig.parse(line.config.model_dump() | options))
+    model = line.build(type(line.config).parse(line.config.model_dump() | options))
     if stem_weights is not None:
         load_stem(model, stem_weights)
     return model
@@ -109,4 +130,17 @@ def create_model(name: str, *, stem_weights: str | None = None, **options: Any) 
 
 from facerwkv.models import registry  # noqa: E402  (it reads MODELS)
 
-__all__ = ["MODELS", "FaceRWKV", "Model", "ModelConfig", "create_model", "list_models", "model_line", "registry"]
+__all__ = [
+    "MODELS",
+    "VRWKV",
+    "FaceRWKV",
+    "Model",
+    "ModelConfig",
+    "VRWKVConfig",
+    "convert_vrwkv",
+    "create_model",
+    "list_models",
+    "load_vrwkv",
+    "model_line",
+    "registry",
+]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.errors import InputError
-from facerwkv.models import ModelConfig, model_line
+from facerwkv.models import model_line
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -71,8 +71,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """
     folder = _find(Path(source).expanduser())
     described = _read_config(folder / CONFIG)
-    config = ModelConfig.parse(described["config"], where=f"{folder / CONFIG}: config")
-    model = model_line(described["model"]).build(config)
+    line = model_line(described["model"])
+    model = line.build(type(line.config).parse(described["config"], where=f"{folder / CONFIG}: config"))
     load_weights(model, _read_weights(folder / WEIGHTS), f"{folder / WEIGHTS}")
     return Checkpoint(
         model.eval(),

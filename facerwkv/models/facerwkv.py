@@ -80,18 +80,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         """`shared`: what the blocks of one forward pass hand on to later ones; empty before the first."""
-        x = x + self.drop_path(self.time_mix(self.norm1(x), grid, *self._shared(shared)))
+        x = x + self.drop_path(self.time_mix(self.norm1(x), grid, *self.handed(shared)))
         return x + self.drop_path(self.channel_mix(self.norm2(x), grid))
 
     def stream(self, x: Tensor, state: tuple | None, shared: dict[str, Tensor]) -> tuple[Tensor, tuple]:
         """The next tokens (B, t, D), given the state after those before them."""
         time, channel = state or (None, None)
-        y, time = self.time_mix.stream(self.norm1(x), time, *self._shared(shared))
+        y, time = self.time_mix.stream(self.norm1(x), time, *self.handed(shared))
         x = x + y
         y, channel = self.channel_mix.stream(self.norm2(x), channel)
         return x + y, (time, channel)
 
-    def _shared(self, shared: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+    def handed(self, shared: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+        """`shared`, where the time mix takes it."""
         return (shared,) if self.shares else ()
 
 
@@ -112,6 +113,7 @@ class FaceRWKV(nn.Module):
         grid = self.stem.grid(*config.image_size)
         self.position = POSITIONS[config.position](grid, config.width)
         self.blocks = nn.ModuleList(_blocks(config, grid[0] * grid[1]))
+        self.norm: nn.Module = nn.Identity()
         pooled = config.width * (grid[0] * grid[1] if config.pool == "flatten" else 1)
         self.head = nn.Sequential(nn.Linear(pooled, config.width), nn.ReLU()) if config.head == "mlp" else nn.Identity()
         self.head_hidden_size = config.width if config.head == "mlp" else pooled
@@ -126,12 +128,12 @@ class FaceRWKV(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Picture → the last block's tokens (B, T, D)."""
+        """Picture → the last block's tokens (B, T, D), normalised where the model has a norm there."""
         x, grid = self.embed(x)
         shared: dict[str, Tensor] = {}
         for block in self.blocks:
             x = self._run(block, x, grid, shared)
-        return x
+        return self.norm(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens (B, T, D) → logits (B, num_classes), or what the classifier reads."""
@@ -160,6 +162,7 @@ class FaceRWKV(nn.Module):
         for block, before in zip(self.blocks, state["blocks"], strict=True):
             tokens, after = block.stream(tokens, before, shared)  # type: ignore[operator]
             states.append(after)
+        tokens = self.norm(tokens)
         total, count = state["sum"] + tokens.sum(1), state["tokens"] + tokens.shape[1]
         pooled = total / count if self.config.pool == "mean" else tokens[:, -1]
         return self.classifier(self.drop(self.head(pooled))), {"blocks": states, "sum": total, "tokens": count}
@@ -175,7 +178,7 @@ class FaceRWKV(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The tokens after chosen blocks, as maps (B, D, Hp, Wp) or, with output_fmt="NLC", as (B, T, D).
 
-        `norm` is timm's; this model has no norm after its blocks, so it changes nothing.
+        `norm`: whether those, too, pass the norm after the last block, where the model has one.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"Unknown output_fmt {output_fmt!r}. Choose NCHW or NLC.")
@@ -186,15 +189,18 @@ class FaceRWKV(nn.Module):
         for layer, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
             x = self._run(block, x, grid, shared)
             if layer in take:
-                taken.append(x.mT.unflatten(-1, grid) if output_fmt == "NCHW" else x)
-        return taken if intermediates_only else (x, taken)
+                y = self.norm(x) if norm else x
+                taken.append(y.mT.unflatten(-1, grid) if output_fmt == "NCHW" else y)
+        return taken if intermediates_only else (self.norm(x), taken)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> Sequence[int]:
-        """Drop the blocks after the last chosen one, and the head."""
+        """Drop the blocks after the last chosen one, and the head; the norm after them too if asked to."""
         take, last = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: last + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0)
         return take
@@ -202,7 +208,7 @@ class FaceRWKV(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, untrained classifier; 0 classes give what it would read. `global_pool` is a pool's name."""
         pool = self.config.pool if global_pool is None else global_pool
-        self.config = ModelConfig.parse(self.config.model_dump() | {"num_classes": num_classes, "pool": pool})
+        self.config = type(self.config).parse(self.config.model_dump() | {"num_classes": num_classes, "pool": pool})
         self.num_classes = num_classes
         device = next(self.parameters()).device
         self.classifier = _classifier(self.head_hidden_size, num_classes).to(device)

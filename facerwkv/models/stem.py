@@ -150,6 +150,16 @@ def read_imagenet_weights(source: str) -> dict[str, Tensor]:
     The file's keys are torchvision's. A file that would have to be unpickled is refused.
     """
     path = Path(source).expanduser()
+    weights = read_arrays(path)
+    if weights is not None:
+        return weights
+    if path.suffix:
+        raise InputError(f"No stem weights in {source}: give an existing .npz or .safetensors file, or IMAGENET1K_V1.")
+    return _download(source)
+
+
+def read_arrays(path: Path) -> dict[str, Tensor] | None:
+    """What a .npz or .safetensors file holds, by name; None where there is no such file."""
     if path.suffix == ".npz" and path.is_file():
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
@@ -157,9 +167,7 @@ def read_imagenet_weights(source: str) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(path)
-    if path.suffix:
-        raise InputError(f"No stem weights in {source}: give an existing .npz or .safetensors file, or IMAGENET1K_V1.")
-    return _download(source)
+    return None
 
 
 def _download(name: str) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Every line of MIXERS: shapes, gradients, recurrence, causality."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,9 @@ from facerwkv.mixers import MIXERS, MixerConfig
 CONFIG = MixerConfig(width=8, depth=3, heads=2, time_mix_dim=8, hidden=None, tokens=24)
 STREAMING = [name for name, mixer in MIXERS.items() if mixer.streams]
 HALVES = ["time_mix", "channel_mix"]
+BOTH = replace(CONFIG, scan="both")
+UNSHIFTED = {"rwkv4": 1.0, "rwkv5": 1.0, "rwkv6": 0.0, "rwkv7": 0.0, "vrwkv": 1.0}  # mixes that read no neighbour
+TWO_WAYS = list(UNSHIFTED)
 GRID = (4, 6)
 
 
@@ -60,11 +65,57 @@ def test_what_streams_is_causal(name, half):
     torch.testing.assert_close(module(changed, GRID)[:, :13], before[:, :13], rtol=1e-10, atol=1e-12)
 
 
-def test_attention_sees_the_future():
-    module, x = build("attention", "time_mix"), tokens()
+@pytest.mark.parametrize("name", [*TWO_WAYS, "vrwkv_post", "vrwkv_key_norm", "attention"])
+def test_with_both_scans_a_token_sees_the_future(name):
+    module, x = build(name, "time_mix", config=BOTH), tokens()
     before = module(x, GRID)
-    x[:, 23] += 1
-    assert (module(x, GRID)[:, 0] - before[:, 0]).abs().max() > 1e-6
+    x[:, 13:] += torch.arange(8)  # no norm takes this away
+    assert (module(x, GRID)[:, 12] - before[:, 12]).abs().min() > 1e-9
+
+
+@pytest.mark.parametrize("name", ["attention", "vrwkv", "vrwkv_post", "vrwkv_key_norm"])
+def test_what_always_sees_all_does_not_ask_for_the_scan(name):
+    assert torch.equal(build(name, "time_mix")(tokens(), GRID), build(name, "time_mix", config=BOTH)(tokens(), GRID))
+    assert not MIXERS[name].streams
+
+
+@pytest.mark.parametrize("name", ["rwkv1", "identity"])
+def test_what_has_no_second_scan_says_so(name):
+    with pytest.raises(InputError, match=f"{name} has no scan 'both'; use scan='forward', or one of rwkv4 to rwkv7"):
+        build(name, "time_mix", config=BOTH)
+
+
+def unshifted(name, config=BOTH):
+    module = build(name, "time_mix", config=config)
+    for key, parameter in module.named_parameters():
+        if key.startswith("mix_"):
+            torch.nn.init.constant_(parameter, UNSHIFTED[name])
+    return module
+
+
+@pytest.mark.parametrize("name", [name for name in TWO_WAYS if name != "rwkv7"])  # its token unlearns of its past only
+def test_both_scans_of_mirrored_tokens_give_the_mirrored_outputs(name):
+    module, x = unshifted(name), tokens()
+    torch.testing.assert_close(module(x.flip(1), GRID).flip(1), module(x, GRID), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [name for name in TWO_WAYS if MIXERS[name].streams])
+class TestBothScans:
+    def test_the_last_token_has_no_future_and_sees_what_one_scan_shows(self, name):
+        x = tokens()
+        forward, both = (unshifted(name, config)(x, GRID) for config in (CONFIG, BOTH))
+        torch.testing.assert_close(both[:, -1], forward[:, -1], rtol=1e-9, atol=1e-11)
+        assert (both[:, 0] - forward[:, 0]).abs().max() > 1e-6
+
+    def test_they_do_not_stream(self, name):
+        with pytest.raises(InputError, match=r"scan 'both' needs all tokens at once.*scan='forward'"):
+            build(name, "time_mix", config=BOTH).stream(tokens(), None)
+
+    def test_every_parameter_has_a_gradient(self, name):
+        module = build(name, "time_mix", config=BOTH)
+        module(tokens(), GRID).square().sum().backward()
+        for key, parameter in module.named_parameters():
+            assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, key
 
 
 def test_rwkv4_keeps_a_state_of_constant_size():

@@ -31,12 +31,22 @@ PUBLISHED = {
     "facerwkv7_medium": 3_868_423,
     "facerwkv7_large": 21_584_391,
 }
+VISION_RWKV = {"vrwkv_tiny": 6_155_176, "vrwkv_small": 23_820_136, "vrwkv_base": 93_645_544}  # with 1000 classes
 STEP = {"linear": 20, "resnet": 20, "resnet_frozen": 20}
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
+def shrunk(name):
+    """Options that give a model the size of `pictures`, 2 x 3 patches; the largest ones become shallow and narrow."""
+    config = MODELS[name].config
+    options = {"img_size": (40, 60), "depth": min(config.depth, 4)}
+    if config.width > 512:
+        options |= {"width": 192, "heads": 3}
+    return options | ({"patch_size": 20} if config.patch_size == 16 else {})
+
+
 def small(name, **options):
-    return create_model(name, img_size=(40, 60), **options).eval()
+    return create_model(name, **shrunk(name) | options).eval()
 
 
 def pictures(batch=2, height=40, width=60, channels=3):
@@ -47,6 +57,12 @@ def pictures(batch=2, height=40, width=60, channels=3):
 def test_parameters_are_as_published(name, count):
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in create_model(name).parameters()) == count
+
+
+@pytest.mark.parametrize(("name", "count"), VISION_RWKV.items())
+def test_parameters_are_as_vision_rwkv_s(name, count):
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in create_model(name, num_classes=1000).parameters()) == count
 
 
 @every_model
@@ -71,7 +87,7 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch(name):
 
 @every_model
 def test_timm_builds_it(name):
-    model = timm.create_model(name, num_classes=5, in_chans=1, img_size=(40, 60)).eval()
+    model = timm.create_model(name, num_classes=5, in_chans=1, **shrunk(name)).eval()
     assert model(pictures(channels=1)).shape == (2, 5)
     assert model.get_classifier().out_features == 5
     model.reset_classifier(3)
@@ -86,7 +102,7 @@ def test_timm_builds_it(name):
 @every_model
 def test_intermediates_are_the_blocks_outputs_as_maps(name):
     model = small(name)
-    final, maps = model.forward_intermediates(pictures())
+    final, maps = model.forward_intermediates(pictures(), norm=True)
     assert [tuple(one.shape) for one in maps] == [(2, model.config.width, 2, 3)] * model.config.depth
     torch.testing.assert_close(final, model.forward_features(pictures()))
     torch.testing.assert_close(maps[-1].flatten(2).mT, final)

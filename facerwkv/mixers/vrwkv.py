@@ -1,0 +1,104 @@
+"""Vision-RWKV (2024): every patch sees all others, near ones by the quad shift and far ones by the bidirectional WKV.
+
+Source: Vision-RWKV (arXiv 2403.02308) and OpenGVLab's code and initialisation. The scan always goes both ways.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from facerwkv.kernels.biwkv import biwkv
+from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.rwkv4 import initial_values
+from facerwkv.mixers.rwkv6 import check_shape
+from facerwkv.mixers.shift import quad_shift
+
+
+class SpatialMix(nn.Module):
+    """out = W_o(sigmoid(r) * biwkv(decay / T, first / T, k, v)), with a norm on the biwkv where `key_norm` says so."""
+
+    key_norm = False
+    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        check_shape(config, "vrwkv")
+        width = config.width
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.norm = nn.LayerNorm(width) if self.key_norm else nn.Identity()
+        start = initial_values(width, config.depth, layer)
+        self.time_decay, self.time_first = nn.Parameter(start["decay"]), nn.Parameter(start["first"])
+        self.mix_key = nn.Parameter(start["mix_key"])
+        self.mix_value = nn.Parameter(start["mix_value"])
+        self.mix_receptance = nn.Parameter(start["mix_receptance"])
+        truncated_normal(self)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        shifted, tokens = quad_shift(x, grid), x.shape[1]
+        k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
+        v = self.value(torch.addcmul(shifted, x - shifted, self.mix_value))
+        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
+        y = self.norm(biwkv(self.time_decay / tokens, self.time_first / tokens, k, v, self.implementation))
+        return self.output(torch.sigmoid(r) * y)
+
+
+class ChannelMix(nn.Module):
+    """out = sigmoid(W_r x_r) * W_v relu(W_k x_k)^2, hidden width 4 D; a norm before W_v if `key_norm`."""
+
+    key_norm = False
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__()
+        width, hidden = config.width, config.hidden or 4 * config.width
+        self.key = nn.Linear(width, hidden, bias=False)
+        self.value = nn.Linear(hidden, width, bias=False)
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.norm = nn.LayerNorm(hidden) if self.key_norm else nn.Identity()
+        start = initial_values(width, config.depth, layer)["mix_key"]
+        self.mix_key, self.mix_receptance = nn.Parameter(start.clone()), nn.Parameter(start)
+        truncated_normal(self)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        shifted = quad_shift(x, grid)
+        k = self.norm(self.key(torch.addcmul(shifted, x - shifted, self.mix_key)).relu().square())
+        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
+        return torch.sigmoid(r) * self.value(k)
+
+
+class _After(nn.Module):
+    """Normalises what a mixer gives, and scales it by channel: the block's norm stands after the mixer, not before."""
+
+    def __init__(self, config: MixerConfig, layer: int):
+        super().__init__(config, layer)
+        self.after = nn.LayerNorm(config.width)
+        self.scale = nn.Parameter(torch.ones(config.width))
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.scale * self.after(super().forward(x, grid))
+
+
+class PostSpatialMix(_After, SpatialMix):
+    pass
+
+
+class PostChannelMix(_After, ChannelMix):
+    pass
+
+
+class NormedSpatialMix(PostSpatialMix):
+    key_norm = True
+
+
+class NormedChannelMix(PostChannelMix):
+    key_norm = True
+
+
+def truncated_normal(module: nn.Module) -> None:
+    """Vision-RWKV's start of every linear layer."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,109 @@
+"""Vision-RWKV: picture → logits, and the public checkpoints' key names.
+
+Source: Vision-RWKV (arXiv 2403.02308) and OpenGVLab's code, where pictures have ImageNet's mean and deviation.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from facerwkv.errors import InputError
+from facerwkv.mixers.vrwkv import truncated_normal
+from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
+from facerwkv.models.stem import read_arrays
+
+FRAME: dict[str, Any] = {  # what all sizes share
+    "image_size": (224, 224),
+    "patch_size": 16,
+    "depth": 12,
+    "heads": 1,
+    "position": "learned",
+    "pool": "mean",
+    "head": "linear",
+}
+
+
+class VRWKVConfig(ModelConfig):
+    """ModelConfig, and what the scales by channel start from where the mixer has them."""
+
+    layer_scale: float = 1.0
+
+
+class VRWKV(FaceRWKV):
+    """FaceRWKV's frame with a norm before the first block and after the last, and none in the stem."""
+
+    def __init__(self, config: VRWKVConfig):
+        super().__init__(config)
+        self.stem.norm = nn.Identity()  # type: ignore[assignment]
+        self.norm_first, self.norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        for name, parameter in self.named_parameters():
+            if name == "position.table":
+                nn.init.zeros_(parameter)
+            if name.endswith("mix.scale"):
+                nn.init.constant_(parameter, config.layer_scale)
+        truncated_normal(self.classifier)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        x, grid = super().embed(x)
+        return self.norm_first(x), grid
+
+
+NAMES = {  # pattern of a public key → ours
+    r"patch_embed\.projection\.(weight|bias)": r"stem.proj.\1",
+    r"pos_embed": r"position.table",
+    r"layers\.0\.ln0\.(weight|bias)": r"norm_first.\1",
+    r"ln1\.(weight|bias)": r"norm.\1",
+    r"head\.(?:fc\.)?(weight|bias)": r"classifier.\1",
+    r"layers\.(\d+)\.att\.spatial_(decay|first)": r"blocks.\1.time_mix.time_\2",
+    r"layers\.(\d+)\.att\.(key|value|receptance|output)\.weight": r"blocks.\1.time_mix.\2.weight",
+    r"layers\.(\d+)\.ffn\.(key|value|receptance)\.weight": r"blocks.\1.channel_mix.\2.weight",
+    r"layers\.(\d+)\.att\.spatial_mix_k": r"blocks.\1.time_mix.mix_key",
+    r"layers\.(\d+)\.att\.spatial_mix_v": r"blocks.\1.time_mix.mix_value",
+    r"layers\.(\d+)\.att\.spatial_mix_r": r"blocks.\1.time_mix.mix_receptance",
+    r"layers\.(\d+)\.ffn\.spatial_mix_k": r"blocks.\1.channel_mix.mix_key",
+    r"layers\.(\d+)\.ffn\.spatial_mix_r": r"blocks.\1.channel_mix.mix_receptance",
+    r"layers\.(\d+)\.att\.key_norm\.(weight|bias)": r"blocks.\1.time_mix.norm.\2",
+    r"layers\.(\d+)\.ffn\.key_norm\.(weight|bias)": r"blocks.\1.channel_mix.norm.\2",
+}
+BEFORE = {  # where the norms stand before the mixers, as in the tiny model
+    r"layers\.(\d+)\.ln([12])\.(weight|bias)": r"blocks.\1.norm\2.\3",
+}
+AFTER = {  # where they stand after them, with scales
+    r"layers\.(\d+)\.ln1\.(weight|bias)": r"blocks.\1.time_mix.after.\2",
+    r"layers\.(\d+)\.ln2\.(weight|bias)": r"blocks.\1.channel_mix.after.\2",
+    r"layers\.(\d+)\.gamma1": r"blocks.\1.time_mix.scale",
+    r"layers\.(\d+)\.gamma2": r"blocks.\1.channel_mix.scale",
+}
+
+
+def convert_vrwkv(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a public Vision-RWKV checkpoint under our names, in our shapes.
+
+    Keys may start with "backbone.". InputError names a key that Vision-RWKV does not have.
+    """
+    weights = {key.removeprefix("backbone."): value for key, value in state_dict.items()}
+    names = NAMES | (AFTER if "layers.0.gamma1" in weights else BEFORE)
+    return {_rename(key, names): value.flatten() if "spatial_mix" in key else value for key, value in weights.items()}
+
+
+def load_vrwkv(model: nn.Module, source: str | Path) -> None:
+    """Copy a public checkpoint (.safetensors or .npz, with OpenGVLab's key names) into a model of the same shape."""
+    from facerwkv.models.checkpoint import load_weights
+
+    weights = read_arrays(Path(source).expanduser())
+    if weights is None:
+        raise InputError(
+            f"No weights in {source}: give an existing .safetensors or .npz file. A .pth file is a pickle, which could "
+            "run anything when read, so it is not opened: save its state_dict as safetensors first."
+        )
+    load_weights(model, convert_vrwkv(weights), str(source))
+
+
+def _rename(key: str, names: Mapping[str, str]) -> str:
+    for pattern, ours in names.items():
+        if re.fullmatch(pattern, key):
+            return re.sub(pattern, ours, key)
+    raise InputError(f"{key!r} is not a weight of Vision-RWKV (vrwkv_tiny, vrwkv_small, vrwkv_base).")
