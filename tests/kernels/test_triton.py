@@ -269,8 +269,8 @@ class TestWithoutInterpreter:
         source = triton.compiler.ASTSource(function, kinds, constants)
         assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
 
-    def test_the_kernels_are_right_in_the_interpreter(self):
-        command = [sys.executable, "-m", "pytest", __file__, "-q", "-x", "--durations=0", "-m", "not slow"]
+    def test_the_kernels_are_right_in_the_interpreter(self, request):
+        command = [sys.executable, "-m", "pytest", __file__, "-q", "-x", "-m", request.config.option.markexpr]
         environment = {**os.environ, "TRITON_INTERPRET": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
