@@ -18,7 +18,12 @@ class TimeMix(nn.Module):
         _truncated_normal(self.qkv, self.output)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.last(x, x.shape[1])
+
+    def last(self, x: Tensor, count: int) -> Tensor:
+        """The outputs of the last `count` tokens; see Mixer."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, S)
+        q = q[:, :, max(q.shape[2] - count, 0) :]
         y = functional.scaled_dot_product_attention(q, k, v)
         return self.output(y.transpose(1, 2).flatten(2))
 

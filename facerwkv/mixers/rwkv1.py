@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.errors import InputError
+from facerwkv.kernels.gates import mish_gate
 from facerwkv.kernels.toeplitz import KEY_MAX, KEY_MIN, table, toeplitz
-from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.config import MixerConfig, check_forward
 from facerwkv.mixers.shift import half_shift
+
+FOLDED_TOKENS = 1200  # a folded table holds H T^2 numbers: 46 MB for 8 heads
 
 
 class TimeMix(nn.Module):
@@ -19,6 +22,7 @@ class TimeMix(nn.Module):
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
+        check_forward(config, "rwkv1")
         self.heads, self.tokens = config.heads, config.tokens
         self.time_w = nn.Parameter(initial_table(config.heads, config.tokens))
         self.time_alpha = nn.Parameter(torch.ones(config.heads, config.tokens))
@@ -46,6 +50,19 @@ class TimeMix(nn.Module):
         y = self._gate(sums / e.cumsum(1)[:, start:], r) * self.time_gamma[start:stop]
         return y, {"last": x[:, -1], "e": e, "ev": ev}
 
+    def last(self, x: Tensor, count: int) -> Tensor:
+        """The outputs of the last `count` tokens; see Mixer."""
+        x, stop = half_shift(x), x.shape[1]
+        start = max(stop - count, 0)
+        e = self.key(x).clamp(KEY_MIN, KEY_MAX).exp()
+        sums = torch.einsum("htu,buhs->bths", self._rows(start, stop), self._split(e * self.value(x))).flatten(2)
+        y = sums / e.cumsum(1)[:, start:]
+        return self._gate(y, self.receptance(x[:, start:])) * self.time_gamma[start:stop]
+
+    def folded(self) -> nn.Module:
+        """What computes the same for inference; see Mixer."""
+        return FoldedTimeMix(self) if self.tokens <= FOLDED_TOKENS else self
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.key(x), self.value(x), self.receptance(x)
 
@@ -56,20 +73,53 @@ class TimeMix(nn.Module):
         return self.output(torch.sigmoid(r) * y)
 
     def _tables(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        self._check(length)
+        check_length(length, self.tokens)
         return self.time_w[:, self.tokens - length :], self.time_alpha[:, :length], self.time_beta[:, :length]
 
     def _rows(self, start: int, stop: int) -> Tensor:
         """Rows start..stop of the whole weight matrix, (H, stop - start, stop)."""
-        self._check(stop)
+        check_length(stop, self.tokens)
         return table(self.time_w, start, stop) * self.time_alpha[:, None, :stop] * self.time_beta[:, start:stop, None]
 
-    def _check(self, length: int) -> None:
-        if length > self.tokens:
-            raise InputError(
-                f"This rwkv1 model holds position tables for {self.tokens} tokens and was given {length}. "
-                "Use smaller pictures, or build the model for the larger size (image_size=...)."
-            )
+
+class FoldedTimeMix(nn.Module):
+    """TimeMix with constants multiplied out: the whole table with alpha, beta and gamma, and one projection.
+
+    It gives what TimeMix gives and cannot be trained. gamma scales W_o's bias too: (T, D) numbers are added in the end.
+    """
+
+    table: Tensor
+    weight: Tensor
+    bias: Tensor
+    output: Tensor
+    offset: Tensor
+
+    def __init__(self, mix: TimeMix):
+        super().__init__()
+        self.heads = mix.heads
+        parts = (mix.key, mix.value, mix.receptance)
+        gamma, bias = mix.time_gamma, mix.output.bias
+        rows = table(mix.time_w, 0, mix.tokens) * mix.time_alpha[:, None] * mix.time_beta[..., None]
+        self.register_buffer("table", (rows * gamma).detach().clone())
+        self.register_buffer("weight", torch.cat([part.weight for part in parts]).detach())
+        self.register_buffer("bias", torch.cat([part.bias for part in parts]).detach())
+        self.register_buffer("output", mix.output.weight.detach().clone())
+        self.register_buffer("offset", (gamma * bias).detach())
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.last(x, x.shape[1])
+
+    def last(self, x: Tensor, count: int) -> Tensor:
+        """The outputs of the last `count` tokens."""
+        length = x.shape[1]
+        check_length(length, self.table.shape[-1])
+        start = max(length - count, 0)
+        k, v, r = functional.linear(half_shift(x), self.weight, self.bias).chunk(3, -1)
+        e = k.clamp(KEY_MIN, KEY_MAX).exp()
+        columns = (e * v).unflatten(-1, (self.heads, -1)).permute(2, 1, 0, 3).flatten(2)  # (H, T, B S)
+        sums = self.table[:, start:length, :length] @ columns
+        y = sums.unflatten(-1, (len(x), -1)).permute(2, 1, 0, 3).flatten(2) / e.cumsum(1)[:, start:]
+        return functional.linear(torch.sigmoid(r[:, start:]) * y, self.output) + self.offset[start:length]
 
 
 class ChannelMix(nn.Module):
@@ -89,8 +139,40 @@ class ChannelMix(nn.Module):
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._mix(half_shift(x, state)), x[:, -1]
 
+    def folded(self) -> nn.Module:
+        """What computes the same for inference; see Mixer."""
+        return FoldedChannelMix(self)
+
     def _mix(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.receptance(x)) * self.weight(functional.mish(self.key(x)) * self.value(x))
+        return torch.sigmoid(self.receptance(x)) * self.weight(mish_gate(self.key(x), self.value(x)))
+
+
+class FoldedChannelMix(nn.Module):
+    """ChannelMix with one projection in place of three."""
+
+    projection: Tensor
+    bias: Tensor
+
+    def __init__(self, mix: ChannelMix):
+        super().__init__()
+        parts = (mix.key, mix.value, mix.receptance)
+        self.sizes = [part.out_features for part in parts]
+        self.register_buffer("projection", torch.cat([part.weight for part in parts]).detach())
+        self.register_buffer("bias", torch.cat([part.bias for part in parts]).detach())
+        self.weight = mix.weight
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        k, v, r = functional.linear(half_shift(x), self.projection, self.bias).split(self.sizes, -1)
+        return torch.sigmoid(r) * self.weight(mish_gate(k, v))
+
+
+def check_length(length: int, tokens: int) -> None:
+    """InputError where a table for `tokens` positions is too short."""
+    if length > tokens:
+        raise InputError(
+            f"This rwkv1 model holds position tables for {tokens} tokens and was given {length}. "
+            "Use smaller pictures, or build the model for the larger size (image_size=...)."
+        )
 
 
 def initial_table(heads: int, tokens: int) -> Tensor:
