@@ -28,15 +28,7 @@ def run_wkv4(w, u, k, v, implementation):
     return wkv4(w, u, k, v, implementation=implementation)[0]
 
 
-def run_biwkv(w, u, k, v, implementation):
-    if implementation != "triton":
-        return biwkv(w, u, k, v, implementation=implementation)
-    from facerwkv.kernels.triton.biwkv import biwkv as operator
-
-    return operator(w, u, k, v)
-
-
-OPERATORS = {"wkv4": run_wkv4, "biwkv": run_biwkv}
+OPERATORS = {"wkv4": run_wkv4, "biwkv": biwkv}
 every_operator = pytest.mark.parametrize("name", OPERATORS)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerwkv.kernels.triton import check
 from facerwkv.kernels.triton.sums import (
     average,
     block_sums,
@@ -24,9 +23,8 @@ from facerwkv.kernels.triton.sums import (
 def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """w, of any sign, and u (C,), k, v (B, T, C), float32 or less → y in v's dtype.
 
-    InputError where the kernels cannot run. Every input has its gradient.
+    The caller checks first what `facerwkv.kernels.triton.check` checks. Every input has its gradient.
     """
-    check("biwkv", w, u, k, v)
     return operator(w.float(), u.float(), k, v)[0]
 
 
