@@ -44,9 +44,12 @@ class Result:
         from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table("name", Column("what", overflow="fold", ratio=1), "measured", "quartiles", "bar", "", box=None)
+        table = Table(Column("row", ratio=1), box=None, pad_edge=False)
+        for header in ("measured", "quartiles", "bar", "met"):
+            table.add_column(header, justify="right")
         for name, found in self.rows.items():
-            table.add_row(name, *map(Text, cells(ROWS[name], found)))
+            what, *values = cells(ROWS[name], found)
+            table.add_row(Text.assemble((name, "bold"), "\n", (what, "dim")), *map(Text, values))
         return table
 
     def print(self) -> None:
