@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.optim import Muon
@@ -69,7 +70,11 @@ def _muon(model: nn.Module, groups: list[dict], part: OptimPart) -> Muon:
         for group in groups
         for fallback in (False, True)
     ]
-    options = {"nesterov": True, "adjust_lr_fn": "original", "fallback_lr_scale": part.fallback_lr_scale}
+    options: dict[str, Any] = {
+        "nesterov": True,
+        "adjust_lr_fn": "original",
+        "fallback_lr_scale": part.fallback_lr_scale,
+    }
     used = [group for group in split if group["params"]]
     return Muon(used, part.lr, momentum=part.momentum, betas=part.betas, **options)
 

@@ -18,14 +18,16 @@ def test_the_frozen_hybrid_trains_what_was_published():
     assert (facts["parameters"], facts["trainable"], facts["unused"]) == (14_998_375, 14_988_839, 307_200)
 
 
-def test_multiply_accumulates_of_the_small_model_agree_with_a_count_by_hand():
+def test_multiply_accumulates_of_the_small_rwkv4_model_agree_with_a_count_by_hand():
     tokens, width = 600, 128
     embed = tokens * 1200 * width
-    channel_mix = tokens * (3 * width * 320 + width * width)
-    time_mix = tokens * (4 * width * 2)
+    time_mix, channel_mix = tokens * 4 * width**2, tokens * (2 * 4 + 1) * width**2  # the recurrence has no products
     head = width * width + width * 7
-    table = 2 * sum(min(64, tokens - start) * min(start + 64, tokens) for start in range(0, tokens, 64))
-    assert describe("facerwkv_small")["macs"] == embed + 2 * (channel_mix + time_mix + table) + head
+    assert describe("facerwkv4_small")["macs"] == embed + 2 * (time_mix + channel_mix) + head
+
+
+def test_multiply_accumulates_of_vision_rwkv_agree_with_what_was_published():
+    assert [round(describe(f"vrwkv_{size}")["macs"] / 1e9, 1) for size in ("tiny", "small", "base")] == [1.2, 4.6, 18.2]
 
 
 @pytest.mark.parametrize(("name", "channels"), [("facerwkv_small", 2), ("facerwkv_medium", 4), ("facerwkv_large", 8)])
