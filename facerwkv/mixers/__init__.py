@@ -3,6 +3,10 @@
 A TimeMix and a ChannelMix are built from (MixerConfig, layer) and called with normalised tokens (B, T, D) and their
 grid (Hp, Wp). Where the mathematics allows a recurrence they also have `stream(x, state) -> (y, state)`, which gives
 the same outputs when tokens come in pieces.
+
+For inference a TimeMix may have `last(x, count)`, which gives forward's last `count` outputs for less work (its
+ChannelMix then looks no further back than the token before), and either half `folded()`, a module that computes the
+same, to rounding, from constants worked out beforehand.
 """
 
 from dataclasses import dataclass

@@ -114,12 +114,13 @@ class FoldedTimeMix(nn.Module):
         length = x.shape[1]
         check_length(length, self.table.shape[-1])
         start = max(length - count, 0)
-        k, v, r = functional.linear(half_shift(x), self.weight, self.bias).chunk(3, -1)
+        # Time comes last: sums over it then read neighbours in memory.
+        k, v, r = (self.weight @ half_shift(x).mT + self.bias[:, None]).chunk(3, 1)  # (B, H S, T)
         e = k.clamp(KEY_MIN, KEY_MAX).exp()
-        columns = (e * v).unflatten(-1, (self.heads, -1)).permute(2, 1, 0, 3).flatten(2)  # (H, T, B S)
-        sums = self.table[:, start:length, :length] @ columns
-        y = sums.unflatten(-1, (len(x), -1)).permute(2, 1, 0, 3).flatten(2) / e.cumsum(1)[:, start:]
-        return functional.linear(torch.sigmoid(r[:, start:]) * y, self.output) + self.offset[start:length]
+        columns = (e * v).unflatten(1, (self.heads, -1)).transpose(0, 1).flatten(1, 2)  # (H, B S, T)
+        sums = columns @ self.table[:, start:length, :length].mT
+        y = sums.unflatten(1, (len(x), -1)).transpose(0, 1).flatten(1, 2) / e.cumsum(-1)[..., start:]
+        return functional.linear((torch.sigmoid(r[..., start:]) * y).mT, self.output) + self.offset[start:length]
 
 
 class ChannelMix(nn.Module):

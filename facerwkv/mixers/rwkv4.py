@@ -55,14 +55,20 @@ class TimeMix(nn.Module):
         check_streams(self.scan)
         return self._mix(x, state)
 
-    def _mix(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
+    def last(self, x: Tensor, count: int) -> Tensor:
+        """The outputs of the last `count` tokens; see Mixer."""
+        return self._mix(x, None, max(x.shape[1] - count, 0))[0]
+
+    def _mix(self, x: Tensor, state: dict | None, start: int = 0) -> tuple[Tensor, dict]:
+        """The outputs from token `start` on, and the state after the last token."""
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         shifted = token_shift(x, last)
         k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
         v = self.value(torch.addcmul(shifted, x - shifted, self.mix_value))
-        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
         y, held = self._scan(k, v, held)
-        return self.output(torch.sigmoid(r) * y), {"last": x[:, -1], "wkv": held}
+        state, x, shifted = {"last": x[:, -1], "wkv": held}, x[:, start:], shifted[:, start:]
+        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
+        return self.output(torch.sigmoid(r) * y[:, start:]), state
 
     def _scan(self, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         w, u = self.time_decay.exp(), self.time_first

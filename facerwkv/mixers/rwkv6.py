@@ -52,11 +52,17 @@ class EagleTimeMix(nn.Module):
         check_streams(self.scan)
         return self._mix(x, state)
 
-    def _mix(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
+    def last(self, x: Tensor, count: int) -> Tensor:
+        """The outputs of the last `count` tokens; see Mixer."""
+        return self._mix(x, None, max(x.shape[1] - count, 0))[0]
+
+    def _mix(self, x: Tensor, state: dict | None, start: int = 0) -> tuple[Tensor, dict]:
+        """The outputs from token `start` on, and the state after the last token."""
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         r, k, v, g, log_decay = self._streams(x, token_shift(x, last))
         y, held = self._scan(self.receptance(r), self.key(k), self.value(v), log_decay, held)
-        return self.output(self.norm(y) * functional.silu(self.gate(g))), {"last": x[:, -1], "wkv": held}
+        y = self.norm(y[:, start:]) * functional.silu(self.gate(g[:, start:]))
+        return self.output(y), {"last": x[:, -1], "wkv": held}
 
     def _streams(self, x: Tensor, before: Tensor) -> tuple[Tensor, ...]:
         """What receptance, key, value and gate read, and the logarithm of the decay."""

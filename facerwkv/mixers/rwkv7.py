@@ -60,18 +60,26 @@ class TimeMix(nn.Module):
         check_streams(self.scan)
         return self._mix(x, state, shared)
 
-    def _mix(self, x: Tensor, state: dict | None, shared: dict[str, Tensor] | None) -> tuple[Tensor, dict]:
+    def last(self, x: Tensor, count: int, shared: dict[str, Tensor] | None = None) -> Tensor:
+        """The outputs of the last `count` tokens; see Mixer."""
+        return self._mix(x, None, shared, max(x.shape[1] - count, 0))[0]
+
+    def _mix(
+        self, x: Tensor, state: dict | None, shared: dict[str, Tensor] | None, start: int = 0
+    ) -> tuple[Tensor, dict]:
+        """The outputs from token `start` on, and the state after the last token."""
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         change = token_shift(x, last) - x
         x_r, x_w, x_k, x_v, x_a, x_g = torch.addcmul(x, change, self.mix_streams[:, None, None]).unbind(0)
         log_decay = -math.exp(-0.5) * torch.sigmoid(self.time_decay(x_w))
-        rate, gate = torch.sigmoid(self.time_rate(x_a)), self.time_gate(x_g)
+        rate, gate = torch.sigmoid(self.time_rate(x_a)), self.time_gate(x_g[:, start:])
         k, v = self.key(x_k), self._values(x_v, {} if shared is None else shared)
         removal = self._split(k * self.time_removal)
         k = torch.addcmul(k, k * (rate - 1), self.time_replacement)
         r, w, k, v, rate = (self._split(part) for part in (self.receptance(x_r), log_decay, k, v, rate))
         removal = functional.normalize(removal, dim=-1, eps=1e-12)
         y, held = self._scan(r, w, k, v, -removal, removal * rate, held)
+        y, r, k, v = (part[:, start:] for part in (y, r, k, v))
         bonus = (r * k * self._split(self.time_bonus)).sum(-1, keepdim=True) * v
         return self.output((self.norm(y) + bonus.flatten(2)) * gate), {"last": x[:, -1], "wkv": held}
 

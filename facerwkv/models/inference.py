@@ -1,0 +1,164 @@
+"""The same answers in less time: a trained model with everything constant multiplied out, and its compiled forms."""
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from facerwkv.data.transforms import TransformConfig, standardise, to_unit
+from facerwkv.errors import InputError
+from facerwkv.models.facerwkv import Block, FaceRWKV
+from facerwkv.models.position import NoPosition, UnusedPosition
+from facerwkv.models.stem import ConvPatchEmbed, PatchEmbed, ResNetPatchEmbed
+
+SEEN = 2  # a channel mix reads its own token and the one before
+
+
+def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Module:
+    """A copy of a model that gives its logits in evaluation mode, exactly but for rounding, and only for inference.
+
+    Mixers that can be folded are; batch norms are part of their convolutions; where the head reads the last token, the
+    last block computes no other. With `transform`, the copy takes pictures as they are, uint8 or float (B, h, w, c) in
+    0..255: the normalisation is part of the first layer's weights, or a step before them where padding forbids that.
+    A model that is no FaceRWKV gets the normalisation only.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    if isinstance(model, FaceRWKV):
+        return _fold(model, transform)
+    return model if transform is None else Normalised(model, transform)
+
+
+def compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """The model through torch.compile, ready for inputs of the example's shape; call it without gradients.
+
+    Its parameters become constants. InputError if there is no C++ compiler.
+    """
+    _need_compiler()
+    form = torch.compile(model.eval(), options={"freezing": True})
+    with torch.inference_mode():
+        form(example)
+    return form
+
+
+def aot(model: nn.Module, example: Tensor, path: str | Path | None = None) -> Callable[[Tensor], Tensor]:
+    """The model as a compiled library (AOTInductor), for inputs of the example's shape.
+
+    `path` keeps it as a file that ends in .pt2, which torch._inductor.aoti_load_package reads. A native kernel in it
+    (RWKV-4 to 7) is called in this process, so this package must be imported there. InputError if there is no C++
+    compiler.
+    """
+    _need_compiler()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        target = Path(folder) / "model.pt2" if path is None else Path(path)
+        if target.suffix != ".pt2":
+            raise InputError(f"{target} must end in .pt2; choose another name.")
+        program = torch.export.export(model.eval(), (example,))
+        torch._inductor.aoti_compile_and_package(program, package_path=str(target))
+        library: Any = torch._inductor.aoti_load_package(str(target))
+    return library
+
+
+def _need_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise InputError(
+            "Compiling a model needs a C++ compiler, and neither g++ nor the one that CXX names was found. Install "
+            "g++, or use the model that `fold` gives as it is."
+        ) from error
+
+
+def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
+    _fold_norms(model.stem)
+    model.stem.to(memory_format=torch.channels_last)  # as one matrix product reads patches
+    if transform is not None:
+        model.stem = _pictures(model.stem, transform)
+    if isinstance(model.position, UnusedPosition):
+        model.position = NoPosition((0, 0), 0)
+    for block in model.blocks:
+        block.drop_path = nn.Identity()
+        for half in ("time_mix", "channel_mix"):
+            part = getattr(block, half)
+            setattr(block, half, part.folded() if hasattr(part, "folded") else part)
+    if model.config.pool == "last" and hasattr(model.blocks[-1].time_mix, "last"):
+        model.blocks[-1] = LastToken(model.blocks[-1])
+    model.drop = nn.Identity()
+    return model
+
+
+class LastToken(nn.Module):
+    """A block of which only the last token is wanted: (B, T, D) → (B, 1, D)."""
+
+    def __init__(self, block: Block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
+        block = self.block
+        seen = x[:, -SEEN:]
+        seen = seen + block.time_mix.last(block.norm1(x), SEEN, *block.handed(shared))
+        return (seen + block.channel_mix(block.norm2(seen), grid))[:, -1:]
+
+
+class Normalised(nn.Module):
+    """Pictures, uint8 or float (B, h, w, c) in 0..255, normalised for a model that takes (B, c, h, w)."""
+
+    def __init__(self, model: nn.Module, transform: TransformConfig):
+        super().__init__()
+        self.model, self.transform = model, transform
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(standardise(to_unit(x), self.transform))
+
+
+class Scaled(nn.Module):
+    """Pictures, uint8 or float (B, h, w, c) in 0..255, for a stem whose first weights take them as they are."""
+
+    def __init__(self, stem: nn.Module):
+        super().__init__()
+        self.stem = stem
+
+    def forward(self, x: Tensor) -> Any:
+        return self.stem(x.permute(0, 3, 1, 2).to(torch.float32))  # still channels last in memory, as convolutions like
+
+
+def _pictures(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
+    """The stem for pictures that are not normalised."""
+    first, padded = _first_convolution(stem)
+    if padded and any(transform.mean):
+        return Normalised(stem, transform)  # zeros beyond the border stand for the mean, not for black
+    mean, std = (
+        torch.tensor(values[: transform.in_chans]).to(first.weight) for values in (transform.mean, transform.std)
+    )
+    if any(transform.mean):
+        shift = (first.weight * (mean / std).view(1, -1, 1, 1)).sum((1, 2, 3))
+        first.bias = nn.Parameter((first.bias if first.bias is not None else 0) - shift, requires_grad=False)
+    first.weight.data = first.weight / (255 * std).view(1, -1, 1, 1)
+    return Scaled(stem)
+
+
+def _first_convolution(stem: PatchEmbed) -> tuple[nn.Conv2d, bool]:
+    """The convolution that reads the picture, and whether it pads it."""
+    first: Any = stem.proj
+    if isinstance(stem, ResNetPatchEmbed):
+        first = stem.conv1
+    elif isinstance(stem, ConvPatchEmbed):
+        first = stem.convs[0][0]  # type: ignore[index]
+    return first, any(first.padding)
+
+
+def _fold_norms(stem: PatchEmbed) -> None:
+    """Make batch norms part of the convolutions before them."""
+    if isinstance(stem, ResNetPatchEmbed):
+        stem.conv1, stem.bn1 = fuse_conv_bn_eval(stem.conv1, stem.bn1), nn.Identity()  # type: ignore[assignment]
+    if isinstance(stem, ConvPatchEmbed):
+        for layers in stem.convs:
+            layers[0], layers[1] = fuse_conv_bn_eval(layers[0], layers[1]), nn.Identity()  # type: ignore
