@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from facerwkv.data.images import FORMATS, Channels, UnreadableImage, open_image
-from facerwkv.data.transforms import EvalTransform, normalise
+from facerwkv.data.transforms import EvalTransform
 from facerwkv.devices import choose_device
 from facerwkv.errors import InputError
 from facerwkv.faces import FaceBox, FaceDetector
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
+from facerwkv.models.inference import fold
 from facerwkv.results import Face, Result, Source
 
 Mode = Literal["auto", "scene", "face"]
@@ -78,7 +79,7 @@ class Crop(NamedTuple):
 
 
 class Predictor:
-    """A checkpoint that names the expressions in pictures.
+    """A checkpoint that names the expressions in pictures. `model` is its inference form (`fold`).
 
     `detector` finds the faces: any callable from a picture, uint8 (H, W, 3) RGB, to boxes (x1, y1, x2, y2 in pixels, or
     FaceBox); without one, YuNet. InputError if `device` is not there.
@@ -87,7 +88,7 @@ class Predictor:
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", detector: Detector | None = None):
         self.checkpoint = checkpoint
         self.device = choose_device(device)
-        self.model = checkpoint.model.to(self.device).eval()
+        self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
         self._detector = detector
         crops = {crop: checkpoint.transform.model_copy(update={"crop": crop}) for crop in ("scene", "face")}
         self._transforms = {crop: EvalTransform(config) for crop, config in crops.items()}
@@ -97,7 +98,7 @@ class Predictor:
         return self.checkpoint.labels
 
     def __repr__(self) -> str:
-        millions = sum(weight.numel() for weight in self.model.parameters()) / 1e6
+        millions = sum(weight.numel() for weight in self.checkpoint.model.parameters()) / 1e6
         return f"{self.checkpoint.name} ({len(self.labels)} labels, {millions:.1f} M parameters) on {self.device}"
 
     @overload
@@ -182,7 +183,7 @@ class Predictor:
             return
         batch = torch.from_numpy(np.stack([crop.image for _, crop in queue])).to(self.device)
         with torch.inference_mode():
-            logits = self.model(normalise(batch, self.checkpoint.transform)).float().cpu()
+            logits = self.model(batch).float().cpu()
         if not torch.isfinite(logits).all():
             raise InputError(
                 f"{self.checkpoint.name} answers with NaN or infinity: its weights are broken; train it again."
