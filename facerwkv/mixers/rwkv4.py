@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from facerwkv.errors import InputError
 from facerwkv.kernels.biwkv import biwkv
+from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
 from facerwkv.kernels.wkv4 import wkv4
 from facerwkv.mixers.config import MixerConfig, check_streams
-from facerwkv.mixers.shift import token_shift
 
 
 class TimeMix(nn.Module):
@@ -62,13 +62,11 @@ class TimeMix(nn.Module):
     def _mix(self, x: Tensor, state: dict | None, start: int = 0) -> tuple[Tensor, dict]:
         """The outputs from token `start` on, and the state after the last token."""
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
-        shifted = token_shift(x, last)
-        k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
-        v = self.value(torch.addcmul(shifted, x - shifted, self.mix_value))
-        y, held = self._scan(k, v, held)
-        state, x, shifted = {"last": x[:, -1], "wkv": held}, x[:, start:], shifted[:, start:]
-        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
-        return self.output(torch.sigmoid(r) * y[:, start:]), state
+        mixes = torch.stack([self.mix_key, self.mix_value, self.mix_receptance])
+        x_k, x_v, x_r = token_mix(x, mixes, last).unbind(0)
+        y, held = self._scan(self.key(x_k), self.value(x_v), held)
+        r = self.receptance(x_r[:, start:])
+        return self.output(sigmoid_gate(r, y[:, start:])), {"last": x[:, -1], "wkv": held}
 
     def _scan(self, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         w, u = self.time_decay.exp(), self.time_first
@@ -96,10 +94,9 @@ class ChannelMix(nn.Module):
         return self.stream(x, None)[0]
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        shifted = token_shift(x, state)
-        k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key)).relu().square()
-        r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
-        return torch.sigmoid(r) * self.value(k), x[:, -1]
+        x_k, x_r = token_mix(x, torch.stack([self.mix_key, self.mix_receptance]), state).unbind(0)
+        y = self.value(squared_relu(self.key(x_k)))
+        return sigmoid_gate(self.receptance(x_r), y), x[:, -1]
 
 
 def initial_values(width: int, depth: int, layer: int) -> dict[str, Tensor]:
