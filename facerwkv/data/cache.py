@@ -194,13 +194,15 @@ def _by_threads(pictures: _Pictures) -> Iterator[np.ndarray | str]:
 
 def _by_processes(pictures: _Pictures) -> Iterator[np.ndarray | str]:
     """For rendered pictures: drawing holds Python's lock."""
-    yield from DataLoader(
-        pictures,
-        batch_size=None,
-        num_workers=os.cpu_count() or 1,
-        collate_fn=lambda picture: picture,
-        worker_init_fn=lambda _: cv2.setNumThreads(1),
-    )
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(
+        1
+    )  # here, not in the workers: threads do not survive a fork, and OpenCV waits for them
+    try:
+        workers = os.cpu_count() or 1
+        yield from DataLoader(pictures, batch_size=None, num_workers=workers, collate_fn=lambda picture: picture)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _require_space(folder: Path, shape: tuple[int, ...]) -> None:

@@ -8,13 +8,16 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from facerwkv.data import cache
 from facerwkv.data.cache import cache_folder, open_cache
 from facerwkv.data.samples import Sample
+from facerwkv.data.toy import toy_samples
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.errors import InputError
 
@@ -269,3 +272,16 @@ def test_many_drawn_pictures_come_from_processes_in_order(tmp_path, monkeypatch)
     monkeypatch.setattr(cache, "MANY_DRAWN", 6)
     assert np.array_equal(open_cache(drawn(5), CONFIG, tmp_path / "threads").array, expected(5))
     assert np.array_equal(open_cache(drawn(70), CONFIG, tmp_path / "processes").array, expected(70))
+
+
+@pytest.mark.timeout(120)
+def test_processes_draw_also_after_opencv_and_torch_have_run_threads_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "MANY_DRAWN", 4)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    torch.rand(2000, 2000).exp().sum()
+    samples = toy_samples(counts={"train": 8, "val": 0, "test": 0})["train"]
+    first = EvalTransform(CONFIG)(samples[0].image())
+    assert np.array_equal(open_cache(samples, CONFIG, tmp_path).array[0], first)
+    assert cv2.getNumThreads() == 4
+    cv2.setNumThreads(threads)
