@@ -10,7 +10,7 @@ key drowns in it. "fft" transforms only from an earlier half to the later half b
 1985), so that the error at t follows the largest e up to t, which the denominator holds too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ def toeplitz(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, imple
 
     w, alpha, beta (H, T); k, v (B, T, H, S). Returns y (B, T, H, S) in v's dtype.
     implementation: "reference" (the whole table), "blocked" (strips of it, in matrix products), "fft" (hierarchical) or
-    "native" (hierarchical, with C in place of matrix products; CPU, float32); "auto" is native where it can run, else
+    "native" (hierarchical, all but the transforms in C; CPU, float32); "auto" is native where it can run, else
     fft for long sequences of few columns, else blocked.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
@@ -64,82 +64,64 @@ def _reference(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> 
     return sums * beta.T[..., None] / e.cumsum(1)
 
 
-class Near(NamedTuple):
-    """A causal product y_t = sum_{u<=t} c[t-u] x_u without transforms: weights by lag c (H, L), rows x (H, R, L)."""
+class Steps(NamedTuple):
+    """What a form does between transforms. Columns are (H, N, T) with N = B S; rows (H, R, L) are pieces of them."""
 
     leaf: int | None
-    """The longest rows that it is given; None is all."""
+    """The longest rows that are multiplied without transforms; None is all."""
     product: Callable[[Tensor, Tensor, bool], Tensor]
-    """c, x, and whether time runs backwards (y_t = sum_{u>=t} c[u-t] x_u) → y."""
+    """Weights by lag c (H, L), rows x, whether time runs backwards → y_t = sum_{u<=t} c[t-u] x_u, or u >= t, c[u-t]."""
     weights: Callable[[Tensor, Tensor], Tensor]
-    """x and the gradient of y → the gradient of c."""
+    """Rows x and the gradient of y → the gradient of c."""
+    enter: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+    """k, v, alpha, a length → columns alpha e v, zeros up to that length, and the sums of e, both (H, N, ...)."""
+    leave: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    """Product's columns, sums of e, beta, something of k's shape → y of that shape, and the columns over the sums."""
+    leave_back: Callable[[Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+    """The gradient of y, sums of e, columns over them, beta, a length → gradients of the columns, and of beta."""
+    enter_back: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+    """Gradients of x and of the columns `leave` took, its second result, k, v, alpha → gradients of k, v, alpha."""
 
 
 class _Weighting(torch.autograd.Function):
     """The whole formula; a table over T x T exists in neither direction."""
 
     @staticmethod
-    def forward(ctx: Any, near: Near, w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = _columns(k), _columns(v)
-        e = keys.clamp(KEY_MIN, KEY_MAX).exp_()
-        x = (e * values).mul_(alpha[:, None])
-        total = e.cumsum(-1)
-        mean = _product(near, w.flip(1), x).div_(total)
-        ctx.near, ctx.shape = near, k.shape
-        ctx.save_for_backward(w, alpha, beta, keys, values, e, x, total, mean)
-        return _tokens(mean * beta[:, None], k.shape)
+    def forward(ctx: Any, steps: Steps, w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        leaf, doublings = _leaf(k.shape[1], steps.leaf)
+        x, total = steps.enter(k, v, alpha, leaf << doublings)
+        c = pad(w.flip(1), (0, (leaf << doublings) - k.shape[1]))
+        y, mean = steps.leave(_product(steps, c, x, leaf), total, beta, k)
+        ctx.steps, ctx.leaf = steps, leaf
+        ctx.save_for_backward(c, alpha, beta, k, v, x, total, mean)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        w, alpha, beta, keys, values, e, x, total, mean = ctx.saved_tensors
-        grad = _columns(grad)
-        grad_beta = (grad * mean).sum(1)
-        grad = (grad * beta[:, None]).div_(total)  # of the product's sums
-        grad_c, grad_x = _gradients(ctx.near, w.flip(1), x, grad)
-        grad_total = grad.mul_(mean).flip(-1).cumsum(-1).flip(-1)
-        grad_values = grad_x * e
-        grad_alpha = (grad_values * values).sum(1)
-        grad_values.mul_(alpha[:, None])
-        grad_k = torch.addcmul(grad_total.mul_(e).neg_(), grad_values, values)
-        grad_k.masked_fill_((keys < KEY_MIN) | (keys > KEY_MAX), 0)
-        return None, grad_c.flip(1), grad_alpha, grad_beta, _tokens(grad_k, ctx.shape), _tokens(grad_values, ctx.shape)
+        c, alpha, beta, k, v, x, total, mean = ctx.saved_tensors
+        grad_sums, grad_beta = ctx.steps.leave_back(grad, total, mean, beta, x.shape[-1])
+        grad_c, grad_x = _gradients(ctx.steps, c, x, grad_sums, ctx.leaf)
+        grad_k, grad_v, grad_alpha = ctx.steps.enter_back(grad_x, grad_sums, mean, k, v, alpha)
+        return None, grad_c[:, : k.shape[1]].flip(1), grad_alpha, grad_beta, grad_k, grad_v
 
 
-def _columns(x: Tensor) -> Tensor:
-    """(B, T, H, S) → (H, B S, T), contiguous."""
-    batch, length, heads, size = x.shape
-    return x.permute(2, 0, 3, 1).reshape(heads, batch * size, length).contiguous()
-
-
-def _tokens(x: Tensor, shape: torch.Size) -> Tensor:
-    """(H, B S, T) → (B, T, H, S), which is `shape`."""
-    batch, length, heads, size = shape
-    return x.view(heads, batch, size, length).permute(1, 3, 0, 2)
-
-
-def _product(near: Near, c: Tensor, x: Tensor) -> Tensor:
-    """y_t = sum_{u<=t} c[t-u] x_u for c (H, T), x (H, N, T)."""
-    length = x.shape[-1]
-    leaf, doublings = _leaf(length, near.leaf)
-    c, x = _padded(leaf << doublings, c, x)
-    y = near.product(c[:, :leaf], _spans(x, leaf).flatten(1, 2), False).view_as(x)
-    for half in (leaf << level for level in range(doublings)):
+def _product(steps: Steps, c: Tensor, x: Tensor, leaf: int) -> Tensor:
+    """y_t = sum_{u<=t} c[t-u] x_u for c (H, T) and columns x; T is the leaf's length, doubled so many times."""
+    y = steps.product(c[:, :leaf], _spans(x, leaf).flatten(1, 2), False).view_as(x)
+    for half in _halves(leaf, x.shape[-1]):
         spectra = _spectra(half, c, _spans(x, 2 * half)[..., :half])
         sums = torch.fft.irfft(spectra[:, 1:].mul_(spectra[:, :1]), n=2 * half)
         later = _spans(y, 2 * half)[..., half:]
         later += sums[..., half:].reshape(later.shape)
-    return y[..., :length]
+    return y
 
 
-def _gradients(near: Near, c: Tensor, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _gradients(steps: Steps, c: Tensor, x: Tensor, grad: Tensor, leaf: int) -> tuple[Tensor, Tensor]:
     """The gradients of c and x for that of y."""
-    length = x.shape[-1]
-    leaf, doublings = _leaf(length, near.leaf)
-    c, x, grad = _padded(leaf << doublings, c, x, grad)
     rows = _spans(grad, leaf).flatten(1, 2)
-    grad_x = near.product(c[:, :leaf], rows, True).view_as(x)
-    grad_c = pad(near.weights(_spans(x, leaf).flatten(1, 2), rows), (0, x.shape[-1] - leaf))
-    for half in (leaf << level for level in range(doublings)):
+    grad_x = steps.product(c[:, :leaf], rows, True).view_as(x)
+    grad_c = pad(steps.weights(_spans(x, leaf).flatten(1, 2), rows), (0, x.shape[-1] - leaf))
+    for half in _halves(leaf, x.shape[-1]):
         spectra = _spectra(half, c, _spans(grad, 2 * half)[..., half:], _spans(x, 2 * half)[..., :half])
         later, earlier = spectra[:, 1:].chunk(2, 1)
         of_x = later * spectra[:, :1].conj_physical_()
@@ -149,7 +131,14 @@ def _gradients(near: Near, c: Tensor, x: Tensor, grad: Tensor) -> tuple[Tensor, 
         grad_c[:, : 2 * half] += sums[:, 0]
         earlier_x = _spans(grad_x, 2 * half)[..., :half]
         earlier_x += sums[:, 1:, :half].reshape(earlier_x.shape)
-    return grad_c[:, :length], grad_x[..., :length]
+    return grad_c, grad_x
+
+
+def _halves(leaf: int, length: int) -> Iterator[int]:
+    """The lengths of the halves that transforms join, the shortest first."""
+    while leaf < length:
+        yield leaf
+        leaf *= 2
 
 
 def _leaf(length: int, longest: int | None) -> tuple[int, int]:
@@ -169,10 +158,6 @@ def _smooth(number: int) -> bool:
         while number % prime == 0:
             number //= prime
     return number == 1
-
-
-def _padded(length: int, *tensors: Tensor) -> list[Tensor]:
-    return [pad(tensor, (0, length - tensor.shape[-1])) if tensor.shape[-1] < length else tensor for tensor in tensors]
 
 
 def _spans(x: Tensor, length: int) -> Tensor:
@@ -218,7 +203,49 @@ def _strip_weights(x: Tensor, grad: Tensor) -> Tensor:
     return skewed.sum(1)[:, :length].flip(1)
 
 
-STRIPS = Near(None, _strip_product, _strip_weights)
+def _columns(x: Tensor) -> Tensor:
+    """(B, T, H, S) → (H, B S, T), contiguous."""
+    batch, length, heads, size = x.shape
+    return x.permute(2, 0, 3, 1).reshape(heads, batch * size, length).contiguous()
+
+
+def _tokens(x: Tensor, like: Tensor) -> Tensor:
+    """(H, B S, T) → (B, T, H, S), the shape of `like`."""
+    return x.unflatten(1, (like.shape[0], like.shape[3])).permute(1, 3, 0, 2)
+
+
+def _weights(keys: Tensor) -> Tensor:
+    return keys.clamp(KEY_MIN, KEY_MAX).exp_()
+
+
+def _enter(k: Tensor, v: Tensor, alpha: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    e = _weights(_columns(k))
+    x = (e * _columns(v)).mul_(alpha[:, None])
+    return pad(x, (0, length - k.shape[1])), e.cumsum(-1)
+
+
+def _leave(sums: Tensor, total: Tensor, beta: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    mean = sums[..., : total.shape[-1]] / total
+    return _tokens(mean * beta[:, None], like), mean
+
+
+def _leave_back(grad: Tensor, total: Tensor, mean: Tensor, beta: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    grad = _columns(grad)
+    return pad((grad * beta[:, None]).div_(total), (0, length - total.shape[-1])), (grad * mean).sum(1)
+
+
+def _enter_back(
+    grad_x: Tensor, grad_sums: Tensor, mean: Tensor, k: Tensor, v: Tensor, alpha: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    keys, values, length = _columns(k), _columns(v), k.shape[1]
+    e = _weights(keys)
+    grad_total = (grad_sums[..., :length] * mean).flip(-1).cumsum(-1).flip(-1)
+    grad_values = grad_x[..., :length] * e
+    grad_alpha = (grad_values * values).sum(1)
+    grad_values.mul_(alpha[:, None])
+    grad_keys = torch.addcmul(grad_total.mul_(e).neg_(), grad_values, values)
+    grad_keys.masked_fill_((keys < KEY_MIN) | (keys > KEY_MAX), 0)
+    return _tokens(grad_keys, k), _tokens(grad_values, k), grad_alpha
 
 
 def _native(*inputs: Tensor) -> Tensor:
@@ -227,9 +254,13 @@ def _native(*inputs: Tensor) -> Tensor:
     if inputs[3].device.type != "cpu" or inputs[3].dtype != torch.float32:
         where = f"{inputs[3].device} in {inputs[3].dtype}"
         raise InputError(f"The native toeplitz runs on the CPU in float32, not on {where}; use 'fft'.")
-    from facerwkv.kernels.native.toeplitz import product, weights
+    from facerwkv.kernels.native import toeplitz as c
 
-    return _Weighting.apply(Near(NATIVE_LEAF, product, weights), *inputs)
+    steps = Steps(NATIVE_LEAF, c.product, c.weights, c.enter, c.leave, c.leave_back, c.enter_back)
+    return _Weighting.apply(steps, *inputs)
+
+
+STRIPS = Steps(None, _strip_product, _strip_weights, _enter, _leave, _leave_back, _enter_back)
 
 
 def _blocked(*inputs: Tensor) -> Tensor:

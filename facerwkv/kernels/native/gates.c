@@ -25,6 +25,13 @@ INLINE float exp_within(float x)
     return p * power.f;
 }
 
+/* y = e^x, for x cut to low..high, which lies within -87..40. */
+void exp_row(long n, float low, float high, const float *x, float *y)
+{
+    for (long i = 0; i < n; i++)
+        y[i] = exp_within(x[i] < low ? low : x[i] > high ? high : x[i]);
+}
+
 /* tanh(log(1 + e^k)) = n / (n + 2) with n = e (e + 2), e = e^k; beyond 20 it is 1 in float32. */
 INLINE float mish_share(float k, float *e, float *scale)
 {

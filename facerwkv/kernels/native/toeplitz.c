@@ -11,7 +11,11 @@
 #define LANES 16
 #define VECTORS 8
 #define TILE (LANES * VECTORS)
-#define SEGMENT 128
+#define SEGMENT 16
+#define KEY_MIN -60.0f
+#define KEY_MAX 30.0f
+
+void exp_row(long n, float low, float high, const float *x, float *y); /* gates.c */
 
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -61,9 +65,9 @@ static void product_row(long n, long reversed, const float *c, const float *x, f
     }
 }
 
-/* c (H, n), its rows `stride` apart; x, y (H, R, n): y[t] = sum over u <= t of c[t-u] x[u] or, backwards, over u >= t
+/* c (H, n); x, y (H, R, n): y[t] = sum over u <= t of c[t-u] x[u] or, backwards, over u >= t
  * of c[u-t] x[u]. Returns 0, or 1 when there is no memory left. */
-int toeplitz_product(long H, long R, long n, long stride, long backwards, const float *c, const float *x, float *y)
+int toeplitz_product(long H, long R, long n, long backwards, const float *c, const float *x, float *y)
 {
     int failed = 0;
 #pragma omp parallel
@@ -81,7 +85,7 @@ int toeplitz_product(long H, long R, long n, long stride, long backwards, const 
                     continue;
                 float *row = weights + size;
                 if (held != h)
-                    pad(n, 0, c + h * stride, weights);
+                    pad(n, 0, c + h * n, weights);
                 held = h;
                 pad(n, backwards, x + (h * R + r) * n, row);
                 product_row(n, backwards, weights + TILE, row + TILE, y + (h * R + r) * n);
@@ -118,5 +122,171 @@ int toeplitz_weights(long H, long R, long n, const float *x, const float *g, flo
         free(rows);
         free(totals);
     }
+    return failed;
+}
+
+/* Below: what comes before and after the product. Tokens are (B, T, H, S), columns (H, B, S, T) with one column after
+ * the other; padded columns are P long and end in zeros. Columns of one head and picture go through memory together,
+ * LANES at once. */
+static void to_columns(long T, long step, long lanes, const float *tokens, float *columns)
+{
+    for (long t = 0; t < T; t++)
+        for (long i = 0; i < lanes; i++)
+            columns[i * T + t] = tokens[t * step + i];
+}
+
+static void to_tokens(long T, long step, long lanes, const float *columns, float *tokens)
+{
+    for (long t = 0; t < T; t++)
+        for (long i = 0; i < lanes; i++)
+            tokens[t * step + i] = columns[i * T + t];
+}
+
+INLINE long lanes_from(long s, long S)
+{
+    return S - s < LANES ? S - s : LANES;
+}
+
+/* k, v tokens, alpha (H, T) → x = alpha e v, padded columns, and total, the sums of e so far, columns. Returns 0, or 1
+ * when there is no memory left. */
+int toeplitz_enter(long B, long T, long H, long S, long P, const float *k, const float *v, const float *alpha, float *x,
+                   float *total)
+{
+    int failed = 0;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++) {
+            float *keys = malloc(2 * sizeof(float) * LANES * (size_t)T), *values = keys + LANES * T;
+            for (long s = 0; keys && s < S; s += LANES) {
+                long lanes = lanes_from(s, S), token = (b * T * H + h) * S + s, column = (h * B + b) * S + s;
+                to_columns(T, H * S, lanes, k + token, keys);
+                to_columns(T, H * S, lanes, v + token, values);
+                exp_row(lanes * T, KEY_MIN, KEY_MAX, keys, keys);
+                for (long i = 0; i < lanes; i++) {
+                    const float *e = keys + i * T, *value = values + i * T;
+                    float *out = x + (column + i) * P, *sums = total + (column + i) * T;
+                    double sum = 0;
+                    for (long t = 0; t < T; t++)
+                        out[t] = alpha[h * T + t] * e[t] * value[t];
+                    memset(out + T, 0, sizeof(float) * (size_t)(P - T));
+                    for (long t = 0; t < T; t++)
+                        sums[t] = (float)(sum += e[t]);
+                }
+            }
+            if (!keys) {
+#pragma omp atomic write
+                failed = 1;
+            }
+            free(keys);
+        }
+    return failed;
+}
+
+/* sums, padded columns, total, columns, beta (H, T) → mean = sums / total, columns, and y = beta mean, tokens. Returns
+ * 0, or 1 when there is no memory left. */
+int toeplitz_leave(long B, long T, long H, long S, long P, const float *sums, const float *total, const float *beta,
+                   float *y, float *mean)
+{
+    int failed = 0;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++) {
+            float *out = malloc(sizeof(float) * LANES * (size_t)T);
+            for (long s = 0; out && s < S; s += LANES) {
+                long lanes = lanes_from(s, S), column = (h * B + b) * S + s;
+                for (long i = 0; i < lanes; i++)
+                    for (long t = 0, at = (column + i) * T, from = (column + i) * P; t < T; t++) {
+                        mean[at + t] = sums[from + t] / total[at + t];
+                        out[i * T + t] = beta[h * T + t] * mean[at + t];
+                    }
+                to_tokens(T, H * S, lanes, out, y + (b * T * H + h) * S + s);
+            }
+            if (!out) {
+#pragma omp atomic write
+                failed = 1;
+            }
+            free(out);
+        }
+    return failed;
+}
+
+/* g, the gradient of y, tokens → g_sums, padded columns, and g_beta (B, H, T). Returns 0, or 1 when there is no memory
+ * left. */
+int toeplitz_leave_back(long B, long T, long H, long S, long P, const float *g, const float *total, const float *mean,
+                        const float *beta, float *g_sums, float *g_beta)
+{
+    int failed = 0;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++) {
+            float *in = malloc(sizeof(float) * LANES * (size_t)T), *of_beta = g_beta + (b * H + h) * T;
+            memset(of_beta, 0, sizeof(float) * (size_t)T);
+            for (long s = 0; in && s < S; s += LANES) {
+                long lanes = lanes_from(s, S), column = (h * B + b) * S + s;
+                to_columns(T, H * S, lanes, g + (b * T * H + h) * S + s, in);
+                for (long i = 0; i < lanes; i++) {
+                    float *out = g_sums + (column + i) * P;
+                    for (long t = 0, at = (column + i) * T; t < T; t++) {
+                        of_beta[t] += in[i * T + t] * mean[at + t];
+                        out[t] = in[i * T + t] * beta[h * T + t] / total[at + t];
+                    }
+                    memset(out + T, 0, sizeof(float) * (size_t)(P - T));
+                }
+            }
+            if (!in) {
+#pragma omp atomic write
+                failed = 1;
+            }
+            free(in);
+        }
+    return failed;
+}
+
+/* One column: g_x and the gradient of the sums → those of key and value, written over e and value; that of alpha is
+ * added to. */
+static void column_back(long T, const float *g_x, const float *g_sums, const float *mean, const float *alpha,
+                        const float *key, float *e, float *value, float *g_alpha)
+{
+    double later = 0; /* minus the gradient of the sum of e */
+    for (long t = T - 1; t >= 0; t--) {
+        float of_e = g_x[t] * e[t], of_value = of_e * alpha[t];
+        g_alpha[t] += of_e * value[t];
+        later += (double)g_sums[t] * mean[t];
+        float of_key = e[t] * (float)((double)(g_x[t] * alpha[t]) * value[t] - later); /* two that nearly cancel */
+        e[t] = key[t] < KEY_MIN || key[t] > KEY_MAX ? 0.0f : of_key;
+        value[t] = of_value;
+    }
+}
+
+/* g_x and g_sums, padded columns, mean, columns, k, v, tokens, alpha (H, T) → g_k, g_v, tokens, and g_alpha (B, H, T).
+ * Returns 0, or 1 when there is no memory left. */
+int toeplitz_enter_back(long B, long T, long H, long S, long P, const float *g_x, const float *g_sums,
+                        const float *mean, const float *k, const float *v, const float *alpha, float *g_k, float *g_v,
+                        float *g_alpha)
+{
+    int failed = 0;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++) {
+            float *keys = malloc(3 * sizeof(float) * LANES * (size_t)T), *values = keys + LANES * T;
+            float *e = values + LANES * T, *of_alpha = g_alpha + (b * H + h) * T;
+            memset(of_alpha, 0, sizeof(float) * (size_t)T);
+            for (long s = 0; keys && s < S; s += LANES) {
+                long lanes = lanes_from(s, S), token = (b * T * H + h) * S + s, column = (h * B + b) * S + s;
+                to_columns(T, H * S, lanes, k + token, keys);
+                to_columns(T, H * S, lanes, v + token, values);
+                exp_row(lanes * T, KEY_MIN, KEY_MAX, keys, e);
+                for (long i = 0; i < lanes; i++)
+                    column_back(T, g_x + (column + i) * P, g_sums + (column + i) * P, mean + (column + i) * T,
+                                alpha + h * T, keys + i * T, e + i * T, values + i * T, of_alpha);
+                to_tokens(T, H * S, lanes, e, g_k + token);
+                to_tokens(T, H * S, lanes, values, g_v + token);
+            }
+            if (!keys) {
+#pragma omp atomic write
+                failed = 1;
+            }
+            free(keys);
+        }
     return failed;
 }

@@ -11,24 +11,57 @@ from facerwkv.kernels.native import library, pointer
 @torch.library.custom_op("facerwkv::toeplitz_product", mutates_args=(), device_types="cpu")
 def product(c: Tensor, x: Tensor, backwards: bool) -> Tensor:
     """float32: c (H, L), x (H, R, L) → y_t = sum_{u<=t} c[t-u] x_u; backwards, sum_{u>=t} c[u-t] x_u."""
-    c, x = c if c.stride(-1) == 1 else c.contiguous(), x.contiguous()
-    y = torch.empty_like(x)
-    _call("toeplitz_product", (*x.shape, c.stride(0), int(backwards)), (c, x, y))
+    y = x.new_empty(x.shape)
+    _call("toeplitz_product", (*x.shape, int(backwards)), (c, x, y))
     return y
 
 
 @torch.library.custom_op("facerwkv::toeplitz_weights", mutates_args=(), device_types="cpu")
 def weights(x: Tensor, grad: Tensor) -> Tensor:
     """float32: x and the gradient of y, (H, R, L) → the gradient of c, (H, L)."""
-    x, grad = x.contiguous(), grad.contiguous()
     grad_c = x.new_empty(x.shape[0], x.shape[2])
-    _call("toeplitz_weights", tuple(x.shape), (x, grad, grad_c))
+    _call("toeplitz_weights", x.shape, (x, grad, grad_c))
     return grad_c
+
+
+@torch.library.custom_op("facerwkv::toeplitz_enter", mutates_args=(), device_types="cpu")
+def enter(k: Tensor, v: Tensor, alpha: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """float32: k, v (B, T, H, S), alpha (H, T) → padded columns (H, B S, length) and sums of e (H, B S, T)."""
+    x, total = _columns(k, length), _columns(k, k.shape[1])
+    _call("toeplitz_enter", (*k.shape, length), (k, v, alpha, x, total))
+    return x, total
+
+
+@torch.library.custom_op("facerwkv::toeplitz_leave", mutates_args=(), device_types="cpu")
+def leave(sums: Tensor, total: Tensor, beta: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """float32: columns, sums of e, beta (H, T), `like` (B, T, H, S) → y (B, T, H, S) and the columns over the sums."""
+    y, mean = like.new_empty(like.shape), torch.empty_like(total)
+    _call("toeplitz_leave", (*like.shape, sums.shape[-1]), (sums, total, beta, y, mean))
+    return y, mean
+
+
+@torch.library.custom_op("facerwkv::toeplitz_leave_back", mutates_args=(), device_types="cpu")
+def leave_back(grad: Tensor, total: Tensor, mean: Tensor, beta: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The gradients of `leave`'s columns, as if the sums of e were constant, and of beta."""
+    grad_sums, grad_beta = _columns(grad, length), grad.new_empty(len(grad), *beta.shape)
+    _call("toeplitz_leave_back", (*grad.shape, length), (grad, total, mean, beta, grad_sums, grad_beta))
+    return grad_sums, grad_beta.sum(0)
+
+
+@torch.library.custom_op("facerwkv::toeplitz_enter_back", mutates_args=(), device_types="cpu")
+def enter_back(
+    grad_x: Tensor, grad_sums: Tensor, mean: Tensor, k: Tensor, v: Tensor, alpha: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of k, v and alpha, those through the sums of e included."""
+    grad_k, grad_v, grad_alpha = k.new_empty(k.shape), v.new_empty(v.shape), k.new_empty(len(k), *alpha.shape)
+    tensors = (grad_x, grad_sums, mean, k, v, alpha, grad_k, grad_v, grad_alpha)
+    _call("toeplitz_enter_back", (*k.shape, grad_x.shape[-1]), tensors)
+    return grad_k, grad_v, grad_alpha.sum(0)
 
 
 @product.register_fake
 def _(c: Tensor, x: Tensor, backwards: bool) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return x.new_empty(x.shape)
 
 
 @weights.register_fake
@@ -36,6 +69,35 @@ def _(x: Tensor, grad: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], x.shape[2])
 
 
+@enter.register_fake
+def _(k: Tensor, v: Tensor, alpha: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    return _columns(k, length), _columns(k, k.shape[1])
+
+
+@leave.register_fake
+def _(sums: Tensor, total: Tensor, beta: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    return like.new_empty(like.shape), torch.empty_like(total)
+
+
+@leave_back.register_fake
+def _(grad: Tensor, total: Tensor, mean: Tensor, beta: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    return _columns(grad, length), beta.new_empty(beta.shape)
+
+
+@enter_back.register_fake
+def _(
+    grad_x: Tensor, grad_sums: Tensor, mean: Tensor, k: Tensor, v: Tensor, alpha: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return k.new_empty(k.shape), v.new_empty(v.shape), alpha.new_empty(alpha.shape)
+
+
+def _columns(tokens: Tensor, length: int) -> Tensor:
+    """Room for (H, B S, length)."""
+    batch, _, heads, size = tokens.shape
+    return tokens.new_empty(heads, batch * size, length)
+
+
 def _call(name: str, numbers: tuple[int, ...], tensors: tuple[Tensor, ...]) -> None:
+    tensors = tuple(tensor.contiguous() for tensor in tensors)  # outputs are, so they stay themselves
     if getattr(library(), name)(*map(ctypes.c_long, numbers), *map(pointer, tensors)):
         raise MemoryError(f"{name} found no memory for its rows.")
