@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from facerwkv.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.native import call, library, problem
 
 
 def mish_gate(k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
@@ -90,7 +90,7 @@ def _native(name: str) -> Callable[..., Tensor]:
                 )
         from facerwkv.kernels.native import gates
 
-        return getattr(gates, name)(*inputs)
+        return call(getattr(gates, name), *inputs)
 
     return run
 

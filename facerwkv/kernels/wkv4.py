@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import DEVICES, library, problem
+from facerwkv.kernels.native import DEVICES, call, library, problem
 from facerwkv.kernels.triton import check, runs
 
 CHUNK = 16
@@ -98,7 +98,7 @@ def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[
         raise InputError(f"The native wkv4 runs on the CPU in float32, not on {k.device} in {k.dtype}; use 'chunked'.")
     from facerwkv.kernels.native.wkv4 import wkv4 as operator
 
-    return operator(w, u, k, v, state)
+    return call(operator, w, u, k, v, state)
 
 
 def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from facerwkv.errors import InputError
 from facerwkv.kernels import gates
@@ -133,3 +134,22 @@ def test_without_the_library_native_says_what_to_do(monkeypatch, name):
 def test_float64_is_refused():
     with pytest.raises(InputError, match=r"native mish_gate .* not on cpu in torch\.float64"):
         run("mish_gate", "native", *inputs("mish_gate"))
+
+
+@needs_compiler
+def test_the_dispatcher_is_passed_by_only_where_nobody_watches():
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    seen: list[str] = []
+    r, x = torch.randn(2, 3, 4)
+    unwatched = gates.sigmoid_gate(r, x)
+    with Watch():
+        watched = gates.sigmoid_gate(r, x)
+    assert seen == ["facerwkv.sigmoid_gate.default"]
+    assert torch.equal(watched, unwatched)
+    assert gates.sigmoid_gate(r.requires_grad_(), x).grad_fn is not None
+    with torch.no_grad():
+        assert torch.equal(gates.sigmoid_gate(r, x), unwatched)

@@ -6,48 +6,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerwkv.kernels.native import library, pointer
+from facerwkv.kernels.native import library, operator, pointer
 
 
-@torch.library.custom_op("facerwkv::mish_gate", mutates_args=(), device_types="cpu")
+@operator("mish_gate")
 def mish_gate(k: Tensor, v: Tensor) -> Tensor:
     """float32: k, v (..., F) → mish(k) v."""
     return _gate("mish_gate_forward", k, v)
 
 
-@torch.library.custom_op("facerwkv::mish_gate_backward", mutates_args=(), device_types="cpu")
+@operator("mish_gate_backward")
 def mish_gate_backward(k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of k and v."""
     grad_k, grad_v = _gate_backward("mish_gate_backward", grad, k, v)
     return grad_k, grad_v
 
 
-@torch.library.custom_op("facerwkv::sigmoid_gate", mutates_args=(), device_types="cpu")
+@operator("sigmoid_gate")
 def sigmoid_gate(r: Tensor, x: Tensor) -> Tensor:
     """float32: r, x (..., F) → sigmoid(r) x."""
     return _gate("sigmoid_gate_forward", r, x)
 
 
-@torch.library.custom_op("facerwkv::sigmoid_gate_backward", mutates_args=(), device_types="cpu")
+@operator("sigmoid_gate_backward")
 def sigmoid_gate_backward(r: Tensor, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of r and x."""
     grad_r, grad_x = _gate_backward("sigmoid_gate_backward", grad, r, x)
     return grad_r, grad_x
 
 
-@torch.library.custom_op("facerwkv::squared_relu", mutates_args=(), device_types="cpu")
+@operator("squared_relu")
 def squared_relu(k: Tensor) -> Tensor:
     """float32: k (..., F) → relu(k)^2."""
     return _gate("squared_relu_forward", k)
 
 
-@torch.library.custom_op("facerwkv::squared_relu_backward", mutates_args=(), device_types="cpu")
+@operator("squared_relu_backward")
 def squared_relu_backward(k: Tensor, grad: Tensor) -> Tensor:
     """The gradient of k."""
     return _gate_backward("squared_relu_backward", grad, k)[0]
 
 
-@torch.library.custom_op("facerwkv::token_mix", mutates_args=(), device_types="cpu")
+@operator("token_mix")
 def token_mix(x: Tensor, mixes: Tensor, last: Tensor) -> Tensor:
     """float32: x (B, T, D), mixes (N, D), last (B, D) → (N, B, T, D)."""
     inputs = [tensor.contiguous() for tensor in (x, mixes, last)]
@@ -56,7 +56,7 @@ def token_mix(x: Tensor, mixes: Tensor, last: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("facerwkv::token_mix_backward", mutates_args=(), device_types="cpu")
+@operator("token_mix_backward")
 def token_mix_backward(x: Tensor, mixes: Tensor, last: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, mixes and last."""
     inputs = [tensor.contiguous() for tensor in (x, mixes, last, grad)]

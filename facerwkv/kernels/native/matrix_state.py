@@ -6,22 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerwkv.kernels.native import library, pointer
+from facerwkv.kernels.native import library, operator, pointer
 
 
-@torch.library.custom_op("facerwkv::wkv6", mutates_args=(), device_types="cpu")
+@operator("wkv6")
 def wkv6(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """float32: r, k, v, log decays w (B, T, H, N), u (H, N), state (B, H, N, N) → y and the state after them."""
     return _forward("wkv6", [r, k, v, w.exp(), u], state)
 
 
-@torch.library.custom_op("facerwkv::wkv7", mutates_args=(), device_types="cpu")
+@operator("wkv7")
 def wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """float32: r, log decays w, k, v, a, b (B, T, H, N), state (B, H, N, N) → y and the state after them."""
     return _forward("wkv7", [r, w.exp(), k, v, a, b], state)
 
 
-@torch.library.custom_op("facerwkv::wkv6_backward", mutates_args=(), device_types="cpu")
+@operator("wkv6_backward")
 def wkv6_backward(
     r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, grad: Tensor, grad_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -32,7 +32,7 @@ def wkv6_backward(
     return grad_r, grad_k, grad_v, grad_w, grad_u.sum(0), grad_state
 
 
-@torch.library.custom_op("facerwkv::wkv7_backward", mutates_args=(), device_types="cpu")
+@operator("wkv7_backward")
 def wkv7_backward(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, grad: Tensor, grad_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

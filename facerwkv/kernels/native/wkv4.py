@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from facerwkv.errors import InputError
-from facerwkv.kernels.native import library, pointer
+from facerwkv.kernels.native import library, operator, pointer
 
 
-@torch.library.custom_op("facerwkv::wkv4", mutates_args=(), device_types="cpu")
+@operator("wkv4")
 def wkv4(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """float32: w, u (C,), k, v (B, T, C), state (B, 3, C) → y (B, T, C) and the state after the last token."""
     w, u, k, v = (tensor.contiguous() for tensor in (w, u, k, v))
@@ -24,7 +24,7 @@ def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor
     return torch.empty_like(v, memory_format=torch.contiguous_format), torch.empty_like(state)
 
 
-@torch.library.custom_op("facerwkv::wkv4_backward", mutates_args=(), device_types="cpu")
+@operator("wkv4_backward")
 def wkv4_backward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of w, u, k, v for the gradient (B, T, C) of y, from an empty state."""
     w, u, k, v, grad = (tensor.contiguous() for tensor in (w, u, k, v, grad))
