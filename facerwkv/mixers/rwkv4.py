@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from facerwkv.errors import InputError
 from facerwkv.kernels.biwkv import biwkv
-from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
+from facerwkv.kernels.gates import sigmoid_gate
+from facerwkv.kernels.products import mixed_products, squared_relu_product
 from facerwkv.kernels.wkv4 import wkv4
 from facerwkv.mixers.config import MixerConfig, check_streams
 
@@ -63,10 +64,9 @@ class TimeMix(nn.Module):
         """The outputs from token `start` on, and the state after the last token."""
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         mixes = torch.stack([self.mix_key, self.mix_value, self.mix_receptance])
-        x_k, x_v, x_r = token_mix(x, mixes, last).unbind(0)
-        y, held = self._scan(self.key(x_k), self.value(x_v), held)
-        r = self.receptance(x_r[:, start:])
-        return self.output(sigmoid_gate(r, y[:, start:])), {"last": x[:, -1], "wkv": held}
+        k, v, r = mixed_products(x, mixes, [self.key.weight, self.value.weight, self.receptance.weight], last)
+        y, held = self._scan(k, v, held)
+        return self.output(sigmoid_gate(r[:, start:], y[:, start:])), {"last": x[:, -1], "wkv": held}
 
     def _scan(self, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         w, u = self.time_decay.exp(), self.time_first
@@ -94,9 +94,9 @@ class ChannelMix(nn.Module):
         return self.stream(x, None)[0]
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        x_k, x_r = token_mix(x, torch.stack([self.mix_key, self.mix_receptance]), state).unbind(0)
-        y = self.value(squared_relu(self.key(x_k)))
-        return sigmoid_gate(self.receptance(x_r), y), x[:, -1]
+        mixes = torch.stack([self.mix_key, self.mix_receptance])
+        k, r = mixed_products(x, mixes, [self.key.weight, self.receptance.weight], state)
+        return sigmoid_gate(r, squared_relu_product(k, self.value.weight)), x[:, -1]
 
 
 def initial_values(width: int, depth: int, layer: int) -> dict[str, Tensor]:
