@@ -85,11 +85,12 @@ def _take_in(w: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
     (a, b, p), (k, base) = _parts(state), _from_largest(k, state)
     length = k.shape[1]
     inside, before = k + (torch.arange(length, device=k.device)[:, None] + 1 - length) * w, p - base - length * w
-    # Any shift cancels between numerator and denominator, so the largest exponent is taken as a constant.
-    top = torch.maximum(inside.amax(1, keepdim=True), before).detach()
+    # Any shift cancels between numerator and denominator: the largest exponent, as it is rounded, is taken as a constant.
+    scale = base + torch.maximum(inside.amax(1, keepdim=True), before).detach()
+    top = scale - base
     weights, past = (inside - top).exp(), (before - top).exp()
     a, b = (weights * v).sum(1, keepdim=True) + past * a, weights.sum(1, keepdim=True) + past * b
-    return torch.cat([a, b, base + top], 1)
+    return torch.cat([a, b, scale], 1)
 
 
 def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, before: Tensor, after: Tensor) -> Tensor:

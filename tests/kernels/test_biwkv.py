@@ -54,7 +54,7 @@ def test_chunked_outputs_and_gradients_equal_the_reference(length, decays):
 
 @pytest.mark.parametrize("decays", DECAYS)
 @pytest.mark.parametrize("implementation", FAST)
-@pytest.mark.parametrize(("length", "channels"), [(1, 20), (2, 64), (63, 70), (65, 130), (300, 17)])
+@pytest.mark.parametrize(("length", "channels"), [(1, 20), (2, 64), (63, 70), (65, 130), (300, 40)])
 @pytest.mark.parametrize("std", [0, 1, 3, 10])
 def test_float32_errors_are_at_most_twice_the_reference_s(implementation, length, channels, std, decays):
     exact, reference, fast = (
@@ -204,7 +204,7 @@ def test_an_unknown_implementation_lists_the_known_ones():
 class TestNative:
     @pytest.mark.parametrize("decays", DECAYS)
     def test_its_scales_round_nothing_at_wide_keys(self, decays):
-        test_float32_errors_are_at_most_twice_the_reference_s("native", 300, 17, 40, decays)
+        test_float32_errors_are_at_most_twice_the_reference_s("native", 300, 40, 40, decays)
 
     def test_it_is_one_operator_that_pytorch_can_trust(self):
         from facerwkv.kernels.native.biwkv import biwkv as operator

@@ -1,23 +1,28 @@
-/* The bidirectional weighted key-value on the CPU: float32, forward and backward. The formula stands in kernels/biwkv.py.
+/* The bidirectional weighted key-value on the CPU: float32, forward and backward. Its formula is in kernels/biwkv.py.
  *
- * Work is split over (batch, BLOCK channels) and goes along the tokens in segments. What lies after a segment is summed
- * up in a first pass from the last token to the first, and kept only at the segments' ends.
+ * Work is split over (batch, blocks of channels) and goes along the tokens in segments, for one group of LANES channels
+ * after the other. What lies after a segment is summed up in a first pass from the last token to the first, and kept
+ * only at the segments' ends. Long sequences want wide blocks: every row of a narrow one lies on another page.
  *
  * A sum is a * 2^m with a whole m: so sums of any size are brought to one scale without rounding. Where the keys of a
- * segment lie within SPREAD powers of two of the largest thing in and around it ("calm"), all its sums share one scale, and
- * a token costs one exponential and a few products; elsewhere ("wild") every sum has its own.
+ * segment lie within SPREAD powers of two of the largest thing in and around it ("calm"), all its sums share one scale,
+ * and a token costs one exponential and a few products; elsewhere ("wild") every sum has its own.
  */
 #include <math.h>
 #include <stdlib.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
-#define GROUPS 4
-#define BLOCK (LANES * GROUPS)
-#define SEGMENT 32
+#define MIN_GROUPS 4 /* a block's; with fewer, rows are shorter than what memory hands over at once */
+#define MAX_GROUPS 24
+#define CACHE 500000L /* bytes of a second-level cache that hold a block */
+#define SEGMENT 16
 #define SPREAD 72
 #define MAX_BONUS 10.0f /* larger ones, and decays that grow by more than e^5 in a segment, are never calm */
 #define MAX_GROWTH (5.0f / SEGMENT)
@@ -31,8 +36,8 @@ typedef float memory __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 /* What lies on one side of a token: a 2^m and b 2^m. */
 typedef struct { lanes a, b; whole m; } Side;
 
-/* e^-w = (fade + rest) 2^fade_m, as one number would err more with every token; e^u = bonus 2^bonus_m. In a segment fade
- * alone shrinks sums by about 2^drift. Those for calm segments hold their power of two. */
+/* e^-w = (fade + rest) 2^fade_m, as one number would err more with every token; e^u = bonus 2^bonus_m. In a segment
+ * fade alone shrinks sums by about 2^drift. Those for calm segments hold their power of two. */
 typedef struct {
     lanes fade, rest, bonus, calm_fade, calm_rest, calm_bonus;
     whole fade_m, bonus_m, drift;
@@ -112,7 +117,7 @@ INLINE float split(float x, float *f, float *rest, int *m)
     return (float)(power - *m);
 }
 
-INLINE Channels channels(int n, const float *w, const float *u)
+INLINE Channels channels_of(int n, const float *w, const float *u)
 {
     Channels x;
     lanes rates = fetch(n, w), bonuses = fetch(n, u);
@@ -127,7 +132,7 @@ INLINE Channels channels(int n, const float *w, const float *u)
     }
     x.calm = all((rates >= -MAX_GROWTH) & (magnitude(bonuses) <= MAX_BONUS));
     x.calm_fade = x.fade * power_or_0(x.fade_m);
-    x.calm_rest = x.rest * power_or_0(x.fade_m);
+    x.calm_rest = x.rest * power_or_0(x.fade_m) * x.calm_fade;
     x.calm_bonus = x.bonus * power_or_0(x.bonus_m);
     return x;
 }
@@ -149,11 +154,14 @@ INLINE Side normal(Side s)
     return (Side){s.a * factor, s.b * factor, s.m + up};
 }
 
-/* Calm: fade by one w, then add (x, y). */
-INLINE void add(Side *s, const Channels *c, lanes x, lanes y)
+/* Calm: fade by one w, then add (x, y). The rest is taken of the sums one token earlier, which are ready earlier: so a
+ * number misses it once, not once a token. */
+INLINE void add(Side *s, Side *earlier, const Channels *c, lanes x, lanes y)
 {
-    s->a = c->calm_fade * s->a + (c->calm_rest * s->a + x);
-    s->b = c->calm_fade * s->b + (c->calm_rest * s->b + y);
+    Side now = *s;
+    s->a = c->calm_fade * now.a + (c->calm_rest * earlier->a + x);
+    s->b = c->calm_fade * now.b + (c->calm_rest * earlier->b + y);
+    *earlier = now;
 }
 
 /* Wild: fade by one w, then add (x, y) 2^m. */
@@ -173,9 +181,9 @@ INLINE Side settle(Side s, const Channels *c)
     return (Side){s.a * factor, s.b * factor, s.m + c->drift};
 }
 
-/* A segment of a group: its tokens, e^k = e 2^m (where all is calm e 2^top), g the gradient of y; for each token y; q, the
- * power of two of its denominator; r, g over the denominator times 2^q; what lies before and after it, and r and r y of the
- * tokens before it. */
+/* A segment of a group: its tokens, e^k = e 2^m (where all is calm e 2^top), g the gradient of y; for each token y; q,
+ * the power of two of its denominator; r, g over the denominator times 2^q; what lies before and after it, and r and
+ * r y of the tokens before it. */
 typedef struct {
     int length, calm;
     whole top, m[SEGMENT], q[SEGMENT];
@@ -201,15 +209,15 @@ INLINE void scale(Tile *x, const Channels *c, whole around)
     }
 }
 
-/* What comes after the segment → what comes after the one before it; keeps what comes after each token if asked to. */
+/* What comes after the segment to what comes after the one before it; keeps what follows each token if asked to. */
 INLINE Side sum_after(Tile *x, const Channels *c, Side after, int keep)
 {
-    Side s = x->calm ? at_scale(after, x->top) : after;
+    Side s = x->calm ? at_scale(after, x->top) : after, earlier = s;
     for (int t = x->length - 1; t >= 0; t--) {
         if (keep)
             x->after[t] = s;
         if (x->calm)
-            add(&s, c, x->e[t] * x->v[t], x->e[t]);
+            add(&s, &earlier, c, x->e[t] * x->v[t], x->e[t]);
         else
             take(&s, c, x->m[t], x->e[t] * x->v[t], x->e[t]);
     }
@@ -234,12 +242,13 @@ INLINE lanes mean(Tile *x, const Channels *c, int t, Side before, int gradients)
     return (before.a + after.a + own * x->v[t]) * scale;
 }
 
-/* What comes before the segment → what comes before the next; writes y, or, given a `past`, keeps all for gradients. */
+/* What comes before the segment to what comes before the next; writes y or, given a `past`, keeps all for gradients. */
 INLINE void sum_before(Tile *x, const Channels *c, Side *before, Side *past, int n, float *to, long C)
 {
     Side s = x->calm ? at_scale(*before, x->top) : *before, r = empty();
     if (past)
         r = x->calm ? at_scale(*past, -x->top) : *past;
+    Side earlier = s, earlier_r = r;
     for (int t = 0; t < x->length; t++) {
         lanes y = mean(x, c, t, s, past != NULL);
         if (!past)
@@ -249,12 +258,12 @@ INLINE void sum_before(Tile *x, const Channels *c, Side *before, Side *past, int
             x->before[t] = s;
             x->past[t] = r;
             if (x->calm)
-                add(&r, c, x->r[t], x->r[t] * x->y[t]);
+                add(&r, &earlier_r, c, x->r[t], x->r[t] * x->y[t]);
             else
                 take(&r, c, -x->q[t], x->r[t], x->r[t] * x->y[t]);
         }
         if (x->calm)
-            add(&s, c, x->e[t] * x->v[t], x->e[t]);
+            add(&s, &earlier, c, x->e[t] * x->v[t], x->e[t]);
         else
             take(&s, c, x->m[t], x->e[t] * x->v[t], x->e[t]);
     }
@@ -266,8 +275,8 @@ INLINE void sum_before(Tile *x, const Channels *c, Side *before, Side *past, int
 /* The gradients of one token, and the sums of those of w and u. */
 typedef struct { lanes w, u, k, v; } Gradients;
 
-/* `future` is what r brings from the tokens after this one. A pair of tokens that are n + 1 apart decays n times, once for
- * every token between: so what lies before a token meets there what r brings from after it, and the other way round. */
+/* `future` is what r brings from the tokens after this one. A pair of tokens that are n + 1 apart decays n times, once
+ * for every token between: so what lies before a token meets there what r brings from after it, and vice versa. */
 INLINE void gradients(const Tile *x, const Channels *c, int t, Side future, Gradients *d)
 {
     Side before = x->before[t], after = x->after[t], past = x->past[t];
@@ -290,16 +299,16 @@ INLINE void gradients(const Tile *x, const Channels *c, int t, Side future, Grad
     d->u += e * own * (v - y);
 }
 
-/* What r brings from after the segment → the same for the segment before it; writes the gradients of keys and values. */
+/* What r brings from after the segment to the same for the one before it; writes the gradients of keys and values. */
 INLINE Side sum_gradients(Tile *x, const Channels *c, Side future, int n, long C, float *gk, float *gv, Gradients *sum)
 {
     Gradients d = {0};
-    Side s = x->calm ? at_scale(future, -x->top) : future;
+    Side s = x->calm ? at_scale(future, -x->top) : future, earlier = s;
     for (int t = x->length - 1; t >= 0; t--) {
         lanes r = x->r[t], ry = r * x->y[t];
         gradients(x, c, t, s, &d);
         if (x->calm)
-            add(&s, c, r, ry);
+            add(&s, &earlier, c, r, ry);
         else
             take(&s, c, -x->q[t], r, ry);
         put(n, d.k, gk + t * C);
@@ -320,90 +329,98 @@ typedef struct {
     float *y, *gw, *gu, *gk, *gv;
 } Block;
 
-/* How many of n channels are in a group; a constant for a whole block. */
-INLINE int lanes_in(int n, int group)
-{
-    int left = n - group * LANES;
-    return n == BLOCK || left > LANES ? LANES : left;
-}
+/* What a thread works with: for each group of a block its channels, and what lies before and after the segment. */
+typedef struct {
+    Channels channels[MAX_GROUPS];
+    Side before[MAX_GROUPS], after[MAX_GROUPS], past[MAX_GROUPS], future[MAX_GROUPS];
+    Gradients sum[MAX_GROUPS];
+    Ends *ends;
+} Desk;
 
-INLINE void load(Tile *x, const Block *b, int n, long segment, int group)
+/* `ahead` is the direction in which the next segments lie. */
+INLINE void load(Tile *x, const Block *b, int n, long segment, int group, int ahead)
 {
     long left = b->T - segment * SEGMENT, at = segment * SEGMENT * b->C + group * LANES;
+    long soon = ahead * 2 * SEGMENT * b->C;
     x->length = left < SEGMENT ? (int)left : SEGMENT;
+    x->high = x->low = fetch(n, b->k + at);
     for (int t = 0; t < x->length; t++, at += b->C) {
+        __builtin_prefetch(b->k + at + soon);
+        __builtin_prefetch(b->v + at + soon);
         x->k[t] = fetch(n, b->k + at);
         x->v[t] = fetch(n, b->v + at);
         if (b->g)
             x->g[t] = fetch(n, b->g + at);
-        x->high = t ? larger(x->k[t], x->high) : x->k[0];
-        x->low = t ? smaller(x->k[t], x->low) : x->k[0];
+        x->high = larger(x->k[t], x->high);
+        x->low = smaller(x->k[t], x->low);
     }
 }
 
-#define EACH_GROUP(n) for (int group = 0; group * LANES < n; group++)
-#define NONE {empty(), empty(), empty(), empty()}
+/* One segment of a group in the first pass, on the way from the first token to the last, and, for gradients, back. */
+enum pass { AHEAD, FORWARD, KEEP, BACK };
 
-/* For every segment what comes after it. */
-INLINE void look_ahead(int n, const Block *b, Channels *c, Ends *ends, Tile *x)
+INLINE void visit(enum pass pass, int n, const Block *b, Desk *desk, long segment, int group, int groups)
 {
-    Side after[GROUPS] = NONE;
-    EACH_GROUP(n) c[group] = channels(lanes_in(n, group), b->w + group * LANES, b->u + group * LANES);
-    for (long segment = (b->T - 1) / SEGMENT; segment >= 0; segment--)
-        EACH_GROUP(n) {
-            ends[segment * GROUPS + group].after = after[group];
-            load(x, b, lanes_in(n, group), segment, group);
-            scale(x, c + group, after[group].m);
-            after[group] = sum_after(x, c + group, after[group], 0);
-        }
+    const Channels own = desk->channels[group], *c = &own; /* local: outputs in memory cannot lie on top of it */
+    Ends *end = desk->ends + segment * groups + group;
+    Tile tile, *x = &tile;
+    long at = segment * SEGMENT * b->C + group * LANES;
+    load(x, b, n, segment, group, pass == AHEAD || pass == BACK ? -1 : 1);
+    if (pass == AHEAD) {
+        end->after = desk->after[group];
+        scale(x, c, end->after.m);
+        desk->after[group] = sum_after(x, c, end->after, 0);
+        return;
+    }
+    Side *before = desk->before + group, *past = pass == FORWARD ? NULL : desk->past + group;
+    if (pass == KEEP) {
+        end->before = *before;
+        end->past = *past;
+    }
+    if (pass == BACK) {
+        *before = end->before;
+        *past = end->past;
+    }
+    scale(x, c, higher(before->m, end->after.m));
+    sum_after(x, c, end->after, 1);
+    sum_before(x, c, before, past, n, b->y + at, b->C);
+    if (pass == BACK)
+        desk->future[group] =
+            sum_gradients(x, c, desk->future[group], n, b->C, b->gk + at, b->gv + at, desk->sum + group);
 }
 
-INLINE void forward_block(int n, const Block *b, Ends *ends, Tile *x)
+INLINE void walk(enum pass pass, long channels, const Block *b, Desk *desk)
 {
-    Channels c[GROUPS];
-    Side before[GROUPS] = NONE;
-    look_ahead(n, b, c, ends, x);
-    for (long segment = 0; segment * SEGMENT < b->T; segment++)
-        EACH_GROUP(n) {
-            Side after = ends[segment * GROUPS + group].after;
-            long at = segment * SEGMENT * b->C + group * LANES;
-            load(x, b, lanes_in(n, group), segment, group);
-            scale(x, c + group, higher(before[group].m, after.m));
-            sum_after(x, c + group, after, 1);
-            sum_before(x, c + group, before + group, NULL, lanes_in(n, group), b->y + at, b->C);
-        }
-}
-
-INLINE void backward_block(int n, const Block *b, Ends *ends, Tile *x)
-{
-    Channels c[GROUPS];
-    Side before[GROUPS] = NONE, past[GROUPS] = NONE, future[GROUPS] = NONE;
-    Gradients sum[GROUPS] = {0};
     long segments = (b->T + SEGMENT - 1) / SEGMENT;
-    look_ahead(n, b, c, ends, x);
-    for (long step = 0; step < 2 * segments; step++) { /* there and back */
-        long segment = step < segments ? step : 2 * segments - 1 - step;
-        EACH_GROUP(n) {
-            long at = segment * SEGMENT * b->C + group * LANES;
-            int wide = lanes_in(n, group);
-            Ends *end = ends + segment * GROUPS + group;
-            if (step < segments) {
-                end->before = before[group];
-                end->past = past[group];
-            }
-            before[group] = end->before;
-            past[group] = end->past;
-            load(x, b, wide, segment, group);
-            scale(x, c + group, higher(end->before.m, end->after.m));
-            sum_after(x, c + group, end->after, 1);
-            sum_before(x, c + group, before + group, past + group, 0, NULL, 0);
-            if (step >= segments)
-                future[group] = sum_gradients(x, c + group, future[group], wide, b->C, b->gk + at, b->gv + at, sum + group);
-        }
+    int groups = (int)((channels + LANES - 1) / LANES);
+    for (long step = 0; step < segments; step++) {
+        long segment = pass == AHEAD || pass == BACK ? segments - 1 - step : step;
+        for (int group = 0; group < groups; group++)
+            if (channels - group * LANES >= LANES)
+                visit(pass, LANES, b, desk, segment, group, groups);
+            else
+                visit(pass, (int)(channels - group * LANES), b, desk, segment, group, groups);
     }
-    EACH_GROUP(n) {
-        put(lanes_in(n, group), sum[group].w, b->gw + group * LANES);
-        put(lanes_in(n, group), sum[group].u, b->gu + group * LANES);
+}
+
+static void run_block(long channels, const Block *b, Desk *desk)
+{
+    for (int group = 0; group * LANES < channels; group++) {
+        int n = channels - group * LANES < LANES ? (int)(channels - group * LANES) : LANES;
+        desk->channels[group] = channels_of(n, b->w + group * LANES, b->u + group * LANES);
+        desk->before[group] = desk->after[group] = desk->past[group] = desk->future[group] = empty();
+        desk->sum[group] = (Gradients){0};
+    }
+    walk(AHEAD, channels, b, desk);
+    if (!b->g) {
+        walk(FORWARD, channels, b, desk);
+        return;
+    }
+    walk(KEEP, channels, b, desk);
+    walk(BACK, channels, b, desk);
+    for (long c = 0; c < channels; c++) {
+        b->gw[c] = desk->sum[c / LANES].w[c % LANES];
+        b->gu[c] = desk->sum[c / LANES].u[c % LANES];
     }
 }
 
@@ -428,36 +445,43 @@ INLINE void restore(unsigned before)
 #endif
 }
 
-INLINE void run_block(int n, const Block *b, int backward, Ends *ends, Tile *x)
+/* How many channels a block has: all, or, for several threads, so few that each thread gets some blocks, and for short
+ * sequences so few that keys, values and outputs stay in the cache between two passes. */
+static long block_width(long B, long T, long C, int threads)
 {
-    if (backward)
-        backward_block(n, b, ends, x);
-    else
-        forward_block(n, b, ends, x);
+    long groups = (C + LANES - 1) / LANES, parts = threads == 1 ? 1 : (4L * threads + B - 1) / B;
+    long wide = (groups + parts - 1) / parts, cached = CACHE / (3 * (long)sizeof(lanes) * T);
+    if (cached >= MIN_GROUPS && wide > cached)
+        wide = cached;
+    return LANES * (wide < MIN_GROUPS ? MIN_GROUPS : wide > MAX_GROUPS ? MAX_GROUPS : wide);
 }
 
-INLINE int run(long B, const Block *all, int backward)
+static int run(long B, const Block *all)
 {
     long T = all->T, C = all->C, segments = (T + SEGMENT - 1) / SEGMENT;
     int failed = 0;
-    if (T == 0)
+    if (B == 0 || T == 0 || C == 0)
         return 0;
 #pragma omp parallel
     {
+        int threads = 1;
+#if defined(_OPENMP)
+        threads = omp_get_num_threads();
+#endif
         unsigned mode = flush_subnormals();
-        Ends *ends = aligned_alloc(sizeof(lanes), sizeof(Ends) * (size_t)(GROUPS * segments));
-        Tile x = {0};
-        if (!ends) {
+        long width = block_width(B, T, C, threads), groups = width / LANES;
+        Desk desk = {.ends = aligned_alloc(sizeof(lanes), sizeof(Ends) * (size_t)(groups * segments))};
+        if (!desk.ends) {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp barrier
 #pragma omp for collapse(2) schedule(static)
         for (long batch = 0; batch < B; batch++)
-            for (long c = 0; c < C; c += BLOCK) {
+            for (long c = 0; c < C; c += width) {
                 long at = batch * T * C + c, row = batch * C + c;
                 Block b = {.T = T, .C = C, .w = all->w + c, .u = all->u + c, .k = all->k + at, .v = all->v + at};
-                if (backward) {
+                if (all->g) {
                     b.g = all->g + at;
                     b.gk = all->gk + at;
                     b.gv = all->gv + at;
@@ -465,12 +489,10 @@ INLINE int run(long B, const Block *all, int backward)
                     b.gu = all->gu + row;
                 } else
                     b.y = all->y + at;
-                if (!failed && C - c >= BLOCK)
-                    run_block(BLOCK, &b, backward, ends, &x);
-                else if (!failed)
-                    run_block((int)(C - c), &b, backward, ends, &x);
+                if (!failed)
+                    run_block(C - c < width ? C - c : width, &b, &desk);
             }
-        free(ends);
+        free(desk.ends);
         restore(mode);
     }
     return failed;
@@ -479,13 +501,13 @@ INLINE int run(long B, const Block *all, int backward)
 /* w, u (C); k, v, y (B, T, C). Returns 0, or 1 when there is no memory left. */
 int biwkv_forward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v, float *y)
 {
-    return run(B, &(Block){.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .y = y}, 0);
+    return run(B, &(Block){.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .y = y});
 }
 
-/* g (B, T, C), the gradient of y; gw, gu (B, C), zeros at first, gk, gv (B, T, C) are written. Returns as above. */
-int biwkv_backward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v, const float *g,
-                   float *gw, float *gu, float *gk, float *gv)
+/* g (B, T, C), the gradient of y; gw, gu (B, C), gk, gv (B, T, C) are written. Returns as above. */
+int biwkv_backward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v,
+                   const float *g, float *gw, float *gu, float *gk, float *gv)
 {
-    return run(B, &(Block){.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .g = g, .gw = gw, .gu = gu, .gk = gk, .gv = gv},
-               1);
+    Block all = {.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .g = g, .gw = gw, .gu = gu, .gk = gk, .gv = gv};
+    return run(B, &all);
 }
