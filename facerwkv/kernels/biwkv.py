@@ -85,7 +85,7 @@ def _take_in(w: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
     (a, b, p), (k, base) = _parts(state), _from_largest(k, state)
     length = k.shape[1]
     inside, before = k + (torch.arange(length, device=k.device)[:, None] + 1 - length) * w, p - base - length * w
-    # Any shift cancels between numerator and denominator: the largest exponent, as it is rounded, is taken as a constant.
+    # Any shift cancels between numerator and denominator: the largest exponent, rounded, is taken as a constant.
     scale = base + torch.maximum(inside.amax(1, keepdim=True), before).detach()
     top = scale - base
     weights, past = (inside - top).exp(), (before - top).exp()
