@@ -74,7 +74,7 @@ class Steps(NamedTuple):
     weights: Callable[[Tensor, Tensor], Tensor]
     """Rows x and the gradient of y → the gradient of c."""
     enter: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
-    """k, v, alpha, a length → columns alpha e v, zeros up to that length, and the sums of e, both (H, N, ...)."""
+    """k, v, alpha, a length → columns alpha e v, zeros up to that length, and the sums of e in any order."""
     leave: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     """Product's columns, sums of e, beta, something of k's shape → y of that shape, and the columns over the sums."""
     leave_back: Callable[[Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]

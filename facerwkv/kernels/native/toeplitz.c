@@ -12,6 +12,8 @@
 #define VECTORS 8
 #define TILE (LANES * VECTORS)
 #define SEGMENT 16
+#define ROWS 4
+#define WIDE 2
 #define KEY_MIN -60.0f
 #define KEY_MAX 30.0f
 
@@ -36,6 +38,23 @@ INLINE void accumulate(int step, long n, const float *x, const float *v, Lanes *
     }
 }
 
+/* The same for WIDE vectors of sums of each of ROWS rows of x, `row` apart, that share c: totals[r][j] += sum over u < n
+ * of x[r][u] c[LANES j - u ..]. */
+INLINE void accumulate_rows(long n, const float *x, long row, const float *c, Lanes *totals)
+{
+    for (long u = 0; u < n;) {
+        Lanes sums[ROWS * WIDE] = {0};
+        for (long stop = u + SEGMENT < n ? u + SEGMENT : n; u < stop; u++)
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+                for (int j = 0; j < WIDE; j++)
+                    sums[r * WIDE + j] += x[r * row + u] * ((const Lanes *)(c - u))[j];
+        for (int j = 0; j < ROWS * WIDE; j++)
+            totals[j] += sums[j];
+    }
+}
+
 /* A copy of n numbers, in reverse if asked, with TILE zeros before and after. */
 static void pad(long n, long reversed, const float *from, float *to)
 {
@@ -48,6 +67,15 @@ static void pad(long n, long reversed, const float *from, float *to)
         memcpy(to + TILE, from, sizeof(float) * (size_t)n);
 }
 
+static void store(long n, long t, long count, long reversed, const float *sums, float *y)
+{
+    count = n - t < count ? n - t : count;
+    for (long i = 0; reversed && i < count; i++)
+        y[n - 1 - t - i] = sums[i];
+    if (!reversed)
+        memcpy(y + t, sums, sizeof(float) * (size_t)count);
+}
+
 /* y[t] = sum over u <= t of c[t-u] x[u] for padded c and x; in reverse, y[n-1-t]. */
 static void product_row(long n, long reversed, const float *c, const float *x, float *y)
 {
@@ -55,40 +83,51 @@ static void product_row(long n, long reversed, const float *c, const float *x, f
         Lanes sums[VECTORS] = {0};
         /* from the vector of lags 1 - LANES to 0, which only a tile's diagonal needs, to the lags of token 0 */
         accumulate(-1, t + TILE, x + t + LANES - 1, c + 1 - LANES, sums);
-        const float *found = (const float *)sums;
-        long count = n - t < TILE ? n - t : TILE;
-        if (reversed)
-            for (long i = 0; i < count; i++)
-                y[n - 1 - t - i] = found[i];
-        else
-            memcpy(y + t, found, sizeof(float) * (size_t)count);
+        store(n, t, TILE, reversed, (const float *)sums, y);
     }
 }
 
-/* c (H, n); x, y (H, R, n): y[t] = sum over u <= t of c[t-u] x[u] or, backwards, over u >= t
- * of c[u-t] x[u]. Returns 0, or 1 when there is no memory left. */
+/* The same for ROWS rows of x, `row` apart, and of y. */
+static void product_rows(long n, long reversed, const float *c, const float *x, long row, float *y)
+{
+    for (long t = 0; t < n; t += WIDE * LANES) {
+        Lanes sums[ROWS * WIDE] = {0};
+        accumulate_rows(t + WIDE * LANES < n ? t + WIDE * LANES : n, x, row, c + t, sums);
+        for (long r = 0; r < ROWS; r++)
+            store(n, t, WIDE * LANES, reversed, (const float *)(sums + r * WIDE), y + r * n);
+    }
+}
+
+/* c (H, n); x, y (H, R, n): y[t] = sum over u <= t of c[t-u] x[u] or, backwards, over u >= t of c[u-t] x[u]. Returns
+ * 0, or 1 when there is no memory left. */
 int toeplitz_product(long H, long R, long n, long backwards, const float *c, const float *x, float *y)
 {
     int failed = 0;
+    long groups = (R + ROWS - 1) / ROWS;
 #pragma omp parallel
     {
         long size = n + 2 * TILE, held = -1;
-        float *weights = malloc(2 * sizeof(float) * (size_t)size);
+        float *weights = malloc((ROWS + 1) * sizeof(float) * (size_t)size), *rows = weights + size;
         if (!weights) {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp for collapse(2) schedule(static)
         for (long h = 0; h < H; h++)
-            for (long r = 0; r < R; r++) {
+            for (long group = 0; group < groups; group++) {
+                long first = group * ROWS, count = R - first < ROWS ? R - first : ROWS, at = (h * R + first) * n;
                 if (!weights)
                     continue;
-                float *row = weights + size;
                 if (held != h)
                     pad(n, 0, c + h * n, weights);
                 held = h;
-                pad(n, backwards, x + (h * R + r) * n, row);
-                product_row(n, backwards, weights + TILE, row + TILE, y + (h * R + r) * n);
+                for (long r = 0; r < count; r++)
+                    pad(n, backwards, x + at + r * n, rows + r * size);
+                if (count == ROWS)
+                    product_rows(n, backwards, weights + TILE, rows + TILE, size, y + at);
+                else
+                    for (long r = 0; r < count; r++)
+                        product_row(n, backwards, weights + TILE, rows + r * size + TILE, y + at + r * n);
             }
         free(weights);
     }
@@ -125,30 +164,101 @@ int toeplitz_weights(long H, long R, long n, const float *x, const float *g, flo
     return failed;
 }
 
-/* Below: what comes before and after the product. Tokens are (B, T, H, S), columns (H, B, S, T) with one column after
- * the other; padded columns are P long and end in zeros. Columns of one head and picture go through memory together,
- * LANES at once. */
-static void to_columns(long T, long step, long lanes, const float *tokens, float *columns)
+/* Below: what comes before and after the product. k, v, total, mean and y are tokens (B, T, H, S); what the product
+ * takes and gives are columns (H, B, S, P) that end in zeros. LANES neighbouring channels of a head go through together:
+ * a strip (T, lanes) holds what lies otherwise in their columns. */
+typedef struct { long T, step, P, lanes; } Strip; /* step: from a token to the next */
+
+static void to_columns(Strip n, const float *strip, float *columns)
 {
-    for (long t = 0; t < T; t++)
-        for (long i = 0; i < lanes; i++)
-            columns[i * T + t] = tokens[t * step + i];
+    for (long i = 0; i < n.lanes; i++)
+        memset(columns + i * n.P + n.T, 0, sizeof(float) * (size_t)(n.P - n.T));
+    for (long start = 0; start < n.T; start += LANES)
+        for (long i = 0; i < n.lanes; i++)
+            for (long t = start; t < n.T && t < start + LANES; t++)
+                columns[i * n.P + t] = strip[t * n.lanes + i];
 }
 
-static void to_tokens(long T, long step, long lanes, const float *columns, float *tokens)
+static void from_columns(Strip n, const float *columns, float *strip)
 {
-    for (long t = 0; t < T; t++)
-        for (long i = 0; i < lanes; i++)
-            tokens[t * step + i] = columns[i * T + t];
+    for (long start = 0; start < n.T; start += LANES)
+        for (long i = 0; i < n.lanes; i++)
+            for (long t = start; t < n.T && t < start + LANES; t++)
+                strip[t * n.lanes + i] = columns[i * n.P + t];
 }
 
-INLINE long lanes_from(long s, long S)
+/* e = exp(clamp(k)), a strip. */
+static void weigh(Strip n, const float *k, float *e)
 {
-    return S - s < LANES ? S - s : LANES;
+    for (long t = 0; t < n.T; t++)
+        memcpy(e + t * n.lanes, k + t * n.step, sizeof(float) * (size_t)n.lanes);
+    exp_row(n.T * n.lanes, KEY_MIN, KEY_MAX, e, e);
 }
 
-/* k, v tokens, alpha (H, T) → x = alpha e v, padded columns, and total, the sums of e so far, columns. Returns 0, or 1
- * when there is no memory left. */
+INLINE void enter_strip(Strip n, long lanes, const float *restrict v, const float *restrict alpha, const float *restrict e, float *restrict x, float *restrict total)
+{
+    double sums[LANES] = {0};
+    for (long t = 0; t < n.T; t++, v += n.step, total += n.step, e += lanes, x += lanes)
+        for (long i = 0; i < lanes; i++) {
+            total[i] = (float)(sums[i] += e[i]);
+            x[i] = alpha[t] * e[i] * v[i];
+        }
+}
+
+INLINE void leave_strip(Strip n, long lanes, const float *restrict sums, const float *restrict total, const float *restrict beta, float *restrict y,
+                        float *restrict mean)
+{
+    for (long t = 0; t < n.T; t++, sums += lanes, total += n.step, y += n.step, mean += n.step)
+        for (long i = 0; i < lanes; i++) {
+            mean[i] = sums[i] / total[i];
+            y[i] = beta[t] * mean[i];
+        }
+}
+
+INLINE void leave_back_strip(Strip n, long lanes, const float *restrict g, const float *restrict total, const float *restrict mean,
+                             const float *restrict beta, float *restrict g_sums, float *restrict g_beta)
+{
+    for (long t = 0; t < n.T; t++, g_sums += lanes, g += n.step, total += n.step, mean += n.step) {
+        float of_beta = 0;
+        for (long i = 0; i < lanes; i++) {
+            of_beta += g[i] * mean[i];
+            g_sums[i] = g[i] * beta[t] / total[i];
+        }
+        g_beta[t] += of_beta;
+    }
+}
+
+INLINE void enter_back_strip(Strip n, long lanes, const float *restrict g_x, const float *restrict g_sums, const float *restrict mean,
+                             const float *restrict k, const float *restrict v, const float *restrict e, const float *restrict alpha, float *restrict g_k, float *restrict g_v,
+                             float *restrict g_alpha)
+{
+    double later[LANES] = {0}; /* minus the gradient of the sum of e */
+    for (long t = n.T - 1; t >= 0; t--) {
+        float of_alpha = 0;
+        long at = t * n.step, in = t * lanes;
+        for (long i = 0; i < lanes; i++) {
+            float open = g_x[in + i] * alpha[t], key = k[at + i], value = v[at + i];
+            later[i] += (double)g_sums[in + i] * mean[at + i];
+            of_alpha += g_x[in + i] * e[in + i] * value;
+            g_v[at + i] = open * e[in + i];
+            float of_key = e[in + i] * (float)((double)open * value - later[i]); /* two that nearly cancel */
+            g_k[at + i] = key < KEY_MIN || key > KEY_MAX ? 0.0f : of_key;
+        }
+        g_alpha[t] += of_alpha;
+    }
+}
+
+/* The strip of head h from channel s on in picture b: where it starts among tokens, and among columns. */
+INLINE Strip strip_at(long T, long H, long S, long P, long s)
+{
+    return (Strip){T, H * S, P, S - s < LANES ? S - s : LANES};
+}
+
+#define TOKEN ((b * T * H + h) * S + s)
+#define COLUMN (((h * B + b) * S + s) * P)
+
+/* k, v tokens, alpha (H, T) → x = alpha e v, columns, and total, the sums of e so far, tokens. Returns 0, or 1 when
+ * there is no memory left. */
 int toeplitz_enter(long B, long T, long H, long S, long P, const float *k, const float *v, const float *alpha, float *x,
                    float *total)
 {
@@ -156,34 +266,27 @@ int toeplitz_enter(long B, long T, long H, long S, long P, const float *k, const
 #pragma omp parallel for collapse(2) schedule(static)
     for (long b = 0; b < B; b++)
         for (long h = 0; h < H; h++) {
-            float *keys = malloc(2 * sizeof(float) * LANES * (size_t)T), *values = keys + LANES * T;
-            for (long s = 0; keys && s < S; s += LANES) {
-                long lanes = lanes_from(s, S), token = (b * T * H + h) * S + s, column = (h * B + b) * S + s;
-                to_columns(T, H * S, lanes, k + token, keys);
-                to_columns(T, H * S, lanes, v + token, values);
-                exp_row(lanes * T, KEY_MIN, KEY_MAX, keys, keys);
-                for (long i = 0; i < lanes; i++) {
-                    const float *e = keys + i * T, *value = values + i * T;
-                    float *out = x + (column + i) * P, *sums = total + (column + i) * T;
-                    double sum = 0;
-                    for (long t = 0; t < T; t++)
-                        out[t] = alpha[h * T + t] * e[t] * value[t];
-                    memset(out + T, 0, sizeof(float) * (size_t)(P - T));
-                    for (long t = 0; t < T; t++)
-                        sums[t] = (float)(sum += e[t]);
-                }
+            float *e = malloc(2 * sizeof(float) * LANES * (size_t)T), *strip = e + LANES * T;
+            for (long s = 0; e && s < S; s += LANES) {
+                Strip n = strip_at(T, H, S, P, s);
+                weigh(n, k + TOKEN, e);
+                if (n.lanes == LANES)
+                    enter_strip(n, LANES, v + TOKEN, alpha + h * T, e, strip, total + TOKEN);
+                else
+                    enter_strip(n, n.lanes, v + TOKEN, alpha + h * T, e, strip, total + TOKEN);
+                to_columns(n, strip, x + COLUMN);
             }
-            if (!keys) {
+            if (!e) {
 #pragma omp atomic write
                 failed = 1;
             }
-            free(keys);
+            free(e);
         }
     return failed;
 }
 
-/* sums, padded columns, total, columns, beta (H, T) → mean = sums / total, columns, and y = beta mean, tokens. Returns
- * 0, or 1 when there is no memory left. */
+/* sums, columns, total, tokens, beta (H, T) → mean = sums / total and y = beta mean, tokens. Returns 0, or 1 when there
+ * is no memory left. */
 int toeplitz_leave(long B, long T, long H, long S, long P, const float *sums, const float *total, const float *beta,
                    float *y, float *mean)
 {
@@ -191,27 +294,26 @@ int toeplitz_leave(long B, long T, long H, long S, long P, const float *sums, co
 #pragma omp parallel for collapse(2) schedule(static)
     for (long b = 0; b < B; b++)
         for (long h = 0; h < H; h++) {
-            float *out = malloc(sizeof(float) * LANES * (size_t)T);
-            for (long s = 0; out && s < S; s += LANES) {
-                long lanes = lanes_from(s, S), column = (h * B + b) * S + s;
-                for (long i = 0; i < lanes; i++)
-                    for (long t = 0, at = (column + i) * T, from = (column + i) * P; t < T; t++) {
-                        mean[at + t] = sums[from + t] / total[at + t];
-                        out[i * T + t] = beta[h * T + t] * mean[at + t];
-                    }
-                to_tokens(T, H * S, lanes, out, y + (b * T * H + h) * S + s);
+            float *strip = malloc(sizeof(float) * LANES * (size_t)T);
+            for (long s = 0; strip && s < S; s += LANES) {
+                Strip n = strip_at(T, H, S, P, s);
+                from_columns(n, sums + COLUMN, strip);
+                if (n.lanes == LANES)
+                    leave_strip(n, LANES, strip, total + TOKEN, beta + h * T, y + TOKEN, mean + TOKEN);
+                else
+                    leave_strip(n, n.lanes, strip, total + TOKEN, beta + h * T, y + TOKEN, mean + TOKEN);
             }
-            if (!out) {
+            if (!strip) {
 #pragma omp atomic write
                 failed = 1;
             }
-            free(out);
+            free(strip);
         }
     return failed;
 }
 
-/* g, the gradient of y, tokens → g_sums, padded columns, and g_beta (B, H, T). Returns 0, or 1 when there is no memory
- * left. */
+/* g, the gradient of y, total and mean, tokens → g_sums, columns, and g_beta (B, H, T), zeros at first. Returns 0, or 1
+ * when there is no memory left. */
 int toeplitz_leave_back(long B, long T, long H, long S, long P, const float *g, const float *total, const float *mean,
                         const float *beta, float *g_sums, float *g_beta)
 {
@@ -219,46 +321,26 @@ int toeplitz_leave_back(long B, long T, long H, long S, long P, const float *g, 
 #pragma omp parallel for collapse(2) schedule(static)
     for (long b = 0; b < B; b++)
         for (long h = 0; h < H; h++) {
-            float *in = malloc(sizeof(float) * LANES * (size_t)T), *of_beta = g_beta + (b * H + h) * T;
-            memset(of_beta, 0, sizeof(float) * (size_t)T);
-            for (long s = 0; in && s < S; s += LANES) {
-                long lanes = lanes_from(s, S), column = (h * B + b) * S + s;
-                to_columns(T, H * S, lanes, g + (b * T * H + h) * S + s, in);
-                for (long i = 0; i < lanes; i++) {
-                    float *out = g_sums + (column + i) * P;
-                    for (long t = 0, at = (column + i) * T; t < T; t++) {
-                        of_beta[t] += in[i * T + t] * mean[at + t];
-                        out[t] = in[i * T + t] * beta[h * T + t] / total[at + t];
-                    }
-                    memset(out + T, 0, sizeof(float) * (size_t)(P - T));
-                }
+            float *strip = malloc(sizeof(float) * LANES * (size_t)T), *of_beta = g_beta + (b * H + h) * T;
+            const float *row = beta + h * T;
+            for (long s = 0; strip && s < S; s += LANES) {
+                Strip n = strip_at(T, H, S, P, s);
+                if (n.lanes == LANES)
+                    leave_back_strip(n, LANES, g + TOKEN, total + TOKEN, mean + TOKEN, row, strip, of_beta);
+                else
+                    leave_back_strip(n, n.lanes, g + TOKEN, total + TOKEN, mean + TOKEN, row, strip, of_beta);
+                to_columns(n, strip, g_sums + COLUMN);
             }
-            if (!in) {
+            if (!strip) {
 #pragma omp atomic write
                 failed = 1;
             }
-            free(in);
+            free(strip);
         }
     return failed;
 }
 
-/* One column: g_x and the gradient of the sums → those of key and value, written over e and value; that of alpha is
- * added to. */
-static void column_back(long T, const float *g_x, const float *g_sums, const float *mean, const float *alpha,
-                        const float *key, float *e, float *value, float *g_alpha)
-{
-    double later = 0; /* minus the gradient of the sum of e */
-    for (long t = T - 1; t >= 0; t--) {
-        float of_e = g_x[t] * e[t], of_value = of_e * alpha[t];
-        g_alpha[t] += of_e * value[t];
-        later += (double)g_sums[t] * mean[t];
-        float of_key = e[t] * (float)((double)(g_x[t] * alpha[t]) * value[t] - later); /* two that nearly cancel */
-        e[t] = key[t] < KEY_MIN || key[t] > KEY_MAX ? 0.0f : of_key;
-        value[t] = of_value;
-    }
-}
-
-/* g_x and g_sums, padded columns, mean, columns, k, v, tokens, alpha (H, T) → g_k, g_v, tokens, and g_alpha (B, H, T).
+/* g_x and g_sums, columns, mean, k, v, tokens, alpha (H, T) → g_k, g_v, tokens, and g_alpha (B, H, T), zeros at first.
  * Returns 0, or 1 when there is no memory left. */
 int toeplitz_enter_back(long B, long T, long H, long S, long P, const float *g_x, const float *g_sums,
                         const float *mean, const float *k, const float *v, const float *alpha, float *g_k, float *g_v,
@@ -268,25 +350,27 @@ int toeplitz_enter_back(long B, long T, long H, long S, long P, const float *g_x
 #pragma omp parallel for collapse(2) schedule(static)
     for (long b = 0; b < B; b++)
         for (long h = 0; h < H; h++) {
-            float *keys = malloc(3 * sizeof(float) * LANES * (size_t)T), *values = keys + LANES * T;
-            float *e = values + LANES * T, *of_alpha = g_alpha + (b * H + h) * T;
-            memset(of_alpha, 0, sizeof(float) * (size_t)T);
-            for (long s = 0; keys && s < S; s += LANES) {
-                long lanes = lanes_from(s, S), token = (b * T * H + h) * S + s, column = (h * B + b) * S + s;
-                to_columns(T, H * S, lanes, k + token, keys);
-                to_columns(T, H * S, lanes, v + token, values);
-                exp_row(lanes * T, KEY_MIN, KEY_MAX, keys, e);
-                for (long i = 0; i < lanes; i++)
-                    column_back(T, g_x + (column + i) * P, g_sums + (column + i) * P, mean + (column + i) * T,
-                                alpha + h * T, keys + i * T, e + i * T, values + i * T, of_alpha);
-                to_tokens(T, H * S, lanes, e, g_k + token);
-                to_tokens(T, H * S, lanes, values, g_v + token);
+            float *e = malloc(3 * sizeof(float) * LANES * (size_t)T), *of_x = e + LANES * T, *of_sums = of_x + LANES * T;
+            float *of_alpha = g_alpha + (b * H + h) * T;
+            const float *row = alpha + h * T;
+            for (long s = 0; e && s < S; s += LANES) {
+                Strip n = strip_at(T, H, S, P, s);
+                long at = TOKEN;
+                weigh(n, k + at, e);
+                from_columns(n, g_x + COLUMN, of_x);
+                from_columns(n, g_sums + COLUMN, of_sums);
+                if (n.lanes == LANES)
+                    enter_back_strip(n, LANES, of_x, of_sums, mean + at, k + at, v + at, e, row, g_k + at, g_v + at,
+                                     of_alpha);
+                else
+                    enter_back_strip(n, n.lanes, of_x, of_sums, mean + at, k + at, v + at, e, row, g_k + at, g_v + at,
+                                     of_alpha);
             }
-            if (!keys) {
+            if (!e) {
 #pragma omp atomic write
                 failed = 1;
             }
-            free(keys);
+            free(e);
         }
     return failed;
 }

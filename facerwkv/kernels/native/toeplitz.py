@@ -26,16 +26,16 @@ def weights(x: Tensor, grad: Tensor) -> Tensor:
 
 @torch.library.custom_op("facerwkv::toeplitz_enter", mutates_args=(), device_types="cpu")
 def enter(k: Tensor, v: Tensor, alpha: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """float32: k, v (B, T, H, S), alpha (H, T) → padded columns (H, B S, length) and sums of e (H, B S, T)."""
-    x, total = _columns(k, length), _columns(k, k.shape[1])
+    """float32: k, v (B, T, H, S), alpha (H, T) → columns (H, B S, length) and sums of e, of k's shape."""
+    x, total = _columns(k, length), k.new_empty(k.shape)
     _call("toeplitz_enter", (*k.shape, length), (k, v, alpha, x, total))
     return x, total
 
 
 @torch.library.custom_op("facerwkv::toeplitz_leave", mutates_args=(), device_types="cpu")
 def leave(sums: Tensor, total: Tensor, beta: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """float32: columns, sums of e, beta (H, T), `like` (B, T, H, S) → y (B, T, H, S) and the columns over the sums."""
-    y, mean = like.new_empty(like.shape), torch.empty_like(total)
+    """float32: columns, sums of e, beta (H, T), `like` (B, T, H, S) → y and the columns over the sums, of its shape."""
+    y, mean = like.new_empty(like.shape), like.new_empty(like.shape)
     _call("toeplitz_leave", (*like.shape, sums.shape[-1]), (sums, total, beta, y, mean))
     return y, mean
 
@@ -43,7 +43,7 @@ def leave(sums: Tensor, total: Tensor, beta: Tensor, like: Tensor) -> tuple[Tens
 @torch.library.custom_op("facerwkv::toeplitz_leave_back", mutates_args=(), device_types="cpu")
 def leave_back(grad: Tensor, total: Tensor, mean: Tensor, beta: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """The gradients of `leave`'s columns, as if the sums of e were constant, and of beta."""
-    grad_sums, grad_beta = _columns(grad, length), grad.new_empty(len(grad), *beta.shape)
+    grad_sums, grad_beta = _columns(grad, length), grad.new_zeros(len(grad), *beta.shape)
     _call("toeplitz_leave_back", (*grad.shape, length), (grad, total, mean, beta, grad_sums, grad_beta))
     return grad_sums, grad_beta.sum(0)
 
@@ -53,7 +53,7 @@ def enter_back(
     grad_x: Tensor, grad_sums: Tensor, mean: Tensor, k: Tensor, v: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of k, v and alpha, those through the sums of e included."""
-    grad_k, grad_v, grad_alpha = k.new_empty(k.shape), v.new_empty(v.shape), k.new_empty(len(k), *alpha.shape)
+    grad_k, grad_v, grad_alpha = k.new_empty(k.shape), v.new_empty(v.shape), k.new_zeros(len(k), *alpha.shape)
     tensors = (grad_x, grad_sums, mean, k, v, alpha, grad_k, grad_v, grad_alpha)
     _call("toeplitz_enter_back", (*k.shape, grad_x.shape[-1]), tensors)
     return grad_k, grad_v, grad_alpha.sum(0)
@@ -71,12 +71,12 @@ def _(x: Tensor, grad: Tensor) -> Tensor:
 
 @enter.register_fake
 def _(k: Tensor, v: Tensor, alpha: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    return _columns(k, length), _columns(k, k.shape[1])
+    return _columns(k, length), k.new_empty(k.shape)
 
 
 @leave.register_fake
 def _(sums: Tensor, total: Tensor, beta: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    return like.new_empty(like.shape), torch.empty_like(total)
+    return like.new_empty(like.shape), like.new_empty(like.shape)
 
 
 @leave_back.register_fake
