@@ -52,7 +52,9 @@ class _MixedProducts(torch.autograd.Function):
             inputs = [tensor.detach().requires_grad_() for tensor in (x, mixes, last)]
             parts = token_mix(*inputs)
         of_weights = [_outer(grad, part) for grad, part in zip(grads, parts.detach(), strict=True)]
-        of_parts = torch.stack([grad @ weight for grad, weight in zip(grads, weights, strict=True)])
+        of_parts = torch.empty_like(parts)
+        for grad, weight, of_part in zip(grads, weights, of_parts, strict=True):
+            torch.matmul(grad, weight, out=of_part)
         return *torch.autograd.grad(parts, inputs, of_parts), *of_weights
 
 
@@ -67,11 +69,8 @@ class _SquaredReluProduct(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cuda")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         k, weight = ctx.saved_tensors
-        with torch.enable_grad():
-            again = k.detach().requires_grad_()
-            squares = squared_relu(again)
-        (of_k,) = torch.autograd.grad(squares, again, grad @ weight)
-        return of_k, _outer(grad, squares.detach())
+        of_weight = _outer(grad, squared_relu(k))
+        return (grad @ weight).mul_(2).mul_(functional.relu(k)), of_weight
 
 
 def _outer(grad: Tensor, x: Tensor) -> Tensor:
