@@ -3,9 +3,9 @@
     facerwkv reproduce sanity --data caer_s:/d/CAER-S        (or --data toy; about a minute a seed on a CPU core)
 
 The paper: about 100 % after 8 epochs, evaluated on the fourteen. It names neither batch size nor learning rate for it.
-Under the recipe `paper` the published `facerwkv_small` ends at 29 to 57 % on the toy set; with standardised inputs, batch
-1 and Adam most seeds leave one picture wrong. Muon brings all to 100 %: it amplifies what tells two patches of one
-colour apart, their grain (docs/log.md).
+Under the recipe `paper` the published `facerwkv_small` ends at 29 to 57 % on the toy set; with standardised inputs,
+batch 1 and Adam most seeds leave one picture wrong. Muon brings all to 100 %: it amplifies what tells two patches of
+one colour apart, their grain (docs/log.md).
 """
 
 import csv
