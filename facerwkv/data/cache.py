@@ -195,7 +195,8 @@ def _by_threads(pictures: _Pictures) -> Iterator[np.ndarray | str]:
 def _by_processes(pictures: _Pictures) -> Iterator[np.ndarray | str]:
     """For rendered pictures: drawing holds Python's lock."""
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # here, not in the workers: threads do not survive a fork, and OpenCV waits for them
+    # Here, not in the workers: threads do not survive a fork, and OpenCV waits for them.
+    cv2.setNumThreads(1)
     try:
         workers = os.cpu_count() or 1
         yield from DataLoader(pictures, batch_size=None, num_workers=workers, collate_fn=lambda picture: picture)

@@ -248,16 +248,18 @@ def _enter_back(
     return _tokens(grad_keys, k), _tokens(grad_values, k), grad_alpha
 
 
-def _native(*inputs: Tensor) -> Tensor:
+def _native(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if library() is None:
         raise InputError(f"{problem()} Or use implementation='fft'.")
-    if inputs[3].device.type != "cpu" or inputs[3].dtype != torch.float32:
-        where = f"{inputs[3].device} in {inputs[3].dtype}"
+    if k.device.type != "cpu" or k.dtype != torch.float32:
+        where = f"{k.device} in {k.dtype}"
         raise InputError(f"The native toeplitz runs on the CPU in float32, not on {where}; use 'fft'.")
     from facerwkv.kernels.native import toeplitz as c
 
+    if k.shape[1] <= NATIVE_LEAF:
+        return c.toeplitz(w.flip(1), alpha, beta, k, v)[0]
     steps = Steps(NATIVE_LEAF, c.product, c.weights, c.enter, c.leave, c.leave_back, c.enter_back)
-    return _Weighting.apply(steps, *inputs)
+    return _Weighting.apply(steps, w, alpha, beta, k, v)
 
 
 STRIPS = Steps(None, _strip_product, _strip_weights, _enter, _leave, _leave_back, _enter_back)

@@ -98,6 +98,17 @@ static void product_rows(long n, long reversed, const float *c, const float *x, 
     }
 }
 
+/* The same for up to ROWS rows of x, padded one by one. */
+static void product_group(long count, long n, long reversed, const float *c, const float *x, float *y)
+{
+    long size = n + 2 * TILE;
+    if (count == ROWS)
+        product_rows(n, reversed, c, x, size, y);
+    else
+        for (long r = 0; r < count; r++)
+            product_row(n, reversed, c, x + r * size, y + r * n);
+}
+
 /* c (H, n); x, y (H, R, n): y[t] = sum over u <= t of c[t-u] x[u] or, backwards, over u >= t of c[u-t] x[u]. Returns
  * 0, or 1 when there is no memory left. */
 int toeplitz_product(long H, long R, long n, long backwards, const float *c, const float *x, float *y)
@@ -123,15 +134,18 @@ int toeplitz_product(long H, long R, long n, long backwards, const float *c, con
                 held = h;
                 for (long r = 0; r < count; r++)
                     pad(n, backwards, x + at + r * n, rows + r * size);
-                if (count == ROWS)
-                    product_rows(n, backwards, weights + TILE, rows + TILE, size, y + at);
-                else
-                    for (long r = 0; r < count; r++)
-                        product_row(n, backwards, weights + TILE, rows + r * size + TILE, y + at + r * n);
+                product_group(count, n, backwards, weights + TILE, rows + TILE, y + at);
             }
         free(weights);
     }
     return failed;
+}
+
+/* totals[lag] += sum over u of x[u] g[u + lag] for padded x and g. */
+static void weights_row(long n, const float *x, const float *g, Lanes *totals)
+{
+    for (long lag = 0; lag < n; lag += TILE, totals += VECTORS)
+        accumulate(1, n - lag + LANES - 1, x + 1 - LANES, g + lag + 1 - LANES, totals);
 }
 
 /* x, g (H, R, n) → weights (H, n): [lag] is the sum over all rows and u of x[u] g[u + lag]. Returns 0, or 1 when there
@@ -147,10 +161,7 @@ int toeplitz_weights(long H, long R, long n, const float *x, const float *g, flo
         for (long r = 0; rows && totals && r < R; r++) {
             pad(n, 0, x + (h * R + r) * n, rows);
             pad(n, 0, g + (h * R + r) * n, rows + size);
-            for (long tile = 0, lag = 0; tile < tiles; tile++, lag += TILE) {
-                const float *later = rows + size + TILE + lag;
-                accumulate(1, n - lag + LANES - 1, rows + TILE + 1 - LANES, later + 1 - LANES, totals + tile * VECTORS);
-            }
+            weights_row(n, rows + TILE, rows + size + TILE, totals);
         }
         if (rows && totals)
             memcpy(weights + h * n, totals, sizeof(float) * (size_t)n);
@@ -371,6 +382,121 @@ int toeplitz_enter_back(long B, long T, long H, long S, long P, const float *g_x
                 failed = 1;
             }
             free(e);
+        }
+    return failed;
+}
+
+/* Below: all of it at once, for sequences without transforms: a strip passes from tokens to tokens while it is in the
+ * cache. Its columns lie in padded rows. */
+INLINE void strip_product(Strip n, long reversed, const float *c, const float *strip, float *rows, float *columns)
+{
+    long size = n.T + 2 * TILE;
+    to_columns(n, strip, columns);
+    for (long i = 0; i < n.lanes; i++)
+        pad(n.T, reversed, columns + i * n.T, rows + i * size);
+    for (long i = 0; i < n.lanes; i += ROWS) {
+        long count = n.lanes - i < ROWS ? n.lanes - i : ROWS;
+        product_group(count, n.T, reversed, c + TILE, rows + i * size + TILE, columns + i * n.T);
+    }
+}
+
+/* c, alpha, beta (H, T), k, v tokens → y, total and mean, tokens. Returns 0, or 1 when there is no memory left. */
+int toeplitz_forward(long B, long T, long H, long S, const float *c, const float *alpha, const float *beta,
+                     const float *k, const float *v, float *y, float *total, float *mean)
+{
+    int failed = 0;
+#pragma omp parallel for collapse(3) schedule(static)
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++)
+            for (long s = 0; s < S; s += LANES) {
+                long size = T + 2 * TILE, at = TOKEN;
+                Strip n = strip_at(T, H, S, T, s);
+                float *weights = malloc(sizeof(float) * (size_t)(size * (1 + n.lanes) + 2 * n.lanes * T));
+                float *rows = weights + size, *strip = rows + n.lanes * size, *columns = strip + n.lanes * T;
+                if (!weights) {
+#pragma omp atomic write
+                    failed = 1;
+                    continue;
+                }
+                pad(T, 0, c + h * T, weights);
+                weigh(n, k + at, columns);
+                if (n.lanes == LANES) {
+                    enter_strip(n, LANES, v + at, alpha + h * T, columns, strip, total + at);
+                    strip_product(n, 0, weights, strip, rows, columns);
+                    from_columns(n, columns, strip);
+                    leave_strip(n, LANES, strip, total + at, beta + h * T, y + at, mean + at);
+                } else {
+                    enter_strip(n, n.lanes, v + at, alpha + h * T, columns, strip, total + at);
+                    strip_product(n, 0, weights, strip, rows, columns);
+                    from_columns(n, columns, strip);
+                    leave_strip(n, n.lanes, strip, total + at, beta + h * T, y + at, mean + at);
+                }
+                free(weights);
+            }
+    return failed;
+}
+
+/* The same backwards for one strip: `weights` is padded c, `room` holds 2 (T + 2 TILE) + 3 T numbers a lane, of_c whole
+ * tiles of lags. */
+INLINE void backward_strip(Strip n, long lanes, const float *weights, const float *alpha, const float *beta,
+                           const float *k, const float *v, const float *total, const float *mean, const float *g,
+                           float *g_k, float *g_v, float *g_alpha, float *g_beta, Lanes *of_c, float *room)
+{
+    long size = n.T + 2 * TILE;
+    float *x = room, *later = x + lanes * size, *e = later + lanes * size, *sums = e + lanes * n.T;
+    float *columns = sums + lanes * n.T;
+    leave_back_strip(n, lanes, g, total, mean, beta, sums, g_beta);
+    weigh(n, k, e);
+    for (long t = 0; t < n.T; t++)
+        for (long i = 0; i < lanes; i++)
+            x[t * lanes + i] = alpha[t] * e[t * lanes + i] * v[t * n.step + i];
+    to_columns(n, x, columns);
+    for (long i = 0; i < lanes; i++)
+        pad(n.T, 0, columns + i * n.T, x + i * size);
+    to_columns(n, sums, columns);
+    for (long i = 0; i < lanes; i++) {
+        pad(n.T, 0, columns + i * n.T, later + i * size);
+        weights_row(n.T, x + i * size + TILE, later + i * size + TILE, of_c);
+    }
+    strip_product(n, 1, weights, sums, later, columns);
+    from_columns(n, columns, x);
+    enter_back_strip(n, lanes, x, sums, mean, k, v, e, alpha, g_k, g_v, g_alpha);
+}
+
+/* g, the gradient of y, tokens → g_k, g_v, tokens; g_c, g_alpha, g_beta (B, H, T), zeros at first. Returns 0, or 1 when
+ * there is no memory left. */
+int toeplitz_backward(long B, long T, long H, long S, const float *c, const float *alpha, const float *beta,
+                      const float *k, const float *v, const float *total, const float *mean, const float *g, float *g_c,
+                      float *g_alpha, float *g_beta, float *g_k, float *g_v)
+{
+    int failed = 0;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++) {
+            long size = T + 2 * TILE, row = (b * H + h) * T, tiles = (T + TILE - 1) / TILE;
+            float *weights = malloc(sizeof(float) * (size_t)(size + LANES * (2 * size + 3 * T)));
+            Lanes *of_c = calloc((size_t)(tiles * VECTORS), sizeof(Lanes));
+            if (weights && of_c) {
+                pad(T, 0, c + h * T, weights);
+                for (long s = 0; s < S; s += LANES) {
+                    Strip n = strip_at(T, H, S, T, s);
+                    long at = TOKEN;
+                    if (n.lanes == LANES)
+                        backward_strip(n, LANES, weights, alpha + h * T, beta + h * T, k + at, v + at, total + at,
+                                       mean + at, g + at, g_k + at, g_v + at, g_alpha + row, g_beta + row, of_c,
+                                       weights + size);
+                    else
+                        backward_strip(n, n.lanes, weights, alpha + h * T, beta + h * T, k + at, v + at, total + at,
+                                       mean + at, g + at, g_k + at, g_v + at, g_alpha + row, g_beta + row, of_c,
+                                       weights + size);
+                }
+                memcpy(g_c + row, of_c, sizeof(float) * (size_t)T);
+            } else {
+#pragma omp atomic write
+                failed = 1;
+            }
+            free(weights);
+            free(of_c);
         }
     return failed;
 }

@@ -1,11 +1,33 @@
-"""toeplitz.c as operators for torch.compile and torch.export; kernels/toeplitz.py joins them for autograd."""
+"""toeplitz.c as operators for torch.compile and torch.export; kernels/toeplitz.py joins all but `toeplitz` for autograd."""
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from facerwkv.kernels.native import library, pointer
+
+
+@torch.library.custom_op("facerwkv::toeplitz", mutates_args=(), device_types="cpu")
+def toeplitz(c: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """float32, without transforms: weights by lag c, alpha, beta (H, T), k, v (B, T, H, S) → y, sums of e, y / beta."""
+    outputs = [k.new_empty(k.shape) for _ in range(3)]
+    _call("toeplitz_forward", k.shape, (c, alpha, beta, k, v, *outputs))
+    y, total, mean = outputs
+    return y, total, mean
+
+
+@torch.library.custom_op("facerwkv::toeplitz_backward", mutates_args=(), device_types="cpu")
+def toeplitz_backward(
+    c: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, total: Tensor, mean: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of c, alpha, beta, k and v."""
+    tables = k.new_zeros(3, len(k), *c.shape)
+    grad_k, grad_v = k.new_empty(k.shape), v.new_empty(v.shape)
+    _call("toeplitz_backward", k.shape, (c, alpha, beta, k, v, total, mean, grad, *tables, grad_k, grad_v))
+    grad_c, grad_alpha, grad_beta = tables.sum(1).unbind(0)
+    return grad_c.clone(), grad_alpha.clone(), grad_beta.clone(), grad_k, grad_v
 
 
 @torch.library.custom_op("facerwkv::toeplitz_product", mutates_args=(), device_types="cpu")
@@ -57,6 +79,33 @@ def enter_back(
     tensors = (grad_x, grad_sums, mean, k, v, alpha, grad_k, grad_v, grad_alpha)
     _call("toeplitz_enter_back", (*k.shape, grad_x.shape[-1]), tensors)
     return grad_k, grad_v, grad_alpha.sum(0)
+
+
+@toeplitz.register_fake
+def _(c: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return k.new_empty(k.shape), k.new_empty(k.shape), k.new_empty(k.shape)
+
+
+@toeplitz_backward.register_fake
+def _(
+    c: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, total: Tensor, mean: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tables = (c.new_empty(c.shape) for _ in range(3))
+    grad_c, grad_alpha, grad_beta = tables
+    return grad_c, grad_alpha, grad_beta, k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor, ...]:
+    return toeplitz_backward(*ctx.saved_tensors, grad)
+
+
+toeplitz.register_autograd(_backward, setup_context=_keep)
 
 
 @product.register_fake
