@@ -23,6 +23,7 @@ from facerwkv.kernels.native import library, problem
 
 STRIP = 64  # rows of the table that one matrix product takes
 LEAF, NATIVE_LEAF = 128, 1024  # tokens, at most, that are left to plain products
+NATIVE_FEW, FEW_COLUMNS = 2400, 4  # up to so many tokens of so few columns C needs no transforms
 FFT_FROM, FFT_RATIO = 128, 40  # measured: with fewer tokens than these for a column, "blocked" is faster
 KEY_MIN, KEY_MAX = -60.0, 30.0
 
@@ -256,7 +257,7 @@ def _native(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Ten
         raise InputError(f"The native toeplitz runs on the CPU in float32, not on {where}; use 'fft'.")
     from facerwkv.kernels.native import toeplitz as c
 
-    if k.shape[1] <= NATIVE_LEAF:
+    if k.shape[1] <= (NATIVE_FEW if k.shape[0] * k.shape[3] <= FEW_COLUMNS else NATIVE_LEAF):
         return c.toeplitz(w.flip(1), alpha, beta, k, v)[0]
     steps = Steps(NATIVE_LEAF, c.product, c.weights, c.enter, c.leave, c.leave_back, c.enter_back)
     return _Weighting.apply(steps, w, alpha, beta, k, v)

@@ -142,6 +142,24 @@ def test_what_auto_is(monkeypatch, shape, dtype, native, expected):
 
 
 @pytest.mark.skipif(library() is None, reason=str(problem()))
+@pytest.mark.parametrize("size", [1, 3, 16, 20])
+def test_c_without_and_with_transforms(monkeypatch, size):
+    exact = outputs_and_gradients("reference", 300, 2, size, dtype=torch.float64)
+    for leaf in (1024, 100):
+        monkeypatch.setattr(module, "NATIVE_LEAF", leaf)
+        for truth, actual in zip(exact, outputs_and_gradients("native", 300, 2, size), strict=True):
+            torch.testing.assert_close(actual, truth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(library() is None, reason=str(problem()))
+def test_it_is_one_operator_that_pytorch_can_trust():
+    from facerwkv.kernels.native.toeplitz import toeplitz as operator
+
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(operator, tuple(random_inputs(40, dtype=torch.float32)), test_utils=checks)
+
+
+@pytest.mark.skipif(library() is None, reason=str(problem()))
 def test_torch_compile_sees_the_native_form_whole():
     inputs = random_inputs(150, dtype=torch.float32)
     compiled = torch.compile(lambda *inputs: toeplitz(*inputs), backend="aot_eager", fullgraph=True)

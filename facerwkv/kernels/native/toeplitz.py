@@ -1,4 +1,7 @@
-"""toeplitz.c as operators for torch.compile and torch.export; kernels/toeplitz.py joins all but `toeplitz` for autograd."""
+"""toeplitz.c as operators for torch.compile and torch.export.
+
+`toeplitz` is whole; the others are steps that kernels/toeplitz.py joins.
+"""
 
 import ctypes
 from typing import Any
