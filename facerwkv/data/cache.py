@@ -7,6 +7,7 @@ sample is made of and the geometry, so a changed picture or setting leads to ano
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,8 +164,9 @@ def _pictures(samples: Sequence[Sample], transform: EvalTransform, what: str) ->
     """The samples' pictures in order, or for an unreadable one the reason."""
     pictures = _Pictures(samples, transform)
     drawn = sum(callable(sample.image) for sample in samples)
+    forks = drawn >= MANY_DRAWN and multiprocessing.parent_process() is None  # a worker may have no workers of its own
     progress = Console(stderr=True)
-    read = _by_processes(pictures) if drawn >= MANY_DRAWN else _by_threads(pictures)
+    read = _by_processes(pictures) if forks else _by_threads(pictures)
     yield from track(read, f"Caching {what}", total=len(samples), console=progress, transient=True)
 
 
