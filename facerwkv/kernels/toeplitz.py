@@ -91,7 +91,8 @@ class _Weighting(torch.autograd.Function):
     def forward(ctx: Any, steps: Steps, w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
         leaf, doublings = _leaf(k.shape[1], steps.leaf)
         x, total = steps.enter(k, v, alpha, leaf << doublings)
-        c = pad(w.flip(1), (0, (leaf << doublings) - k.shape[1]))
+        tiny = w.abs() < torch.finfo(w.dtype).tiny  # such numbers slow each product they take part in a hundred times
+        c = pad(w.masked_fill(tiny, 0).flip(1), (0, (leaf << doublings) - k.shape[1]))
         y, mean = steps.leave(_product(steps, c, x, leaf), total, beta, k)
         ctx.steps, ctx.leaf = steps, leaf
         ctx.save_for_backward(c, alpha, beta, k, v, x, total, mean)

@@ -4,6 +4,8 @@
  * A tile of TILE sums stays in registers while a row passes by. Sums that lie LANES apart need the same vector of
  * weights LANES steps apart: each vector that is loaded serves all of the tile's VECTORS.
  */
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,8 +14,13 @@
 #define VECTORS 8
 #define TILE (LANES * VECTORS)
 #define SEGMENT 16
-#define ROWS 4
+#ifdef __AVX512F__ /* as many sums as registers hold */
+#define ROWS 8
 #define WIDE 2
+#else
+#define ROWS 4
+#define WIDE 1
+#endif
 #define KEY_MIN -60.0f
 #define KEY_MAX 30.0f
 
@@ -45,7 +52,7 @@ INLINE void accumulate_rows(long n, const float *x, long row, const float *c, La
     for (long u = 0; u < n;) {
         Lanes sums[ROWS * WIDE] = {0};
         for (long stop = u + SEGMENT < n ? u + SEGMENT : n; u < stop; u++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
                 for (int j = 0; j < WIDE; j++)
@@ -55,6 +62,12 @@ INLINE void accumulate_rows(long n, const float *x, long row, const float *c, La
     }
 }
 
+/* What is too small for a normal number becomes 0: it would slow each product that it takes part in a hundred times. */
+INLINE float flushed(float x)
+{
+    return fabsf(x) < FLT_MIN ? 0.0f : x;
+}
+
 /* A copy of n numbers, in reverse if asked, with TILE zeros before and after. */
 static void pad(long n, long reversed, const float *from, float *to)
 {
@@ -62,9 +75,10 @@ static void pad(long n, long reversed, const float *from, float *to)
     memset(to + TILE + n, 0, sizeof(float) * TILE);
     if (reversed)
         for (long i = 0; i < n; i++)
-            to[TILE + i] = from[n - 1 - i];
+            to[TILE + i] = flushed(from[n - 1 - i]);
     else
-        memcpy(to + TILE, from, sizeof(float) * (size_t)n);
+        for (long i = 0; i < n; i++)
+            to[TILE + i] = flushed(from[i]);
 }
 
 static void store(long n, long t, long count, long reversed, const float *sums, float *y)
@@ -141,11 +155,49 @@ int toeplitz_product(long H, long R, long n, long backwards, const float *c, con
     return failed;
 }
 
-/* totals[lag] += sum over u of x[u] g[u + lag] for padded x and g. */
-static void weights_row(long n, const float *x, const float *g, Lanes *totals)
+/* totals[lag] += sum over u of x[u] g[u + lag] for padded x and g; whole tiles of totals. */
+static void weights_row(long n, const float *x, const float *g, float *totals)
 {
-    for (long lag = 0; lag < n; lag += TILE, totals += VECTORS)
-        accumulate(1, n - lag + LANES - 1, x + 1 - LANES, g + lag + 1 - LANES, totals);
+    for (long lag = 0; lag < n; lag += TILE)
+        accumulate(1, n - lag + LANES - 1, x + 1 - LANES, g + lag + 1 - LANES, (Lanes *)(totals + lag));
+}
+
+/* The same for `count` rows, `row` apart, ROWS tokens u at once with their tokens t from the first of them on. Pairs are
+ * summed over the rows, then into totals[u % ROWS][t - first u], rows n + TILE long, which `by_lag` adds up. */
+static void weights_rows(long n, long count, long row, const float *x, const float *g, float *totals)
+{
+    for (long u = 0; u < n; u += ROWS)
+        for (long t = u; t < n; t += WIDE * LANES) {
+            Lanes sums[ROWS * WIDE] = {0};
+            for (long r = 0; r < count; r++)
+#pragma GCC unroll 8
+                for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 2
+                    for (int j = 0; j < WIDE; j++)
+                        sums[i * WIDE + j] += x[r * row + u + i] * ((const Lanes *)(g + r * row + t))[j];
+            for (int i = 0; i < ROWS; i++)
+                for (int j = 0; j < WIDE; j++)
+                    ((Lanes *)(totals + i * (n + TILE) + t - u))[j] += sums[i * WIDE + j];
+        }
+}
+
+/* The same for a group of at most LANES rows, padded one by one; totals (ROWS, n + TILE) wait for `by_lag`. */
+static void weights_group(long count, long n, const float *x, const float *g, float *totals)
+{
+    long size = n + 2 * TILE;
+    if (count >= ROWS)
+        weights_rows(n, count, size, x, g, totals);
+    else
+        for (long r = 0; r < count; r++)
+            weights_row(n, x + r * size, g + r * size, totals);
+}
+
+static void by_lag(long n, const float *totals, float *weights)
+{
+    memset(weights, 0, sizeof(float) * (size_t)n);
+    for (long i = 0; i < ROWS; i++)
+        for (long lag = 0; lag < n; lag++)
+            weights[lag] += totals[i * (n + TILE) + lag + i];
 }
 
 /* x, g (H, R, n) → weights (H, n): [lag] is the sum over all rows and u of x[u] g[u + lag]. Returns 0, or 1 when there
@@ -155,21 +207,23 @@ int toeplitz_weights(long H, long R, long n, const float *x, const float *g, flo
     int failed = 0;
 #pragma omp parallel for schedule(static)
     for (long h = 0; h < H; h++) {
-        long size = n + 2 * TILE, tiles = (n + TILE - 1) / TILE;
-        float *rows = malloc(sizeof(float) * (size_t)(2 * size));
-        Lanes *totals = calloc((size_t)(tiles * VECTORS), sizeof(Lanes));
-        for (long r = 0; rows && totals && r < R; r++) {
-            pad(n, 0, x + (h * R + r) * n, rows);
-            pad(n, 0, g + (h * R + r) * n, rows + size);
-            weights_row(n, rows + TILE, rows + size + TILE, totals);
+        long size = n + 2 * TILE, sums = ROWS * (n + TILE);
+        float *totals = calloc((size_t)(sums + 2 * LANES * size), sizeof(float)), *rows = totals + sums;
+        float *later = rows + LANES * size;
+        for (long first = 0; totals && first < R; first += LANES) {
+            long count = R - first < LANES ? R - first : LANES;
+            for (long r = 0; r < count; r++) {
+                pad(n, 0, x + (h * R + first + r) * n, rows + r * size);
+                pad(n, 0, g + (h * R + first + r) * n, later + r * size);
+            }
+            weights_group(count, n, rows + TILE, later + TILE, totals);
         }
-        if (rows && totals)
-            memcpy(weights + h * n, totals, sizeof(float) * (size_t)n);
+        if (totals)
+            by_lag(n, totals, weights + h * n);
         else {
 #pragma omp atomic write
             failed = 1;
         }
-        free(rows);
         free(totals);
     }
     return failed;
@@ -436,11 +490,11 @@ int toeplitz_forward(long B, long T, long H, long S, const float *c, const float
     return failed;
 }
 
-/* The same backwards for one strip: `weights` is padded c, `room` holds 2 (T + 2 TILE) + 3 T numbers a lane, of_c whole
- * tiles of lags. */
+/* The same backwards for one strip: `weights` is padded c, `room` holds 2 (T + 2 TILE) + 3 T numbers a lane, of_c is
+ * as weights_group's totals. */
 INLINE void backward_strip(Strip n, long lanes, const float *weights, const float *alpha, const float *beta,
                            const float *k, const float *v, const float *total, const float *mean, const float *g,
-                           float *g_k, float *g_v, float *g_alpha, float *g_beta, Lanes *of_c, float *room)
+                           float *g_k, float *g_v, float *g_alpha, float *g_beta, float *of_c, float *room)
 {
     long size = n.T + 2 * TILE;
     float *x = room, *later = x + lanes * size, *e = later + lanes * size, *sums = e + lanes * n.T;
@@ -454,10 +508,9 @@ INLINE void backward_strip(Strip n, long lanes, const float *weights, const floa
     for (long i = 0; i < lanes; i++)
         pad(n.T, 0, columns + i * n.T, x + i * size);
     to_columns(n, sums, columns);
-    for (long i = 0; i < lanes; i++) {
+    for (long i = 0; i < lanes; i++)
         pad(n.T, 0, columns + i * n.T, later + i * size);
-        weights_row(n.T, x + i * size + TILE, later + i * size + TILE, of_c);
-    }
+    weights_group(lanes, n.T, x + TILE, later + TILE, of_c);
     strip_product(n, 1, weights, sums, later, columns);
     from_columns(n, columns, x);
     enter_back_strip(n, lanes, x, sums, mean, k, v, e, alpha, g_k, g_v, g_alpha);
@@ -473,9 +526,9 @@ int toeplitz_backward(long B, long T, long H, long S, const float *c, const floa
 #pragma omp parallel for collapse(2) schedule(static)
     for (long b = 0; b < B; b++)
         for (long h = 0; h < H; h++) {
-            long size = T + 2 * TILE, row = (b * H + h) * T, tiles = (T + TILE - 1) / TILE;
+            long size = T + 2 * TILE, row = (b * H + h) * T;
             float *weights = malloc(sizeof(float) * (size_t)(size + LANES * (2 * size + 3 * T)));
-            Lanes *of_c = calloc((size_t)(tiles * VECTORS), sizeof(Lanes));
+            float *of_c = calloc((size_t)(ROWS * (T + TILE)), sizeof(float));
             if (weights && of_c) {
                 pad(T, 0, c + h * T, weights);
                 for (long s = 0; s < S; s += LANES) {
@@ -490,7 +543,7 @@ int toeplitz_backward(long B, long T, long H, long S, const float *c, const floa
                                        mean + at, g + at, g_k + at, g_v + at, g_alpha + row, g_beta + row, of_c,
                                        weights + size);
                 }
-                memcpy(g_c + row, of_c, sizeof(float) * (size_t)T);
+                by_lag(T, of_c, g_c + row);
             } else {
 #pragma omp atomic write
                 failed = 1;
