@@ -4,10 +4,12 @@
  * A tile of TILE sums stays in registers while a row passes by. Sums that lie LANES apart need the same vector of
  * weights LANES steps apart: each vector that is loaded serves all of the tile's VECTORS.
  */
-#include <float.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE__
+#include <xmmintrin.h>
+#define FLUSH 0x8040u /* MXCSR's bits for results and inputs */
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
@@ -27,6 +29,28 @@
 void exp_row(long n, float low, float high, const float *x, float *y); /* gates.c */
 
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* Numbers too small to be normal, which an exponential decay is full of, slow a product a hundred times: on x86 they count
+ * as 0 between these two calls. */
+static unsigned calm(void)
+{
+#ifdef __SSE__
+    unsigned before = _mm_getcsr();
+    _mm_setcsr(before | FLUSH);
+    return before;
+#else
+    return 0;
+#endif
+}
+
+static void restore(unsigned before)
+{
+#ifdef __SSE__
+    _mm_setcsr(before);
+#else
+    (void)before;
+#endif
+}
 
 /* totals[j] += sum over p < n of x[step p - step LANES j] v[p .. p + LANES - 1]; step is 1 or -1. Each SEGMENT is summed
  * by itself, since one long sum would lose digits. */
@@ -62,12 +86,6 @@ INLINE void accumulate_rows(long n, const float *x, long row, const float *c, La
     }
 }
 
-/* What is too small for a normal number becomes 0: it would slow each product that it takes part in a hundred times. */
-INLINE float flushed(float x)
-{
-    return fabsf(x) < FLT_MIN ? 0.0f : x;
-}
-
 /* A copy of n numbers, in reverse if asked, with TILE zeros before and after. */
 static void pad(long n, long reversed, const float *from, float *to)
 {
@@ -75,10 +93,9 @@ static void pad(long n, long reversed, const float *from, float *to)
     memset(to + TILE + n, 0, sizeof(float) * TILE);
     if (reversed)
         for (long i = 0; i < n; i++)
-            to[TILE + i] = flushed(from[n - 1 - i]);
+            to[TILE + i] = from[n - 1 - i];
     else
-        for (long i = 0; i < n; i++)
-            to[TILE + i] = flushed(from[i]);
+        memcpy(to + TILE, from, sizeof(float) * (size_t)n);
 }
 
 static void store(long n, long t, long count, long reversed, const float *sums, float *y)
@@ -116,11 +133,13 @@ static void product_rows(long n, long reversed, const float *c, const float *x, 
 static void product_group(long count, long n, long reversed, const float *c, const float *x, float *y)
 {
     long size = n + 2 * TILE;
+    unsigned before = calm();
     if (count == ROWS)
         product_rows(n, reversed, c, x, size, y);
     else
         for (long r = 0; r < count; r++)
             product_row(n, reversed, c, x + r * size, y + r * n);
+    restore(before);
 }
 
 /* c (H, n); x, y (H, R, n): y[t] = sum over u <= t of c[t-u] x[u] or, backwards, over u >= t of c[u-t] x[u]. Returns
@@ -185,11 +204,13 @@ static void weights_rows(long n, long count, long row, const float *x, const flo
 static void weights_group(long count, long n, const float *x, const float *g, float *totals)
 {
     long size = n + 2 * TILE;
+    unsigned before = calm();
     if (count >= ROWS)
         weights_rows(n, count, size, x, g, totals);
     else
         for (long r = 0; r < count; r++)
             weights_row(n, x + r * size, g + r * size, totals);
+    restore(before);
 }
 
 static void by_lag(long n, const float *totals, float *weights)
