@@ -340,6 +340,21 @@ INLINE Strip strip_at(long T, long H, long S, long P, long s)
     return (Strip){T, H * S, P, S - s < LANES ? S - s : LANES};
 }
 
+/* Run a statement in which `lanes` is a constant for the usual widths, so that its loops are made for them. */
+#define WITH_LANES(strip, ...)                                                                                        \
+    do {                                                                                                              \
+        if ((strip).lanes == LANES) {                                                                                 \
+            enum { lanes = LANES };                                                                                   \
+            __VA_ARGS__;                                                                                              \
+        } else if ((strip).lanes == 1) {                                                                              \
+            enum { lanes = 1 };                                                                                       \
+            __VA_ARGS__;                                                                                              \
+        } else {                                                                                                      \
+            long lanes = (strip).lanes;                                                                               \
+            __VA_ARGS__;                                                                                              \
+        }                                                                                                             \
+    } while (0)
+
 #define TOKEN ((b * T * H + h) * S + s)
 #define COLUMN (((h * B + b) * S + s) * P)
 
@@ -356,10 +371,7 @@ int toeplitz_enter(long B, long T, long H, long S, long P, const float *k, const
             for (long s = 0; e && s < S; s += LANES) {
                 Strip n = strip_at(T, H, S, P, s);
                 weigh(n, k + TOKEN, e);
-                if (n.lanes == LANES)
-                    enter_strip(n, LANES, v + TOKEN, alpha + h * T, e, strip, total + TOKEN);
-                else
-                    enter_strip(n, n.lanes, v + TOKEN, alpha + h * T, e, strip, total + TOKEN);
+                WITH_LANES(n, enter_strip(n, lanes, v + TOKEN, alpha + h * T, e, strip, total + TOKEN));
                 to_columns(n, strip, x + COLUMN);
             }
             if (!e) {
@@ -384,10 +396,7 @@ int toeplitz_leave(long B, long T, long H, long S, long P, const float *sums, co
             for (long s = 0; strip && s < S; s += LANES) {
                 Strip n = strip_at(T, H, S, P, s);
                 from_columns(n, sums + COLUMN, strip);
-                if (n.lanes == LANES)
-                    leave_strip(n, LANES, strip, total + TOKEN, beta + h * T, y + TOKEN, mean + TOKEN);
-                else
-                    leave_strip(n, n.lanes, strip, total + TOKEN, beta + h * T, y + TOKEN, mean + TOKEN);
+                WITH_LANES(n, leave_strip(n, lanes, strip, total + TOKEN, beta + h * T, y + TOKEN, mean + TOKEN));
             }
             if (!strip) {
 #pragma omp atomic write
@@ -411,10 +420,7 @@ int toeplitz_leave_back(long B, long T, long H, long S, long P, const float *g, 
             const float *row = beta + h * T;
             for (long s = 0; strip && s < S; s += LANES) {
                 Strip n = strip_at(T, H, S, P, s);
-                if (n.lanes == LANES)
-                    leave_back_strip(n, LANES, g + TOKEN, total + TOKEN, mean + TOKEN, row, strip, of_beta);
-                else
-                    leave_back_strip(n, n.lanes, g + TOKEN, total + TOKEN, mean + TOKEN, row, strip, of_beta);
+                WITH_LANES(n, leave_back_strip(n, lanes, g + TOKEN, total + TOKEN, mean + TOKEN, row, strip, of_beta));
                 to_columns(n, strip, g_sums + COLUMN);
             }
             if (!strip) {
@@ -445,12 +451,8 @@ int toeplitz_enter_back(long B, long T, long H, long S, long P, const float *g_x
                 weigh(n, k + at, e);
                 from_columns(n, g_x + COLUMN, of_x);
                 from_columns(n, g_sums + COLUMN, of_sums);
-                if (n.lanes == LANES)
-                    enter_back_strip(n, LANES, of_x, of_sums, mean + at, k + at, v + at, e, row, g_k + at, g_v + at,
-                                     of_alpha);
-                else
-                    enter_back_strip(n, n.lanes, of_x, of_sums, mean + at, k + at, v + at, e, row, g_k + at, g_v + at,
-                                     of_alpha);
+                WITH_LANES(n, enter_back_strip(n, lanes, of_x, of_sums, mean + at, k + at, v + at, e, row, g_k + at,
+                                               g_v + at, of_alpha));
             }
             if (!e) {
 #pragma omp atomic write
@@ -495,17 +497,10 @@ int toeplitz_forward(long B, long T, long H, long S, const float *c, const float
                 }
                 pad(T, 0, c + h * T, weights);
                 weigh(n, k + at, columns);
-                if (n.lanes == LANES) {
-                    enter_strip(n, LANES, v + at, alpha + h * T, columns, strip, total + at);
-                    strip_product(n, 0, weights, strip, rows, columns);
-                    from_columns(n, columns, strip);
-                    leave_strip(n, LANES, strip, total + at, beta + h * T, y + at, mean + at);
-                } else {
-                    enter_strip(n, n.lanes, v + at, alpha + h * T, columns, strip, total + at);
-                    strip_product(n, 0, weights, strip, rows, columns);
-                    from_columns(n, columns, strip);
-                    leave_strip(n, n.lanes, strip, total + at, beta + h * T, y + at, mean + at);
-                }
+                WITH_LANES(n, enter_strip(n, lanes, v + at, alpha + h * T, columns, strip, total + at));
+                strip_product(n, 0, weights, strip, rows, columns);
+                from_columns(n, columns, strip);
+                WITH_LANES(n, leave_strip(n, lanes, strip, total + at, beta + h * T, y + at, mean + at));
                 free(weights);
             }
     return failed;
@@ -555,14 +550,9 @@ int toeplitz_backward(long B, long T, long H, long S, const float *c, const floa
                 for (long s = 0; s < S; s += LANES) {
                     Strip n = strip_at(T, H, S, T, s);
                     long at = TOKEN;
-                    if (n.lanes == LANES)
-                        backward_strip(n, LANES, weights, alpha + h * T, beta + h * T, k + at, v + at, total + at,
-                                       mean + at, g + at, g_k + at, g_v + at, g_alpha + row, g_beta + row, of_c,
-                                       weights + size);
-                    else
-                        backward_strip(n, n.lanes, weights, alpha + h * T, beta + h * T, k + at, v + at, total + at,
-                                       mean + at, g + at, g_k + at, g_v + at, g_alpha + row, g_beta + row, of_c,
-                                       weights + size);
+                    WITH_LANES(n, backward_strip(n, lanes, weights, alpha + h * T, beta + h * T, k + at, v + at,
+                                                 total + at, mean + at, g + at, g_k + at, g_v + at, g_alpha + row,
+                                                 g_beta + row, of_c, weights + size));
                 }
                 by_lag(T, of_c, g_c + row);
             } else {

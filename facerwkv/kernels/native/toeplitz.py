@@ -26,11 +26,11 @@ def toeplitz_backward(
     c: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, total: Tensor, mean: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of c, alpha, beta, k and v."""
-    tables = k.new_zeros(3, len(k), *c.shape)
+    tables = [k.new_zeros(len(k), *c.shape) for _ in range(3)]
     grad_k, grad_v = k.new_empty(k.shape), v.new_empty(v.shape)
     _call("toeplitz_backward", k.shape, (c, alpha, beta, k, v, total, mean, grad, *tables, grad_k, grad_v))
-    grad_c, grad_alpha, grad_beta = tables.sum(1).unbind(0)
-    return grad_c.clone(), grad_alpha.clone(), grad_beta.clone(), grad_k, grad_v
+    grad_c, grad_alpha, grad_beta = (table[0] if len(k) == 1 else table.sum(0) for table in tables)
+    return grad_c, grad_alpha, grad_beta, grad_k, grad_v
 
 
 @torch.library.custom_op("facerwkv::toeplitz_product", mutates_args=(), device_types="cpu")
