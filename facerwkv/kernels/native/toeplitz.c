@@ -1,8 +1,8 @@
 /* Causal products with Toeplitz tables on the CPU: float32, forward and backward. The formula stands in
  * kernels/toeplitz.py; rows longer than about a thousand tokens are cut there, and joined by Fourier transforms.
  *
- * A tile of TILE sums stays in registers while a row passes by. Sums that lie LANES apart need the same vector of
- * weights LANES steps apart: each vector that is loaded serves all of the tile's VECTORS.
+ * A tile of TILE sums stays in registers while a row passes by. Sums that lie SPAN apart need the same weights SPAN steps
+ * apart: each span of weights that is loaded serves all of the tile's SPANS.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +13,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
-#define VECTORS 8
-#define TILE (LANES * VECTORS)
+#define SPAN (2 * LANES)
+#define SPANS 4
+#define TILE (SPAN * SPANS)
 #define SEGMENT 16
 #ifdef __AVX512F__ /* as many sums as registers hold */
 #define ROWS 8
@@ -52,19 +53,22 @@ static void restore(unsigned before)
 #endif
 }
 
-/* totals[j] += sum over p < n of x[step p - step LANES j] v[p .. p + LANES - 1]; step is 1 or -1. Each SEGMENT is summed
- * by itself, since one long sum would lose digits. */
+/* totals[SPAN j + i] += sum over p < n of x[step p - step SPAN j] v[p + i] for i < SPAN; step is 1 or -1. Each SEGMENT is
+ * summed by itself, since one long sum would lose digits. */
 INLINE void accumulate(int step, long n, const float *x, const float *v, Lanes *totals)
 {
     for (long p = 0; p < n;) {
-        Lanes sums[VECTORS] = {0};
+        Lanes sums[2 * SPANS] = {0};
         for (long stop = p + SEGMENT < n ? p + SEGMENT : n; p < stop; p++, x += step) {
-            Lanes vector = *(const Lanes *)(v + p);
-#pragma GCC unroll 8
-            for (int j = 0; j < VECTORS; j++)
-                sums[j] += x[-step * LANES * j] * vector;
+            Lanes low = *(const Lanes *)(v + p), high = *(const Lanes *)(v + p + LANES);
+#pragma GCC unroll 4
+            for (int j = 0; j < SPANS; j++) {
+                float one = x[-step * SPAN * j];
+                sums[2 * j] += one * low;
+                sums[2 * j + 1] += one * high;
+            }
         }
-        for (int j = 0; j < VECTORS; j++)
+        for (int j = 0; j < 2 * SPANS; j++)
             totals[j] += sums[j];
     }
 }
@@ -111,9 +115,9 @@ static void store(long n, long t, long count, long reversed, const float *sums, 
 static void product_row(long n, long reversed, const float *c, const float *x, float *y)
 {
     for (long t = 0; t < n; t += TILE) {
-        Lanes sums[VECTORS] = {0};
-        /* from the vector of lags 1 - LANES to 0, which only a tile's diagonal needs, to the lags of token 0 */
-        accumulate(-1, t + TILE, x + t + LANES - 1, c + 1 - LANES, sums);
+        Lanes sums[2 * SPANS] = {0};
+        /* from the span of lags 1 - SPAN to 0, which only a tile's diagonal needs, to the lags of token 0 */
+        accumulate(-1, t + TILE, x + t + SPAN - 1, c + 1 - SPAN, sums);
         store(n, t, TILE, reversed, (const float *)sums, y);
     }
 }
@@ -178,7 +182,7 @@ int toeplitz_product(long H, long R, long n, long backwards, const float *c, con
 static void weights_row(long n, const float *x, const float *g, float *totals)
 {
     for (long lag = 0; lag < n; lag += TILE)
-        accumulate(1, n - lag + LANES - 1, x + 1 - LANES, g + lag + 1 - LANES, (Lanes *)(totals + lag));
+        accumulate(1, n - lag + SPAN - 1, x + 1 - SPAN, g + lag + 1 - SPAN, (Lanes *)(totals + lag));
 }
 
 /* The same for `count` rows, `row` apart, ROWS tokens u at once with their tokens t from the first of them on. Pairs are
