@@ -149,22 +149,26 @@ class ChannelMix(nn.Module):
 
 
 class FoldedChannelMix(nn.Module):
-    """ChannelMix with one projection in place of three."""
+    """ChannelMix with one projection in place of three, and weights (in, out), as matrix products like them."""
 
     projection: Tensor
     bias: Tensor
+    weight: Tensor
+    offset: Tensor
 
     def __init__(self, mix: ChannelMix):
         super().__init__()
         parts = (mix.key, mix.value, mix.receptance)
         self.sizes = [part.out_features for part in parts]
-        self.register_buffer("projection", torch.cat([part.weight for part in parts]).detach())
+        self.register_buffer("projection", torch.cat([part.weight for part in parts]).detach().mT.contiguous())
         self.register_buffer("bias", torch.cat([part.bias for part in parts]).detach())
-        self.weight = mix.weight
+        self.register_buffer("weight", mix.weight.weight.detach().mT.contiguous())
+        self.register_buffer("offset", mix.weight.bias.detach())
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        k, v, r = functional.linear(half_shift(x), self.projection, self.bias).split(self.sizes, -1)
-        return torch.sigmoid(r) * self.weight(mish_gate(k, v))
+        k, v, r = torch.addmm(self.bias, half_shift(x).flatten(0, 1), self.projection).split(self.sizes, -1)
+        y = torch.sigmoid(r) * torch.addmm(self.offset, mish_gate(k, v), self.weight)
+        return y.view_as(x)
 
 
 def check_length(length: int, tokens: int) -> None:

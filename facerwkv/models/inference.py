@@ -58,7 +58,7 @@ def aot(model: nn.Module, example: Tensor, path: str | Path | None = None) -> Ca
         if target.suffix != ".pt2":
             raise InputError(f"{target} must end in .pt2; choose another name.")
         program = torch.export.export(model.eval(), (example,))
-        torch._inductor.aoti_compile_and_package(program, package_path=str(target))
+        torch._inductor.aoti_compile_and_package(program, package_path=str(target), inductor_configs={"freezing": True})
         library: Any = torch._inductor.aoti_load_package(str(target))
     return library
 
@@ -78,9 +78,10 @@ def _need_compiler() -> None:
 
 def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
     _fold_norms(model.stem)
-    model.stem.to(memory_format=torch.channels_last)  # as one matrix product reads patches
     if transform is not None:
         model.stem = _pictures(model.stem, transform)
+    elif type(model.stem) is PatchEmbed:
+        model.stem = PatchMatrix(model.stem, _cut_channels, (0, 1, 2, 3), 2)
     if isinstance(model.position, UnusedPosition):
         model.position = NoPosition((0, 0), 0)
     for block in model.blocks:
@@ -130,6 +131,38 @@ class Scaled(nn.Module):
         return self.stem(x.permute(0, 3, 1, 2).to(torch.float32))  # still channels last in memory, as convolutions like
 
 
+class PatchMatrix(nn.Module):
+    """A linear stem as one matrix product: `cut` makes patches (B, Hp, Wp, ...) of p x p pixels, in the weight's order.
+
+    `sides` is the dimension of the pictures' height, which that of their width follows.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, stem: PatchEmbed, cut: Callable[[Tensor, int], Tensor], order: tuple[int, ...], sides: int):
+        super().__init__()
+        self.patch_size, self.norm, self.grid, self.cut, self.sides = stem.patch_size, stem.norm, stem.grid, cut, sides
+        self.register_buffer("weight", stem.proj.weight.permute(order).flatten(1).mT.contiguous())
+        self.register_buffer("bias", stem.proj.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        grid = self.grid(x.shape[self.sides], x.shape[self.sides + 1])
+        rows = self.cut(x, self.patch_size).flatten(3).flatten(0, 2).to(self.weight.dtype)
+        tokens = torch.addmm(self.bias, rows, self.weight).unflatten(0, (len(x), -1))
+        return self.norm(tokens), grid
+
+
+def _cut_channels(x: Tensor, size: int) -> Tensor:
+    """(B, c, h, w) → (B, Hp, Wp, c, p, p)."""
+    return x.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
+
+
+def _cut_pixels(x: Tensor, size: int) -> Tensor:
+    """(B, h, w, c) → (B, Hp, Wp, p, p c)."""
+    return x.flatten(2).unflatten(2, (-1, size * x.shape[3])).unflatten(1, (-1, size)).transpose(2, 3)
+
+
 def _pictures(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
     """The stem for pictures that are not normalised."""
     first, padded = _first_convolution(stem)
@@ -142,7 +175,7 @@ def _pictures(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
         shift = (first.weight * (mean / std).view(1, -1, 1, 1)).sum((1, 2, 3))
         first.bias = nn.Parameter((first.bias if first.bias is not None else 0) - shift, requires_grad=False)
     first.weight.data = first.weight / (255 * std).view(1, -1, 1, 1)
-    return Scaled(stem)
+    return PatchMatrix(stem, _cut_pixels, (0, 2, 3, 1), 1) if first is stem.proj else Scaled(stem)
 
 
 def _first_convolution(stem: PatchEmbed) -> tuple[nn.Conv2d, bool]:

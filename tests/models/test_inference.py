@@ -107,6 +107,13 @@ def test_a_smaller_picture_than_the_table_s():
         fold(model)(torch.rand(1, 3, 60, 60))
 
 
+def test_a_picture_that_the_patch_does_not_divide():
+    with pytest.raises(InputError, match=r"48 x 60 pixels.*20 x 20"):
+        fold(small("facerwkv4_small"))(torch.rand(1, 3, 48, 60))
+    with pytest.raises(InputError, match=r"48 x 60 pixels.*20 x 20"):
+        fold(small("facerwkv4_small"), TRANSFORMS["plain"])(torch.rand(1, 48, 60, 3))
+
+
 def test_a_table_too_large_to_fold_is_left_as_it_is():
     model = small("facerwkv_small", img_size=(700, 700))
     assert type(fold(model).blocks[0].time_mix) is MIXERS["rwkv1"].time_mix
