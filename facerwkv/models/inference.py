@@ -58,7 +58,7 @@ def aot(model: nn.Module, example: Tensor, path: str | Path | None = None) -> Ca
         if target.suffix != ".pt2":
             raise InputError(f"{target} must end in .pt2; choose another name.")
         program = torch.export.export(model.eval(), (example,))
-        torch._inductor.aoti_compile_and_package(program, package_path=str(target), inductor_configs={"freezing": True})
+        torch._inductor.aoti_compile_and_package(program, package_path=str(target))
         library: Any = torch._inductor.aoti_load_package(str(target))
     return library
 
