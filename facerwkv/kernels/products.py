@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import squared_relu, token_mix
 
 
@@ -20,14 +21,18 @@ def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor
     """
     last = x.new_zeros(x.shape[0], x.shape[2]) if last is None else last
     if _trains(x, mixes, last, *weights):
-        return list(_MixedProducts.apply(x, mixes, last, *weights))
+        weights = _as_autocast(weights)
+        with full_precision(x):
+            return list(_MixedProducts.apply(x, mixes, last, *weights))
     return [functional.linear(part, weight) for part, weight in zip(token_mix(x, mixes, last), weights, strict=True)]
 
 
 def squared_relu_product(k: Tensor, weight: Tensor) -> Tensor:
     """relu(k)^2 for k (..., F), times a matrix (D, F): (..., D)."""
     if _trains(k, weight):
-        return _SquaredReluProduct.apply(k, weight)
+        (weight,) = _as_autocast([weight])
+        with full_precision(k):
+            return _SquaredReluProduct.apply(k, weight)
     return functional.linear(squared_relu(k), weight)
 
 
@@ -36,21 +41,27 @@ def _trains(*inputs: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and not torch.compiler.is_compiling()
 
 
+def _as_autocast(weights: list[Tensor]) -> list[Tensor]:
+    """The matrices in the dtype that autocast, where it runs, gives to products: they decide it for the rest."""
+    kind = weights[0].device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return weights
+    return [weight.to(torch.get_autocast_dtype(kind)) for weight in weights]
+
+
 class _MixedProducts(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda")
     def forward(ctx: Any, x: Tensor, mixes: Tensor, last: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, mixes, last, *weights)
-        parts = token_mix(x, mixes, last)
+        parts = token_mix(x, mixes, last).to(weights[0].dtype)
         return tuple(functional.linear(part, weight) for part, weight in zip(parts, weights, strict=True))
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cuda")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         x, mixes, last, *weights = ctx.saved_tensors
         with torch.enable_grad():
             inputs = [tensor.detach().requires_grad_() for tensor in (x, mixes, last)]
-            parts = token_mix(*inputs)
+            parts = token_mix(*inputs).to(weights[0].dtype)
         of_weights = [_outer(grad, part) for grad, part in zip(grads, parts.detach(), strict=True)]
         of_parts = torch.empty_like(parts)
         for grad, weight, of_part in zip(grads, weights, of_parts, strict=True):
@@ -60,17 +71,15 @@ class _MixedProducts(torch.autograd.Function):
 
 class _SquaredReluProduct(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda")
     def forward(ctx: Any, k: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(k, weight)
-        return functional.linear(squared_relu(k), weight)
+        return functional.linear(squared_relu(k).to(weight.dtype), weight)
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cuda")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         k, weight = ctx.saved_tensors
-        of_weight = _outer(grad, squared_relu(k))
-        return (grad @ weight).mul_(2).mul_(functional.relu(k)), of_weight
+        of_weight = _outer(grad, squared_relu(k).to(weight.dtype))
+        return (grad @ weight).to(k.dtype).mul_(2).mul_(functional.relu(k)), of_weight
 
 
 def _outer(grad: Tensor, x: Tensor) -> Tensor:

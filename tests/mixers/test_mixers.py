@@ -45,6 +45,22 @@ def test_shape_and_a_gradient_for_every_parameter(name, half):
 
 
 @pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("name", MIXERS)
+def test_mixed_precision_trains_with_nearly_the_same_gradients(name, half):
+    results = []
+    for enabled in (False, True):
+        module, x = build(name, half).float(), tokens().float().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = module(x, GRID)
+        ((y.float() + x) * torch.cos(torch.arange(y.numel())).view_as(y)).sum().backward()
+        grads = [x.grad, *(parameter.grad for parameter in module.parameters() if parameter.requires_grad)]
+        assert all(grad.dtype == torch.float32 for grad in grads)
+        results.append(torch.cat([grad.flatten() for grad in grads]))
+    exact, rough = results
+    assert (rough - exact).norm() <= 0.2 * exact.norm()
+
+
+@pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("pieces", [[24], [1] * 24, [5, 1, 18]])
 @pytest.mark.parametrize("name", STREAMING)
 def test_in_pieces_it_gives_what_it_gives_at_once(name, half, pieces):
