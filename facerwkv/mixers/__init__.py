@@ -38,7 +38,7 @@ class Mixer:
 
 
 MIXERS = {
-    "rwkv1": Mixer(rwkv1.TimeMix, rwkv1.ChannelMix, "RWKV-1 as the paper's authors ran it: free table, no finite state"),
+    "rwkv1": Mixer(rwkv1.TimeMix, rwkv1.ChannelMix, "RWKV-1, as the paper's authors ran it: free table, no state"),
     "rwkv4": Mixer(rwkv4.TimeMix, rwkv4.ChannelMix, "RWKV-4, as the paper's text describes it: decay, linear"),
     "rwkv5": Mixer(rwkv6.EagleTimeMix, rwkv6.EagleChannelMix, "RWKV-5 Eagle: a matrix per head, fixed decay, linear"),
     "rwkv6": Mixer(rwkv6.FinchTimeMix, rwkv6.FinchChannelMix, "RWKV-6 Finch: decay and shift depend on data, linear"),
