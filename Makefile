@@ -12,7 +12,7 @@ help: ## list the targets
 
 install: .venv/installed ## make .venv with everything pinned in constraints.txt
 
-.venv/installed: pyproject.toml constraints.txt setup.py $(wildcard facerwkv/kernels/native/*.c)
+.venv/installed: pyproject.toml constraints.txt setup.py $(wildcard facerwkv/kernels/native/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'

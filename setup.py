@@ -15,6 +15,7 @@ setup(
         Extension(
             "facerwkv.kernels.native._native",
             sorted(map(str, Path("facerwkv/kernels/native").glob("*.c"))),
+            depends=sorted(map(str, Path("facerwkv/kernels/native").glob("*.h"))),
             extra_compile_args=COMPILE + OPENMP,
             optional=True,  # without a compiler the install succeeds and the PyTorch forms run
         )

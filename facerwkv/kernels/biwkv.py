@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import DEVICES, library, problem
+from facerwkv.kernels.native import DEVICES, call, library, problem
 from facerwkv.kernels.triton import check, runs
 from facerwkv.kernels.wkv4 import empty_state
 
@@ -117,9 +117,9 @@ def _from_largest(k: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
 def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if refused := _refused(k):
         raise InputError(f"{refused} Or use implementation='chunked'.")
-    from facerwkv.kernels.native.biwkv import biwkv as operator
+    from facerwkv.kernels.native.wkv import biwkv as operator
 
-    return operator(w, u, k, v)
+    return call(operator, w, u, k, v)
 
 
 def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:

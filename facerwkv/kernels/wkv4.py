@@ -96,7 +96,7 @@ def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[
         raise InputError(f"{problem()} Or use implementation='chunked'.")
     if k.device.type not in DEVICES or k.dtype != torch.float32:
         raise InputError(f"The native wkv4 runs on the CPU in float32, not on {k.device} in {k.dtype}; use 'chunked'.")
-    from facerwkv.kernels.native.wkv4 import wkv4 as operator
+    from facerwkv.kernels.native.wkv import wkv4 as operator
 
     return call(operator, w, u, k, v, state)
 

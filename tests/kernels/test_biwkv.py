@@ -207,7 +207,7 @@ class TestNative:
         test_float32_errors_are_at_most_twice_the_reference_s("native", 300, 40, 40, decays)
 
     def test_it_is_one_operator_that_pytorch_can_trust(self):
-        from facerwkv.kernels.native.biwkv import biwkv as operator
+        from facerwkv.kernels.native.wkv import biwkv as operator
 
         checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
         torch.library.opcheck(operator, random_inputs(20, dtype=torch.float32), test_utils=checks)

@@ -163,7 +163,7 @@ class Weigh(torch.nn.Module):
 @needs_compiler
 class TestNative:
     def test_it_is_one_operator_that_pytorch_can_trust(self):
-        from facerwkv.kernels.native.wkv4 import wkv4 as operator
+        from facerwkv.kernels.native.wkv import wkv4 as operator
         from facerwkv.kernels.wkv4 import empty_state
 
         w, u, k, v = random_inputs(20, dtype=torch.float32)
@@ -189,3 +189,34 @@ class TestNative:
         _, state = wkv4(*random_inputs(20, dtype=torch.float32), implementation="native")
         with pytest.raises(InputError, match="implementation='chunked'"):
             state.sum().backward()
+
+    @pytest.mark.parametrize("piece", [1, 7])
+    def test_a_state_that_goes_through_memory_at_every_token_does_not_drift(self, piece):
+        w, u, k, v = (tensor.detach() for tensor in random_inputs(2000, channels=20, dtype=torch.float32))
+        w, k = w / 1000, k + 20
+        state, pieces = None, []
+        for some_k, some_v in zip(k.split(piece, 1), v.split(piece, 1), strict=True):
+            y, state = wkv4(w, u, some_k, some_v, state, implementation="native")
+            pieces.append(y)
+        exact, _ = wkv4(*(tensor.double() for tensor in (w, u, k, v)), implementation="chunked")
+        torch.testing.assert_close(torch.cat(pieces, 1).double(), exact, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("key", [1e4, -1e4, 60])
+    def test_a_state_of_any_size_is_kept_when_tokens_come_one_by_one(self, key):
+        w, u, k, v = (tensor.detach() for tensor in random_inputs(60, dtype=torch.float32))
+        k[:, 0] += key
+        whole, end = wkv4(w, u, k, v, implementation="reference")
+        state, pieces = None, []
+        for t in range(60):
+            y, state = wkv4(w, u, k[:, t : t + 1], v[:, t : t + 1], state, implementation="native")
+            pieces.append(y)
+        torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(state[:, 0] / state[:, 1], end[:, 0] / end[:, 1], rtol=2e-3, atol=2e-3)
+
+    def test_a_gradient_at_one_token_is_exact_far_from_it(self):
+        inputs = random_inputs(3000, channels=16, batch=1, dtype=torch.float32)
+        y, _ = wkv4(*inputs, implementation="native")
+        _, _, _, grad_v = torch.autograd.grad(y[:, -1].sum(), inputs)
+        wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
+        _, _, _, exact = torch.autograd.grad(wkv4(*wide, implementation="chunked")[0][:, -1].sum(), wide)
+        torch.testing.assert_close(grad_v.double(), exact, rtol=0, atol=1e-6)

@@ -1,29 +1,9 @@
 /* Element-wise parts in one pass: float32, forward and backward. The formulas stand in kernels/gates.py. */
-#include <math.h>
 #include <string.h>
+#include "lanes.h"
 
-#define INLINE static inline __attribute__((always_inline))
 #define BLOCK 64
 #define SAMPLE 4096 /* elements that are worth a thread */
-
-/* e^x, relative error below 2e-7, for x cut to -87..40; NaN stays NaN. Cody and Waite's reduction. */
-INLINE float exp_within(float x)
-{
-    union { int i; float f; } power;
-    x = x < -87.0f ? -87.0f : x > 40.0f ? 40.0f : x;
-    float n = nearbyintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    power.i = ((int)n + 127) << 23;
-    return p * power.f;
-}
 
 /* y = e^x, for x cut to low..high, which lies within -87..40. */
 void exp_row(long n, float low, float high, const float *x, float *y)

@@ -7,15 +7,11 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "lanes.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define LANES 16
 #define MAX_PARTS 16
 #define SEGMENT 16
 #define EACH(p) for (int p = 0; p < parts; p++)
-
-typedef float lanes __attribute__((vector_size(4 * LANES)));
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* the same in memory */
 
 INLINE float sum(lanes x)
 {
@@ -35,24 +31,24 @@ INLINE void transpose(int n, const float *from, float *to)
 }
 
 /* What lies in memory for one token: vectors of N numbers. */
-typedef struct { const vec *r, *w, *k, *v, *a, *b, *u, *g; } Token;
-typedef struct { vec *r, *w, *k, *v, *a, *b, *u; } Gradient;
+typedef struct { const memory *r, *w, *k, *v, *a, *b, *u, *g; } Token;
+typedef struct { memory *r, *w, *k, *v, *a, *b, *u; } Gradient;
 
 INLINE Token token_at(const Token *x, long at)
 {
-#define AT(name) (x->name ? (const vec *)((const float *)x->name + at) : NULL)
+#define AT(name) (x->name ? (const memory *)((const float *)x->name + at) : NULL)
     return (Token){AT(r), AT(w), AT(k), AT(v), AT(a), AT(b), x->u, AT(g)};
 #undef AT
 }
 
 INLINE Gradient gradient_at(const Gradient *x, long at)
 {
-#define AT(name) (x->name ? (vec *)((float *)x->name + at) : NULL)
+#define AT(name) (x->name ? (memory *)((float *)x->name + at) : NULL)
     return (Gradient){AT(r), AT(w), AT(k), AT(v), AT(a), AT(b), x->u};
 #undef AT
 }
 
-INLINE void forward6(int parts, Token x, vec *state, vec *y)
+INLINE void forward6(int parts, Token x, memory *state, memory *y)
 {
     const float *r = (const float *)x.r, *w = (const float *)x.w, *k = (const float *)x.k;
     lanes v[MAX_PARTS], out[MAX_PARTS], bonus = {0};
@@ -73,7 +69,7 @@ INLINE void forward6(int parts, Token x, vec *state, vec *y)
     EACH(p) y[p] = out[p];
 }
 
-INLINE void forward7(int parts, Token x, vec *state, vec *y)
+INLINE void forward7(int parts, Token x, memory *state, memory *y)
 {
     const float *r = (const float *)x.r, *w = (const float *)x.w, *k = (const float *)x.k;
     const float *a = (const float *)x.a, *b = (const float *)x.b;
@@ -82,7 +78,7 @@ INLINE void forward7(int parts, Token x, vec *state, vec *y)
         v[p] = x.v[p];
         read[p] = out[p] = (lanes){0};
     }
-    vec *row = state;
+    memory *row = state;
     for (int i = 0; i < parts * LANES; i++, row += parts)
         EACH(p) read[p] += a[i] * row[p];
     row = state;
@@ -98,7 +94,7 @@ INLINE void forward7(int parts, Token x, vec *state, vec *y)
 }
 
 /* The transposed state after a token, from that before it (the same place, or another). */
-INLINE void advance6(int parts, Token x, const vec *before, vec *after)
+INLINE void advance6(int parts, Token x, const memory *before, memory *after)
 {
     const float *v = (const float *)x.v;
     lanes w[MAX_PARTS], k[MAX_PARTS];
@@ -113,7 +109,7 @@ INLINE void advance6(int parts, Token x, const vec *before, vec *after)
 }
 
 /* Also what a reads of the state, (N). */
-INLINE void advance7(int parts, Token x, const vec *before, vec *after, float *read)
+INLINE void advance7(int parts, Token x, const memory *before, memory *after, float *read)
 {
     const float *v = (const float *)x.v;
     lanes w[MAX_PARTS], k[MAX_PARTS], a[MAX_PARTS], b[MAX_PARTS];
@@ -132,7 +128,7 @@ INLINE void advance7(int parts, Token x, const vec *before, vec *after, float *r
 }
 
 /* back: the transposed gradient of the state after the token; becomes that of the state before it. */
-INLINE void backward6(int parts, Token x, const vec *state, vec *back, Gradient out)
+INLINE void backward6(int parts, Token x, const memory *state, memory *back, Gradient out)
 {
     const float *v = (const float *)x.v, *g = (const float *)x.g;
     lanes r[MAX_PARTS], w[MAX_PARTS], k[MAX_PARTS], gr[MAX_PARTS], gw[MAX_PARTS], gk[MAX_PARTS];
@@ -171,7 +167,7 @@ INLINE void backward6(int parts, Token x, const vec *state, vec *back, Gradient 
     }
 }
 
-INLINE void backward7(int parts, Token x, const vec *before, const vec *after, const float *read, vec *back, Gradient out)
+INLINE void backward7(int parts, Token x, const memory *before, const memory *after, const float *read, memory *back, Gradient out)
 {
     const float *v = (const float *)x.v, *g = (const float *)x.g;
     lanes gr[MAX_PARTS], gw[MAX_PARTS], gk[MAX_PARTS], ga[MAX_PARTS], gb[MAX_PARTS];
@@ -207,16 +203,16 @@ INLINE void backward7(int parts, Token x, const vec *before, const vec *after, c
 
 typedef struct { long T, step, size; } Shape; /* tokens, numbers from one to the next, numbers of a state */
 
-INLINE void forward_head(int parts, Shape s, Token x, vec *state, float *y)
+INLINE void forward_head(int parts, Shape s, Token x, memory *state, float *y)
 {
     for (long t = 0, at = 0; t < s.T; t++, at += s.step)
         if (x.a)
-            forward7(parts, token_at(&x, at), state, (vec *)(y + at));
+            forward7(parts, token_at(&x, at), state, (memory *)(y + at));
         else
-            forward6(parts, token_at(&x, at), state, (vec *)(y + at));
+            forward6(parts, token_at(&x, at), state, (memory *)(y + at));
 }
 
-INLINE void advance(int parts, Token x, const vec *before, vec *after, float *read)
+INLINE void advance(int parts, Token x, const memory *before, memory *after, float *read)
 {
     if (x.a)
         advance7(parts, x, before, after, read);
@@ -236,7 +232,7 @@ INLINE void backward_head(int parts, Shape s, Token x, const float *state, float
     for (long t = 0; t < s.T; t++) {
         if (t % SEGMENT == 0)
             memcpy(saved + t / SEGMENT * s.size, states, sizeof(float) * (size_t)s.size);
-        advance(parts, token_at(&x, t * s.step), (vec *)states, (vec *)states, reads);
+        advance(parts, token_at(&x, t * s.step), (memory *)states, (memory *)states, reads);
     }
     transpose(n, back, later);
     for (long start = (segments - 1) * SEGMENT; start >= 0; start -= SEGMENT) {
@@ -244,15 +240,15 @@ INLINE void backward_head(int parts, Shape s, Token x, const float *state, float
         memcpy(states, saved + start / SEGMENT * s.size, sizeof(float) * (size_t)s.size);
         for (int t = 0; t < length; t++) {
             float *before = states + t * s.size;
-            advance(parts, token_at(&x, (start + t) * s.step), (vec *)before, (vec *)(before + s.size), reads + t * n);
+            advance(parts, token_at(&x, (start + t) * s.step), (memory *)before, (memory *)(before + s.size), reads + t * n);
         }
         for (int t = length - 1; t >= 0; t--) {
             long at = (start + t) * s.step;
-            const vec *before = (vec *)(states + t * s.size), *after = (vec *)(states + (t + 1) * s.size);
+            const memory *before = (memory *)(states + t * s.size), *after = (memory *)(states + (t + 1) * s.size);
             if (x.a)
-                backward7(parts, token_at(&x, at), before, after, reads + t * n, (vec *)later, gradient_at(&out, at));
+                backward7(parts, token_at(&x, at), before, after, reads + t * n, (memory *)later, gradient_at(&out, at));
             else
-                backward6(parts, token_at(&x, at), before, (vec *)later, gradient_at(&out, at));
+                backward6(parts, token_at(&x, at), before, (memory *)later, gradient_at(&out, at));
         }
     }
     transpose(n, later, back);
@@ -264,8 +260,8 @@ static void forward(long B, long H, long N, Shape s, Token x, float *state, floa
     for (long head = 0; head < B * H; head++) {
         long at = head / H * s.T * s.step + head % H * N;
         Token here = token_at(&x, at);
-        here.u = x.u ? (const vec *)((const float *)x.u + head % H * N) : NULL;
-        vec *mine = (vec *)(state + head * s.size);
+        here.u = x.u ? (const memory *)((const float *)x.u + head % H * N) : NULL;
+        memory *mine = (memory *)(state + head * s.size);
         if (N == 4 * LANES)
             forward_head(4, s, here, mine, y + at);
         else
@@ -290,8 +286,8 @@ static int backward(long B, long H, long N, Shape s, Token x, const float *state
             long at = head / H * s.T * s.step + head % H * N;
             Token here = token_at(&x, at);
             Gradient there = gradient_at(&out, at);
-            here.u = x.u ? (const vec *)((const float *)x.u + head % H * N) : NULL;
-            there.u = out.u ? (vec *)((float *)out.u + head * N) : NULL;
+            here.u = x.u ? (const memory *)((const float *)x.u + head % H * N) : NULL;
+            there.u = out.u ? (memory *)((float *)out.u + head * N) : NULL;
             if (failed)
                 continue;
             if (N == 4 * LANES)
@@ -304,8 +300,8 @@ static int backward(long B, long H, long N, Shape s, Token x, const float *state
     return failed;
 }
 
-#define V(pointer) ((const vec *)(pointer))
-#define G(pointer) ((vec *)(pointer))
+#define V(pointer) ((const memory *)(pointer))
+#define G(pointer) ((memory *)(pointer))
 
 /* r, k, v, decays w, y (B, T, H, N); u (H, N); state (B, H, N, N), changed in place. */
 void wkv6_forward(long B, long T, long H, long N, const float *r, const float *k, const float *v, const float *w,

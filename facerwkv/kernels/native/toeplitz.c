@@ -6,13 +6,8 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#ifdef __SSE__
-#include <xmmintrin.h>
-#define FLUSH 0x8040u /* MXCSR's bits for results and inputs */
-#endif
+#include "lanes.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define LANES 16
 #define SPAN (2 * LANES)
 #define SPANS 4
 #define TILE (SPAN * SPANS)
@@ -29,38 +24,14 @@
 
 void exp_row(long n, float low, float high, const float *x, float *y); /* gates.c */
 
-typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-/* Numbers too small to be normal, which an exponential decay is full of, slow a product a hundred times: on x86 they count
- * as 0 between these two calls. */
-static unsigned calm(void)
-{
-#ifdef __SSE__
-    unsigned before = _mm_getcsr();
-    _mm_setcsr(before | FLUSH);
-    return before;
-#else
-    return 0;
-#endif
-}
-
-static void restore(unsigned before)
-{
-#ifdef __SSE__
-    _mm_setcsr(before);
-#else
-    (void)before;
-#endif
-}
-
 /* totals[SPAN j + i] += sum over p < n of x[step p - step SPAN j] v[p + i] for i < SPAN; step is 1 or -1. Each SEGMENT is
  * summed by itself, since one long sum would lose digits. */
-INLINE void accumulate(int step, long n, const float *x, const float *v, Lanes *totals)
+INLINE void accumulate(int step, long n, const float *x, const float *v, memory *totals)
 {
     for (long p = 0; p < n;) {
-        Lanes sums[2 * SPANS] = {0};
+        memory sums[2 * SPANS] = {0};
         for (long stop = p + SEGMENT < n ? p + SEGMENT : n; p < stop; p++, x += step) {
-            Lanes low = *(const Lanes *)(v + p), high = *(const Lanes *)(v + p + LANES);
+            memory low = *(const memory *)(v + p), high = *(const memory *)(v + p + LANES);
 #pragma GCC unroll 4
             for (int j = 0; j < SPANS; j++) {
                 float one = x[-step * SPAN * j];
@@ -75,16 +46,16 @@ INLINE void accumulate(int step, long n, const float *x, const float *v, Lanes *
 
 /* The same for WIDE vectors of sums of each of ROWS rows of x, `row` apart, that share c: totals[r][j] += sum over u < n
  * of x[r][u] c[LANES j - u ..]. */
-INLINE void accumulate_rows(long n, const float *x, long row, const float *c, Lanes *totals)
+INLINE void accumulate_rows(long n, const float *x, long row, const float *c, memory *totals)
 {
     for (long u = 0; u < n;) {
-        Lanes sums[ROWS * WIDE] = {0};
+        memory sums[ROWS * WIDE] = {0};
         for (long stop = u + SEGMENT < n ? u + SEGMENT : n; u < stop; u++)
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
                 for (int j = 0; j < WIDE; j++)
-                    sums[r * WIDE + j] += x[r * row + u] * ((const Lanes *)(c - u))[j];
+                    sums[r * WIDE + j] += x[r * row + u] * ((const memory *)(c - u))[j];
         for (int j = 0; j < ROWS * WIDE; j++)
             totals[j] += sums[j];
     }
@@ -115,7 +86,7 @@ static void store(long n, long t, long count, long reversed, const float *sums, 
 static void product_row(long n, long reversed, const float *c, const float *x, float *y)
 {
     for (long t = 0; t < n; t += TILE) {
-        Lanes sums[2 * SPANS] = {0};
+        memory sums[2 * SPANS] = {0};
         /* from the span of lags 1 - SPAN to 0, which only a tile's diagonal needs, to the lags of token 0 */
         accumulate(-1, t + TILE, x + t + SPAN - 1, c + 1 - SPAN, sums);
         store(n, t, TILE, reversed, (const float *)sums, y);
@@ -126,7 +97,7 @@ static void product_row(long n, long reversed, const float *c, const float *x, f
 static void product_rows(long n, long reversed, const float *c, const float *x, long row, float *y)
 {
     for (long t = 0; t < n; t += WIDE * LANES) {
-        Lanes sums[ROWS * WIDE] = {0};
+        memory sums[ROWS * WIDE] = {0};
         accumulate_rows(t + WIDE * LANES < n ? t + WIDE * LANES : n, x, row, c + t, sums);
         for (long r = 0; r < ROWS; r++)
             store(n, t, WIDE * LANES, reversed, (const float *)(sums + r * WIDE), y + r * n);
@@ -137,7 +108,7 @@ static void product_rows(long n, long reversed, const float *c, const float *x, 
 static void product_group(long count, long n, long reversed, const float *c, const float *x, float *y)
 {
     long size = n + 2 * TILE;
-    unsigned before = calm();
+    unsigned before = flush_subnormals();
     if (count == ROWS)
         product_rows(n, reversed, c, x, size, y);
     else
@@ -182,7 +153,7 @@ int toeplitz_product(long H, long R, long n, long backwards, const float *c, con
 static void weights_row(long n, const float *x, const float *g, float *totals)
 {
     for (long lag = 0; lag < n; lag += TILE)
-        accumulate(1, n - lag + SPAN - 1, x + 1 - SPAN, g + lag + 1 - SPAN, (Lanes *)(totals + lag));
+        accumulate(1, n - lag + SPAN - 1, x + 1 - SPAN, g + lag + 1 - SPAN, (memory *)(totals + lag));
 }
 
 /* The same for `count` rows, `row` apart, ROWS tokens u at once with their tokens t from the first of them on. Pairs are
@@ -191,16 +162,16 @@ static void weights_rows(long n, long count, long row, const float *x, const flo
 {
     for (long u = 0; u < n; u += ROWS)
         for (long t = u; t < n; t += WIDE * LANES) {
-            Lanes sums[ROWS * WIDE] = {0};
+            memory sums[ROWS * WIDE] = {0};
             for (long r = 0; r < count; r++)
 #pragma GCC unroll 8
                 for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 2
                     for (int j = 0; j < WIDE; j++)
-                        sums[i * WIDE + j] += x[r * row + u + i] * ((const Lanes *)(g + r * row + t))[j];
+                        sums[i * WIDE + j] += x[r * row + u + i] * ((const memory *)(g + r * row + t))[j];
             for (int i = 0; i < ROWS; i++)
                 for (int j = 0; j < WIDE; j++)
-                    ((Lanes *)(totals + i * (n + TILE) + t - u))[j] += sums[i * WIDE + j];
+                    ((memory *)(totals + i * (n + TILE) + t - u))[j] += sums[i * WIDE + j];
         }
 }
 
@@ -208,7 +179,7 @@ static void weights_rows(long n, long count, long row, const float *x, const flo
 static void weights_group(long count, long n, const float *x, const float *g, float *totals)
 {
     long size = n + 2 * TILE;
-    unsigned before = calm();
+    unsigned before = flush_subnormals();
     if (count >= ROWS)
         weights_rows(n, count, size, x, g, totals);
     else
