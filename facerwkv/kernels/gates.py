@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from facerwkv.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import call, library, problem
+from facerwkv.kernels.native import call, library, problem, watched
 
 
 def mish_gate(k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
@@ -30,8 +30,12 @@ def sigmoid_gate(r: Tensor, x: Tensor, implementation: str = "auto") -> Tensor:
     return _run("sigmoid_gate", implementation, r, x)
 
 
-def squared_relu(k: Tensor, implementation: str = "auto") -> Tensor:
-    """relu(k)^2 for k (..., F)."""
+def squared_relu(k: Tensor, implementation: str = "auto", inplace: bool = False) -> Tensor:
+    """relu(k)^2 for k (..., F). `inplace`: the result may overwrite k, which it does only where nothing watches k."""
+    if inplace and implementation == "auto" and _runs_native(k) and k.is_contiguous() and not watched(k):
+        from facerwkv.kernels.native.gates import squared_relu_
+
+        return squared_relu_(k)
     return _run("squared_relu", implementation, k)
 
 
@@ -50,9 +54,13 @@ def _run(name: str, implementation: str, *inputs: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         auto = "rational" if "rational" in forms and not training else "reference"
-    elif library() is not None and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in inputs):
+    elif _runs_native(*inputs):
         auto = "native"
     return choose(forms, implementation, auto)(*inputs)
+
+
+def _runs_native(*inputs: Tensor) -> bool:
+    return library() is not None and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in inputs)
 
 
 def _mish_gate(k: Tensor, v: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facerwkv.kernels.chunks import full_precision
-from facerwkv.kernels.gates import squared_relu, token_mix
+from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
 
 
 def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor | None = None) -> list[Tensor]:
@@ -27,13 +27,22 @@ def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor
     return [functional.linear(part, weight) for part, weight in zip(token_mix(x, mixes, last), weights, strict=True)]
 
 
-def squared_relu_product(k: Tensor, weight: Tensor) -> Tensor:
-    """relu(k)^2 for k (..., F), times a matrix (D, F): (..., D)."""
+def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
+    """relu(k)^2 for k (..., F), times a matrix (D, F): (..., D). `inplace` is what it is for squared_relu."""
     if _trains(k, weight):
         (weight,) = _as_autocast([weight])
         with full_precision(k):
             return _SquaredReluProduct.apply(k, weight)
-    return functional.linear(squared_relu(k), weight)
+    return functional.linear(squared_relu(k, inplace=inplace), weight)
+
+
+def gated_product(r: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """sigmoid(r) x for r and x (..., F), times a matrix (D, F): (..., D)."""
+    if _trains(r, x, weight):
+        (weight,) = _as_autocast([weight])
+        with full_precision(r):
+            return _GatedProduct.apply(r, x, weight)
+    return functional.linear(sigmoid_gate(r, x), weight)
 
 
 def _trains(*inputs: Tensor) -> bool:
@@ -50,23 +59,31 @@ def _as_autocast(weights: list[Tensor]) -> list[Tensor]:
 
 
 class _MixedProducts(torch.autograd.Function):
+    """One way after the other: parts of one size leave no gaps in memory that the next one could not fill."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, mixes: Tensor, last: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, mixes, last, *weights)
-        parts = token_mix(x, mixes, last).to(weights[0].dtype)
-        return tuple(functional.linear(part, weight) for part, weight in zip(parts, weights, strict=True))
+        return tuple(
+            functional.linear(token_mix(x, mix[None], last)[0].to(weight.dtype), weight)
+            for mix, weight in zip(mixes, weights, strict=True)
+        )
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         x, mixes, last, *weights = ctx.saved_tensors
-        with torch.enable_grad():
-            inputs = [tensor.detach().requires_grad_() for tensor in (x, mixes, last)]
-            parts = token_mix(*inputs).to(weights[0].dtype)
-        of_weights = [_outer(grad, part) for grad, part in zip(grads, parts.detach(), strict=True)]
-        of_parts = torch.empty_like(parts)
-        for grad, weight, of_part in zip(grads, weights, of_parts, strict=True):
-            torch.matmul(grad, weight, out=of_part)
-        return *torch.autograd.grad(parts, inputs, of_parts), *of_weights
+        x, last = x.detach().requires_grad_(), last.detach().requires_grad_()
+        of_x, of_last, of_mixes, of_weights = torch.zeros_like(x), torch.zeros_like(last), [], []
+        for grad, mix, weight in zip(grads, mixes, weights, strict=True):
+            mix = mix.detach().requires_grad_()
+            with torch.enable_grad():
+                part = token_mix(x, mix[None], last)[0].to(weight.dtype)
+            of_weights.append(_outer(grad, part.detach()))
+            more_x, of_mix, more_last = torch.autograd.grad(part, (x, mix, last), grad @ weight)
+            of_x += more_x
+            of_last += more_last
+            of_mixes.append(of_mix)
+        return of_x, torch.stack(of_mixes), of_last, *of_weights
 
 
 class _SquaredReluProduct(torch.autograd.Function):
@@ -79,7 +96,24 @@ class _SquaredReluProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         k, weight = ctx.saved_tensors
         of_weight = _outer(grad, squared_relu(k).to(weight.dtype))
-        return (grad @ weight).to(k.dtype).mul_(2).mul_(functional.relu(k)), of_weight
+        of_k = (grad @ weight).to(k.dtype)
+        return of_k.mul_(k).mul_(2).masked_fill_(k < 0, 0), of_weight
+
+
+class _GatedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(r, x, weight)
+        return functional.linear(sigmoid_gate(r, x).to(weight.dtype), weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        r, x, weight = ctx.saved_tensors
+        r, x = r.detach().requires_grad_(), x.detach().requires_grad_()
+        with torch.enable_grad():
+            gated = sigmoid_gate(r, x)
+        of_weight = _outer(grad, gated.detach().to(weight.dtype))
+        return *torch.autograd.grad(gated, (r, x), (grad @ weight).to(gated.dtype)), of_weight
 
 
 def _outer(grad: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from facerwkv.errors import InputError
 from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.gates import sigmoid_gate
-from facerwkv.kernels.products import mixed_products, squared_relu_product
+from facerwkv.kernels.products import gated_product, mixed_products, squared_relu_product
 from facerwkv.kernels.wkv4 import wkv4
 from facerwkv.mixers.config import MixerConfig, check_streams
 
@@ -66,7 +66,7 @@ class TimeMix(nn.Module):
         mixes = torch.stack([self.mix_key, self.mix_value, self.mix_receptance])
         k, v, r = mixed_products(x, mixes, [self.key.weight, self.value.weight, self.receptance.weight], last)
         y, held = self._scan(k, v, held)
-        return self.output(sigmoid_gate(r[:, start:], y[:, start:])), {"last": x[:, -1], "wkv": held}
+        return gated_product(r[:, start:], y[:, start:], self.output.weight), {"last": x[:, -1], "wkv": held}
 
     def _scan(self, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         w, u = self.time_decay.exp(), self.time_first
@@ -96,7 +96,7 @@ class ChannelMix(nn.Module):
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         mixes = torch.stack([self.mix_key, self.mix_receptance])
         k, r = mixed_products(x, mixes, [self.key.weight, self.receptance.weight], state)
-        return sigmoid_gate(r, squared_relu_product(k, self.value.weight)), x[:, -1]
+        return sigmoid_gate(r, squared_relu_product(k, self.value.weight, inplace=True)), x[:, -1]
 
 
 def initial_values(width: int, depth: int, layer: int) -> dict[str, Tensor]:

@@ -153,3 +153,25 @@ def test_the_dispatcher_is_passed_by_only_where_nobody_watches():
     assert gates.sigmoid_gate(r.requires_grad_(), x).grad_fn is not None
     with torch.no_grad():
         assert torch.equal(gates.sigmoid_gate(r, x), unwatched)
+
+
+@needs_compiler
+class TestInPlace:
+    def test_without_gradients_the_result_takes_the_input_s_place(self):
+        (k,) = (one.detach() for one in inputs("squared_relu", 3, (3, 40, 256), torch.float32))
+        expected = k.relu().square()
+        y = gates.squared_relu(k, inplace=True)
+        assert y.data_ptr() == k.data_ptr()
+        torch.testing.assert_close(y, expected, rtol=0, atol=0)
+
+    def test_an_input_that_gradients_need_is_left_alone(self):
+        (k,) = inputs("squared_relu", 3, (3, 40, 256), torch.float32)
+        before = k.detach().clone()
+        gates.squared_relu(k, inplace=True).sum().backward()
+        torch.testing.assert_close(k.detach(), before, rtol=0, atol=0)
+
+    def test_only_a_contiguous_input_is_overwritten(self):
+        k = torch.randn(3, 40, 256)[..., ::2]
+        before = k.clone()
+        torch.testing.assert_close(gates.squared_relu(k, inplace=True), before.relu().square(), rtol=0, atol=0)
+        torch.testing.assert_close(k, before, rtol=0, atol=0)

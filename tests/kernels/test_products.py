@@ -4,7 +4,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional
 
 from facerwkv.kernels.gates import token_mix
-from facerwkv.kernels.products import mixed_products, squared_relu_product
+from facerwkv.kernels.products import gated_product, mixed_products, squared_relu_product
 
 
 def inputs(dtype=torch.float64, length=5, width=6):
@@ -37,15 +37,31 @@ def test_gradients_of_a_product_of_squares():
     torch.testing.assert_close(squared_relu_product(x, weight), functional.linear(x.relu().square(), weight))
 
 
+def test_gradients_of_a_gated_product():
+    r, _, _, _, weight = inputs()
+    x = inputs()[0].detach().flip(1).requires_grad_()
+    assert gradcheck(gated_product, (r, x, weight))
+    torch.testing.assert_close(gated_product(r, x, weight), functional.linear(r.sigmoid() * x, weight))
+    torch.testing.assert_close(no_grad(lambda: gated_product(r, x, weight)), gated_product(r, x, weight).detach())
+
+
 @pytest.mark.parametrize("length", [0, 1])
 def test_no_token_and_one(length):
     x, mixes, _, *weights = inputs(length=length)
     assert [y.shape for y in mixed_products(x, mixes, weights)] == [(2, length, 3), (2, length, 4)]
 
 
-def test_the_mixed_tokens_are_not_kept():
-    x, mixes, last, *weights = inputs(torch.float32, length=50)
-    kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda x: x):
-        mixed_products(x, mixes, weights, last)
-    assert sum(kept) == sum(tensor.numel() for tensor in (x, mixes, last, *weights))
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, mixes, last, *weights: mixed_products(x, mixes, list(weights), last),
+        lambda x, mixes, last, *weights: gated_product(x, x, weights[1]),
+        lambda x, mixes, last, *weights: squared_relu_product(x, weights[1]),
+    ],
+)
+def test_only_inputs_are_kept(product):
+    kept: set[int] = set()
+    given = inputs(torch.float32, length=50)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.add(tensor.data_ptr()) or tensor, lambda x: x):
+        product(*given)
+    assert kept <= {tensor.data_ptr() for tensor in given}

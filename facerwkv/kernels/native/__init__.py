@@ -50,11 +50,16 @@ def operator(name: str) -> Callable[[Callable], Any]:
 
 
 def call(made: Any, *inputs: torch.Tensor) -> Any:
-    """Run an operator; where no gradient is wanted and nothing watches, without torch's dispatcher: it takes 50 µs."""
-    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
-    watched = watched or torch._C._are_functorch_transforms_active() or not all(type(x) in PLAIN for x in inputs)
-    trains = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    return made(*inputs) if watched or trains else made.function(*inputs)
+    """Run an operator; where nothing watches, without torch's dispatcher: it takes 50 µs."""
+    return made(*inputs) if watched(*inputs) else made.function(*inputs)
+
+
+def watched(*inputs: torch.Tensor) -> bool:
+    """Whether autograd, a compiler or another tracer must see what is done with the inputs."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        return True
+    traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+    return bool(traced or torch._C._are_functorch_transforms_active()) or not all(type(x) in PLAIN for x in inputs)
 
 
 def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:

@@ -70,10 +70,12 @@ void sigmoid_gate_backward(long rows, long width, long r_stride, long x_stride, 
         }
 }
 
+/* y may be k. */
 void squared_relu_forward(long rows, long width, long stride, const float *k, float *y)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++)
+#pragma GCC ivdep
         for (long i = 0; i < width; i++) {
             float x = k[row * stride + i], above = x < 0.0f ? 0.0f : x;
             y[row * width + i] = above * above;

@@ -1,12 +1,15 @@
 """gates.c as operators for autograd, torch.compile and torch.export."""
 
 import ctypes
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from facerwkv.kernels.native import library, operator, pointer
+
+SPARE = 1024  # numbers, a page
 
 
 @operator("mish_gate")
@@ -51,7 +54,7 @@ def squared_relu_backward(k: Tensor, grad: Tensor) -> Tensor:
 def token_mix(x: Tensor, mixes: Tensor, last: Tensor) -> Tensor:
     """float32: x (B, T, D), mixes (N, D), last (B, D) → (N, B, T, D)."""
     inputs = [tensor.contiguous() for tensor in (x, mixes, last)]
-    y = x.new_empty(len(mixes), *x.shape)
+    y = _short_lived(len(mixes), *x.shape)
     _call("token_mix_forward", y.shape, [*inputs, y])
     return y
 
@@ -65,8 +68,20 @@ def token_mix_backward(x: Tensor, mixes: Tensor, last: Tensor, grad: Tensor) -> 
     return grad_x, grad_mixes.sum(0), grad_last
 
 
-def _gate(name: str, *inputs: Tensor) -> Tensor:
-    y, rows = torch.empty(inputs[0].shape), [_rows(x) for x in inputs]
+def squared_relu_(k: Tensor) -> Tensor:
+    """The same in place of a contiguous k; not an operator."""
+    return _gate("squared_relu_forward", k, y=k)
+
+
+def _short_lived(*shape: int) -> Tensor:
+    """An empty tensor that leaves, once it is freed, room for another of its shape: an aligned allocation in the C
+    library does not fit into a gap of just its own size, and training would be left with a gap for each such tensor."""
+    size = math.prod(shape)
+    return torch.empty(size + SPARE)[:size].view(shape)
+
+
+def _gate(name: str, *inputs: Tensor, y: Tensor | None = None) -> Tensor:
+    y, rows = _short_lived(*inputs[0].shape) if y is None else y, [_rows(x) for x in inputs]
     _call(name, (*rows[0].shape, *(x.stride(0) for x in rows)), [*rows, y])
     return y
 
