@@ -111,8 +111,8 @@ def _product(steps: Steps, c: Tensor, x: Tensor, leaf: int) -> Tensor:
     """y_t = sum_{u<=t} c[t-u] x_u for c (H, T) and columns x; T is the leaf's length, doubled so many times."""
     y = steps.product(c[:, :leaf], _spans(x, leaf).flatten(1, 2), False).view_as(x)
     for half in _halves(leaf, x.shape[-1]):
-        spectra = _spectra(half, c, _spans(x, 2 * half)[..., :half])
-        sums = torch.fft.irfft(spectra[:, 1:].mul_(spectra[:, :1]), n=2 * half)
+        of_c = torch.fft.rfft(c[:, None, : 2 * half])
+        sums = torch.fft.irfft(_spectra(_spans(x, 2 * half)[..., :half]).mul_(of_c), n=2 * half)
         later = _spans(y, 2 * half)[..., half:]
         later += sums[..., half:].reshape(later.shape)
     return y
@@ -124,15 +124,13 @@ def _gradients(steps: Steps, c: Tensor, x: Tensor, grad: Tensor, leaf: int) -> t
     grad_x = steps.product(c[:, :leaf], rows, True).view_as(x)
     grad_c = pad(steps.weights(_spans(x, leaf).flatten(1, 2), rows), (0, x.shape[-1] - leaf))
     for half in _halves(leaf, x.shape[-1]):
-        spectra = _spectra(half, c, _spans(grad, 2 * half)[..., half:], _spans(x, 2 * half)[..., :half])
-        later, earlier = spectra[:, 1:].chunk(2, 1)
-        of_x = later * spectra[:, :1].conj_physical_()
-        of_c = later.mul_(earlier.conj_physical_()).sum(1, keepdim=True)
+        later, earlier = _spectra(_spans(grad, 2 * half)[..., half:]), _spectra(_spans(x, 2 * half)[..., :half])
+        of_c = earlier.conj_physical_().mul_(later).sum(1)
+        of_x = later.mul_(torch.fft.rfft(c[:, None, : 2 * half]).conj_physical_())
         # The later halves were transformed as if they began at 0, so the results stand `half` too far left.
-        sums = torch.fft.irfft(torch.cat([of_c, of_x], 1), n=2 * half).roll(half, -1)
-        grad_c[:, : 2 * half] += sums[:, 0]
+        grad_c[:, : 2 * half] += torch.fft.irfft(of_c, n=2 * half).roll(half, -1)
         earlier_x = _spans(grad_x, 2 * half)[..., :half]
-        earlier_x += sums[:, 1:, :half].reshape(earlier_x.shape)
+        earlier_x += torch.fft.irfft(of_x, n=2 * half)[..., half:].reshape(earlier_x.shape)
     return grad_c, grad_x
 
 
@@ -167,14 +165,12 @@ def _spans(x: Tensor, length: int) -> Tensor:
     return x.unflatten(-1, (x.shape[-1] // length, length))
 
 
-def _spectra(half: int, c: Tensor, *signals: Tensor) -> Tensor:
-    """The spectra, of 2 half points, of c's first values and of each signal (H, N, n, half): (H, 1 + ..., half + 1)."""
-    counts = [signal.shape[1] * signal.shape[2] for signal in signals]
-    points = c.new_zeros(len(c), 1 + sum(counts), 2 * half)
-    points[:, 0] = c[:, : 2 * half]
-    for part, signal in zip(points[:, 1:, :half].split(counts, 1), signals, strict=True):
-        part.unflatten(1, signal.shape[1:3]).copy_(signal)
-    return torch.fft.rfft(points)
+def _spectra(x: Tensor) -> Tensor:
+    """The spectra, of twice as many points, of rows (H, N, n, half): (H, N n, half + 1)."""
+    points = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
+    points[..., : x.shape[-1]] = x
+    points[..., x.shape[-1] :] = 0
+    return torch.fft.rfft(points.flatten(1, 2))
 
 
 def _strips(length: int) -> list[tuple[int, int]]:
