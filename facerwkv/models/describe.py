@@ -9,6 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facerwkv.models import MODELS, create_model, model_line
 
+WIDE = 200  # columns for a file or a pipe, where nothing needs to be cut off
+
 
 def describe(name: str) -> dict[str, Any]:
     """Counts and facts of a line of MODELS, as `models list --json` prints them.
@@ -49,15 +51,15 @@ def describe_all() -> list[dict[str, Any]]:
 def print_all() -> None:
     """MODELS as a table for a terminal."""
     table = Table(box=None, pad_edge=False)
-    for header, justify in {"name": "left", "parameters": "right", "MACs": "right", "input": "left"}.items():
+    for header in ("name", "parameters", "MACs", "input", "licence", "source"):
+        justify = "right" if header in ("parameters", "MACs") else "left"
         table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for header in ("licence", "source"):
-        table.add_column(header, overflow="fold")
     for facts in describe_all():
         size = " x ".join(map(str, facts["input"]))
         counts = (f"{facts['parameters']:,}", f"{facts['macs'] / 1e9:.2f} G")
         table.add_row(facts["name"], *counts, size, facts["licence"], facts["source"])
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else WIDE)
 
 
 def print_one(name: str) -> None:
