@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facerwkv.models import MODELS, create_model, model_line
 
+HEADERS = ("name", "parameters", "MACs", "input", "licence", "source")
 WIDE = 200  # columns for a file or a pipe, where nothing needs to be cut off
 
 
@@ -49,17 +50,23 @@ def describe_all() -> list[dict[str, Any]]:
 
 
 def print_all() -> None:
-    """MODELS as a table for a terminal."""
+    """MODELS as a table for a terminal, a line a model: what is too long is cut off at the end, in a pipe nothing is."""
+    rows = [_row(facts) for facts in describe_all()]
     table = Table(box=None, pad_edge=False)
-    for header in ("name", "parameters", "MACs", "input", "licence", "source"):
-        justify = "right" if header in ("parameters", "MACs") else "left"
-        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for facts in describe_all():
-        size = " x ".join(map(str, facts["input"]))
-        counts = (f"{facts['parameters']:,}", f"{facts['macs'] / 1e9:.2f} G")
-        table.add_row(facts["name"], *counts, size, facts["licence"], facts["source"])
+    for header, *cells in zip(HEADERS, *rows, strict=True):
+        justify: Any = "right" if header in ("parameters", "MACs") else "left"
+        whole = 0 if header == HEADERS[-1] else max(map(len, cells))
+        table.add_column(header, justify=justify, no_wrap=True, min_width=whole)
+    for row in rows:
+        table.add_row(*row)
     console = Console()
-    console.print(table, width=None if console.is_terminal else WIDE)
+    console.width = console.width if console.is_terminal else WIDE
+    console.print(table)
+
+
+def _row(facts: dict[str, Any]) -> tuple[str, ...]:
+    size, macs = " x ".join(map(str, facts["input"])), f"{facts['macs'] / 1e9:.2f} G"
+    return facts["name"], f"{facts['parameters']:,}", macs, size, facts["licence"], facts["source"]
 
 
 def print_one(name: str) -> None:
