@@ -50,7 +50,7 @@ def describe_all() -> list[dict[str, Any]]:
 
 
 def print_all() -> None:
-    """MODELS as a table for a terminal, a line a model: what is too long is cut off at the end, in a pipe nothing is."""
+    """MODELS as a table, a line a model; in a terminal what is too long is cut off at its end, in a pipe nothing is."""
     rows = [_row(facts) for facts in describe_all()]
     table = Table(box=None, pad_edge=False)
     for header, *cells in zip(HEADERS, *rows, strict=True):
