@@ -90,8 +90,11 @@ class Predictor:
         self.device = choose_device(device)
         self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
         self._detector = detector
-        crops = {crop: checkpoint.transform.model_copy(update={"crop": crop}) for crop in ("scene", "face")}
-        self._transforms = {crop: EvalTransform(config) for crop, config in crops.items()}
+        both = checkpoint.transform.crop == "both"
+        crops = {mode: {"crop": "both", "no_box": "whole"} if both else {"crop": mode} for mode in ("scene", "face")}
+        self._transforms = {
+            mode: EvalTransform(checkpoint.transform.model_copy(update=crop)) for mode, crop in crops.items()
+        }
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -136,10 +139,19 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
         detector = None
-        if (self.checkpoint.transform.crop if mode == "auto" else mode) == "face":
+        if self._looks_for_faces(mode):
             detector = self._detector = self._detector or FaceDetector()
         opened = (self._open(source, i, detector, on_no_face, channels) for i, source in enumerate(sources))
         return self._in_batches(opened, batch_size)
+
+    def _looks_for_faces(self, mode: Mode) -> bool:
+        transform = self.checkpoint.transform
+        if transform.crop == "both" and mode == "scene":
+            raise InputError(
+                f"{self.checkpoint.name} looks at a face and at what is around it; it cannot classify a whole picture. "
+                "Choose mode auto or face."
+            )
+        return transform.sees_faces if mode == "auto" else mode == "face"
 
     def _open(
         self, source: Source, index: int, detector: Detector | None, on_no_face: OnNoFace, channels: Channels

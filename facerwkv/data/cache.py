@@ -34,7 +34,7 @@ from facerwkv.files import atomic, write_text
 FORMAT = 1
 CHUNK = 64  # pictures decoded between two writes
 MANY_DRAWN = 256  # rendered pictures from which starting processes pays
-GEOMETRY = ("image_size", "crop", "margin", "in_chans", "interpolation")
+GEOMETRY = ("image_size", "crop", "no_box", "margin", "in_chans", "interpolation")
 _note = logging.getLogger(__name__).warning
 
 
@@ -69,7 +69,7 @@ def open_cache(samples: Sequence[Sample], config: TransformConfig, folder: Path,
     that counts; a damaged file is built anew. Raises InputError where the disk is too small or may not be written, and
     where no image at all can be read.
     """
-    shape = (len(samples), *config.image_size, config.in_chans)
+    shape = (len(samples), *config.image_size, config.channels)
     path = folder / f"{_key(samples, config)}.npy"
     cache = _load(path, shape)
     if cache is None:
@@ -82,7 +82,7 @@ def _key(samples: Sequence[Sample], config: TransformConfig) -> str:
     digest = hashlib.blake2b(f"{FORMAT} {config.model_dump_json(include=set(GEOMETRY))}".encode(), digest_size=16)
     for sample in samples:
         digest.update(_mark(sample))
-        digest.update(repr(sample.box if config.crop == "face" else None).encode())
+        digest.update(repr(sample.box if config.sees_faces else None).encode())
     return digest.hexdigest()
 
 

@@ -23,6 +23,7 @@ Side = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Box = tuple[float, float, float, float]
+Crop = Literal["scene", "face", "both"]
 
 _INT64 = 1 << 63
 
@@ -32,18 +33,39 @@ class TransformConfig(Settings):
 
     image_size: tuple[Side, Side] = (400, 600)
     """Height and width in pixels."""
-    crop: Literal["scene", "face"] = "scene"
-    """`scene`: the whole picture, squashed to image_size. `face`: the square around a face's box."""
+    crop: Crop = "scene"
+    """`scene`: the whole picture, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
+    the face's box in it blackened, and behind it, in more channels, the face."""
+    no_box: Literal["whole", "centre", "error"] = "whole"
+    """What a face is where no box says it: the whole picture, as in FER2013; its middle, half as wide and high; or
+    nothing, an error."""
     margin: Annotated[float, Field(ge=0, le=5)] = 0.2
     """Added on each side of a face's box, as a part of its longer side."""
     in_chans: Literal[1, 3] = 3
-    """3 for RGB, 1 for grey (ITU-R 601, as Pillow's "L")."""
+    """3 for RGB, 1 for grey (ITU-R 601, as Pillow's "L"); `both` has so many of the scene and so many of the face."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Subtracted from values in 0..1: one number, or one a channel."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.0, 1.0)
     """Divides what is left: one number, or one a channel."""
     interpolation: Literal["bilinear"] = "bilinear"
     """Antialiased, as Pillow does it."""
+
+    @property
+    def channels(self) -> int:
+        """What a model is given."""
+        return self.in_chans * (2 if self.crop == "both" else 1)
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """mean and std: one number each, or one for each of `channels`."""
+        mean, std = (values[: self.in_chans] for values in (self.mean, self.std))
+        twice = 2 if self.crop == "both" else 1
+        return (mean * twice if len(mean) > 1 else mean), (std * twice if len(std) > 1 else std)
+
+    @property
+    def sees_faces(self) -> bool:
+        """Whether a face's box matters."""
+        return self.crop != "scene"
 
     @model_validator(mode="after")
     def _one_a_channel(self) -> Self:
@@ -57,18 +79,48 @@ class TransformConfig(Settings):
 class EvalTransform:
     """The geometry that training, evaluation, prediction and export share.
 
-    Takes uint8 (H, W, 3) RGB and, for faces, a box x1 y1 x2 y2 in its pixels; gives uint8 (h, w, in_chans). A face
-    without a box is taken to fill the picture, as in FER2013. Raises InputError for a box that is not in the picture.
+    Takes uint8 (H, W, 3) RGB and, for faces, a box x1 y1 x2 y2 in its pixels; gives uint8 (h, w, channels). Raises
+    InputError for a box that is not in the picture, and for none where there must be one.
     """
 
     def __init__(self, config: TransformConfig):
         self.config = config
 
     def __call__(self, image: np.ndarray, box: Box | None = None) -> np.ndarray:
-        if self.config.crop == "face" and box is not None:
+        if self.config.crop == "scene":
+            return self._sized(image)
+        box = box or self._box(image)
+        if self.config.crop == "face":
+            return self._face(image, box)
+        return np.concatenate([self._sized(_blackened(image, box)), self._face(image, box)], 2)
+
+    def _face(self, image: np.ndarray, box: Box | None) -> np.ndarray:
+        if box is not None:
             image = _cut(image, crop_box(box, self.config.margin, image.shape[:2]))
+        return self._sized(image)
+
+    def _sized(self, image: np.ndarray) -> np.ndarray:
         image = _resize(image, self.config.image_size)
         return image if self.config.in_chans == 3 else _grey(image)
+
+    def _box(self, image: np.ndarray) -> Box | None:
+        """The face's box where none is known; None is the whole picture."""
+        if self.config.no_box == "error":
+            raise InputError(
+                "A picture has no face box, and this model looks at faces. Give boxes (data.boxes=FILE), or take the "
+                "picture's middle for the face (transform.no_box=centre) or the whole of it (transform.no_box=whole)."
+            )
+        height, width = image.shape[:2]
+        return (width / 4, height / 4, width * 3 / 4, height * 3 / 4) if self.config.no_box == "centre" else None
+
+
+def _blackened(image: np.ndarray, box: Box | None) -> np.ndarray:
+    """The picture without what is in the box, or without anything."""
+    hidden = np.zeros_like(image) if box is None else image.copy()
+    if box is not None:
+        left, top, right, bottom = (max(0, round(edge)) for edge in box)
+        hidden[top:bottom, left:right] = 0
+    return hidden
 
 
 def crop_box(box: Box, margin: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -122,9 +174,10 @@ def to_unit(images: Tensor) -> Tensor:
 
 def standardise(images: Tensor, config: TransformConfig) -> Tensor:
     """Float (B, c, h, w) in 0..1 → minus mean, divided by std; the same tensor where that changes nothing."""
-    for values, apply, nothing in ((config.mean, torch.sub, 0), (config.std, torch.div, 1)):
+    mean, std = config.normalisation
+    for values, apply, nothing in ((mean, torch.sub, 0), (std, torch.div, 1)):
         if any(value != nothing for value in values):
-            images = apply(images, images.new_tensor(values[: config.in_chans]).view(-1, 1, 1))
+            images = apply(images, images.new_tensor(values).view(-1, 1, 1))
     return images
 
 

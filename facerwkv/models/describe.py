@@ -26,7 +26,7 @@ def describe(name: str) -> dict[str, Any]:
         model = create_model(name).eval()
         picture = torch.empty(1, config.in_chans, *config.image_size)
     parameters = dict(model.named_parameters())
-    unused = parameters["position.table"].numel() if config.position == "unused" else 0
+    unused = parameters["position.table"].numel() if getattr(config, "position", None) == "unused" else 0
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(picture)
     return {
@@ -36,8 +36,8 @@ def describe(name: str) -> dict[str, Any]:
         "unused": unused,
         "macs": counter.get_total_flops() // 2,
         "input": [config.in_chans, *config.image_size],
-        "mixer": config.mixer,
-        "stem": config.stem,
+        "mixer": getattr(config, "mixer", None),
+        "stem": getattr(config, "stem", None),
         "source": line.source,
         "licence": line.licence,
         "about": line.about,

@@ -1,10 +1,10 @@
 """FaceRWKV: stem → blocks → pool → head (the paper's figure 3)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from timm.layers import DropPath
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -12,21 +12,18 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.errors import InputError
 from facerwkv.mixers import MIXERS, MixerConfig
+from facerwkv.models.config import Count, PictureConfig, Rate
 from facerwkv.models.position import POSITIONS
 from facerwkv.models.stem import STEMS, PatchEmbed
-from facerwkv.settings import Settings
 
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
 Choice: dict[str, dict[str, Any]] = {"mixer": MIXERS, "stem": STEMS, "position": POSITIONS}
 
 
-class ModelConfig(Settings):
+class ModelConfig(PictureConfig):
     """Everything that decides a FaceRWKV's shape; stored in its checkpoint."""
 
     image_size: tuple[Count, Count] = (400, 600)
     """Height and width in pixels for which position tables are made."""
-    in_chans: Count = 3
     stem: str = "linear"
     """A name in STEMS."""
     patch_size: Count = 20
@@ -46,16 +43,8 @@ class ModelConfig(Settings):
     """A name in POSITIONS."""
     pool: Literal["last", "mean", "flatten"] = "last"
     head: Literal["mlp", "linear"] = "mlp"
-    num_classes: Annotated[int, Field(ge=0)] = 7
-    drop_rate: Rate = 0.0
-    """Dropout before the classifier."""
     drop_path_rate: Rate = 0.0
     """Stochastic depth of the last block; earlier blocks get proportionally less."""
-
-    @field_validator("image_size", mode="before")
-    @classmethod
-    def _square(cls, size: Any) -> Any:
-        return (size, size) if isinstance(size, int) else size
 
     @field_validator(*Choice)
     @classmethod
@@ -80,8 +69,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         """`shared`: what the blocks of one forward pass hand on to later ones; empty before the first."""
-        x = x + self.drop_path(self.time_mix(self.norm1(x), grid, *self.handed(shared)))
-        return x + self.drop_path(self.channel_mix(self.norm2(x), grid))
+        x = _sum(x, self.drop_path(self.time_mix(self.norm1(x), grid, *self.handed(shared))))
+        return _sum(x, self.drop_path(self.channel_mix(self.norm2(x), grid)))
 
     def stream(self, x: Tensor, state: tuple | None, shared: dict[str, Tensor]) -> tuple[Tensor, tuple]:
         """The next tokens (B, t, D), given the state after those before them."""
@@ -238,6 +227,12 @@ class FaceRWKV(nn.Module):
         if self.config.pool == "flatten":
             return x.flatten(1)
         return x[:, -1] if self.config.pool == "last" else x.mean(1)
+
+
+def _sum(x: Tensor, y: Tensor) -> Tensor:
+    """x + y for a y that nobody else holds: in its place where no gradient is wanted."""
+    inplace = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and y.dtype == x.dtype
+    return y.add_(x) if inplace else x + y
 
 
 def _blocks(config: ModelConfig, tokens: int) -> list[Block]:

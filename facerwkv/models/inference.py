@@ -168,9 +168,7 @@ def _pictures(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
     first, padded = _first_convolution(stem)
     if padded and any(transform.mean):
         return Normalised(stem, transform)  # zeros beyond the border stand for the mean, not for black
-    mean, std = (
-        torch.tensor(values[: transform.in_chans]).to(first.weight) for values in (transform.mean, transform.std)
-    )
+    mean, std = (torch.tensor(values).to(first.weight) for values in transform.normalisation)
     if any(transform.mean):
         shift = (first.weight * (mean / std).view(1, -1, 1, 1)).sum((1, 2, 3))
         first.bias = nn.Parameter((first.bias if first.bias is not None else 0) - shift, requires_grad=False)

@@ -1,4 +1,4 @@
-"""Every line of MODELS as a timm entry point."""
+"""Every line of MODELS that is not timm's or torchvision's own as a timm entry point."""
 
 import sys
 from typing import Any
@@ -7,7 +7,6 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from facerwkv import models
-from facerwkv.errors import InputError
 
 
 def _pretrained_cfg(line: "models.Model") -> dict[str, Any]:
@@ -22,18 +21,22 @@ def _pretrained_cfg(line: "models.Model") -> dict[str, Any]:
         "fixed_input_size": False,
         "mean": (0.0,) * channels,
         "std": (1.0,) * channels,
-        "first_conv": "stem.conv1" if config.stem.startswith("resnet") else "stem.proj",
+        "first_conv": _first_convolution(config),
         "classifier": "classifier",
         "license": line.licence.lower(),
     }
 
 
+def _first_convolution(config: Any) -> str:
+    if isinstance(config, models.ModelConfig):
+        return "stem.conv1" if config.stem.startswith("resnet") else "stem.proj"
+    return FIRST[type(config)]
+
+
 def _entry_point(name: str):
     def build(pretrained: bool = False, **options: Any) -> nn.Module:
         if pretrained:
-            raise InputError(
-                f"No trained weights of {name} are published; build it with pretrained=False and train it."
-            )
+            return models.create_model(name, pretrained=True)  # says that there are none
         # timm hands every architecture some arguments of its own; None means "not given".
         options = {key: value for key, value in options.items() if value is not None}
         return build_model_with_cfg(
@@ -51,6 +54,12 @@ def _entry_point(name: str):
 
 
 __all__: list[str] = []
-default_cfgs = generate_default_cfgs({name: _pretrained_cfg(line) for name, line in models.MODELS.items()})
-for _name in models.MODELS:
+FIRST: dict[type, str] = {
+    models.CAERNetConfig: "face.0",
+    models.PAttLiteConfig: "backbone.1",
+    models.PosterConfig: "face.input_layer.0",
+}
+OURS = {name: line for name, line in models.MODELS.items() if not isinstance(line.config, models.BackboneConfig)}
+default_cfgs = generate_default_cfgs({name: _pretrained_cfg(line) for name, line in OURS.items()})
+for _name in OURS:
     setattr(sys.modules[__name__], _name, register_model(_entry_point(_name)))

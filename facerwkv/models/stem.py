@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.errors import InputError
+from facerwkv.models.arrays import read_arrays
 
 RESNET_STRIDE = 4
 RESNET_CHANNELS = 64
@@ -162,18 +161,6 @@ def read_imagenet_weights(source: str) -> dict[str, Tensor]:
     if path.suffix:
         raise InputError(f"No stem weights in {source}: give an existing .npz or .safetensors file, or IMAGENET1K_V1.")
     return _download(source)
-
-
-def read_arrays(path: Path) -> dict[str, Tensor] | None:
-    """What a .npz or .safetensors file holds, by name; None where there is no such file."""
-    if path.suffix == ".npz" and path.is_file():
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    if path.suffix == ".safetensors" and path.is_file():
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return None
 
 
 def _download(name: str) -> dict[str, Tensor]:

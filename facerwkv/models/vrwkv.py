@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from facerwkv.errors import InputError
 from facerwkv.mixers.vrwkv import truncated_normal
+from facerwkv.models.arrays import read_arrays
 from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
-from facerwkv.models.stem import read_arrays
 
 FRAME: dict[str, Any] = {  # what all sizes share
     "image_size": (224, 224),

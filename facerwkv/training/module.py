@@ -157,10 +157,12 @@ def _with_start(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
 
 def _fresh_model(recipe: Recipe, num_classes: int) -> nn.Module:
     torch.manual_seed(recipe.train.seed)
-    shape = {"image_size": recipe.transform.image_size, "in_chans": recipe.transform.in_chans}
-    model = create_model(recipe.model.name, **recipe.model.options | shape | {"num_classes": num_classes})
-    if recipe.model.stem_weights and has_resnet_stem(model):
-        load_stem(model, recipe.model.stem_weights)
+    shape = {"image_size": recipe.transform.image_size, "in_chans": recipe.transform.channels}
+    part = recipe.model
+    options = part.options | shape | {"num_classes": num_classes}
+    model = create_model(part.name, pretrained=part.pretrained, parts=part.parts, **options)
+    if part.stem_weights and has_resnet_stem(model):
+        load_stem(model, part.stem_weights)
     return model
 
 

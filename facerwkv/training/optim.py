@@ -58,8 +58,35 @@ def build_optimizer(model: nn.Module, part: OptimPart) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, part.lr, part.momentum, nesterov=part.momentum > 0)
     if part.name == "muon":
         return _muon(model, groups, part)
+    if part.name == "sam":
+        return SAM(groups, part.lr, part.betas, part.rho)
     kind = torch.optim.Adam if part.name == "adam" else torch.optim.AdamW
     return kind(groups, part.lr, part.betas)
+
+
+class SAM(torch.optim.AdamW):
+    """AdamW with the gradients found `rho` up the slope from the present weights; `step` needs a closure.
+
+    Source: Foret et al., Sharpness-Aware Minimization (arXiv 2010.01412), equation 2, over all weights together.
+    """
+
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float], rho: float):
+        super().__init__(params, lr, betas)
+        self.rho = rho
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+        with torch.enable_grad():
+            value = closure()
+        climbed = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([p.grad.norm() for p in climbed]).norm()
+        ways = [p.grad * (self.rho / (norm + 1e-12)) for p in climbed]
+        torch._foreach_add_(climbed, ways)
+        with torch.enable_grad():
+            closure()
+        torch._foreach_sub_(climbed, ways)
+        super().step()
+        return value
 
 
 def _muon(model: nn.Module, groups: list[dict], part: OptimPart) -> Muon:
@@ -98,6 +125,8 @@ def lr_factor(part: SchedulePart, epochs: int, steps_per_epoch: int) -> Callable
             return part.warmup_factor + (1 - part.warmup_factor) * step / warmup
         if part.name == "constant":
             return 1.0
+        if part.name == "exponential":
+            return part.gamma ** (step // steps_per_epoch)
         done = min((step - warmup) / max(total - warmup, 1), 1.0)
         return part.final_factor + (1 - part.final_factor) * (1 + math.cos(math.pi * done)) / 2
 

@@ -26,6 +26,10 @@ class ModelPart(Settings):
     """A name in MODELS."""
     stem_weights: str | None = None
     """Start a ResNet stem from IMAGENET1K_V1 or from a file with torchvision's key names; no effect on other stems."""
+    pretrained: bool = False
+    """Start a network of timm or torchvision from ImageNet; fetched over the network the first time."""
+    parts: dict[str, str] = Field(default_factory=dict)
+    """Files with the published weights of a model's parts, say `model.parts.face=ir50.pth` for poster_v2."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Fields of the model's configuration to change, say `model.options.depth=3`."""
 
@@ -33,14 +37,17 @@ class ModelPart(Settings):
 class OptimPart(Settings):
     """The optimiser; torch's and timm's names and meanings."""
 
-    name: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
-    """`muon` (Jordan et al. 2024) trains what has rows and columns, the classifier excepted; AdamW the rest."""
+    name: Literal["adam", "adamw", "sgd", "muon", "sam"] = "adamw"
+    """`muon` (Jordan et al. 2024) trains what has rows and columns, the classifier excepted; AdamW the rest. `sam`
+    (Foret et al. 2021) is AdamW with the gradients of the worst weights nearby: two passes a step."""
     lr: Positive = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.999)
     momentum: Share = 0.9
     """Of sgd and muon, with Nesterov."""
     fallback_lr_scale: Positive = 1.0
     """With muon: AdamW's learning rate, as a part of lr."""
+    rho: Positive = 0.05
+    """Of sam: how far away the worst weights are sought."""
     weight_decay: NotNegative = 0.0
     """Applied to matrices only."""
     clip_norm: Positive | None = None
@@ -50,11 +57,14 @@ class OptimPart(Settings):
 class SchedulePart(Settings):
     """The learning rate over the run, set at every step."""
 
-    name: Literal["cosine", "constant", "as_coded"] = "cosine"
-    """`as_coded` is what the authors' code did: a cosine whose period is 2 x epochs *steps*."""
+    name: Literal["cosine", "constant", "exponential", "as_coded"] = "cosine"
+    """`exponential` multiplies by gamma after every epoch; `as_coded` is what the authors' code did: a cosine whose
+    period is 2 x epochs *steps*."""
     warmup_epochs: NotNegative = 1.0
     warmup_factor: Share = 0.1
     """The warm-up starts at this part of optim.lr."""
+    gamma: Share = 0.98
+    """Of exponential."""
     final_factor: Share = 0.0
     """The cosine ends at this part of optim.lr."""
 

@@ -85,6 +85,44 @@ def test_a_face_at_the_border_is_filled_with_the_border():
     assert np.array_equal(EvalTransform(config)(image, (-15, -10, 15, 20)), expected)
 
 
+class TestSceneAndFace:
+    BOX = (30, 20, 50, 40)
+
+    def given(self, **options):
+        return EvalTransform(TransformConfig(image_size=(60, 80), crop="both", margin=0, **options))
+
+    def test_the_face_is_black_in_the_scene_and_stands_behind_it(self):
+        image = picture(60, 80)
+        both = self.given()(image, self.BOX)
+        scene = image.copy()
+        scene[20:40, 30:50] = 0
+        face = EvalTransform(TransformConfig(image_size=(60, 80), crop="face", margin=0))(image, self.BOX)
+        assert both.shape == (60, 80, 6)
+        assert np.array_equal(both[..., :3], scene)
+        assert np.array_equal(both[..., 3:], face)
+
+    def test_without_a_box_the_whole_picture_is_a_face(self):
+        both = self.given(no_box="whole", in_chans=1)(picture(60, 80))
+        assert both.shape == (60, 80, 2)
+        assert both[..., 0].max() == 0
+
+    def test_without_a_box_the_middle_can_be_taken(self):
+        image = picture(60, 80)
+        assert np.array_equal(self.given(no_box="centre")(image), self.given()(image, (20, 15, 60, 45)))
+
+    def test_without_a_box_one_can_be_asked_for(self):
+        with pytest.raises(InputError, match=r"no face box.*data\.boxes=FILE.*no_box=centre"):
+            self.given(no_box="error")(picture(60, 80))
+
+    def test_both_are_normalised_alike(self):
+        config = TransformConfig(image_size=(4, 4), crop="both", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+        half = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
+        both = normalise(torch.cat([half, half], 3), config)
+        one = normalise(half, config.model_copy(update={"crop": "face"}))
+        torch.testing.assert_close(both, torch.cat([one, one], 1))
+        torch.testing.assert_close(both, standardise(to_unit(torch.cat([half, half], 3)), config))
+
+
 CROPS = [  # box, margin, (height, width), square
     ((10, 10, 20, 20), 0.0, (100, 100), (10, 10, 20, 20)),
     ((10, 10, 20, 20), 0.2, (100, 100), (8, 8, 22, 22)),
@@ -159,7 +197,7 @@ BAD_CONFIGS = [
     ({"in_chans": 1, "std": [0.1, 0.2, 0.3]}, "std must have one number, or one for each of 1 channels"),
     ({"std": [0]}, "greater than 0"),
     ({"image_size": [0, 10]}, "image_size.0: .*greater than or equal to 1"),
-    ({"crop": "head"}, "'scene' or 'face'"),
+    ({"crop": "head"}, "'scene', 'face' or 'both'"),
     ({"size": 3}, "Unknown key 'size'.*image_size"),
 ]
 

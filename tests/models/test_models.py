@@ -6,7 +6,7 @@ import torch
 
 from facerwkv.errors import InputError
 from facerwkv.mixers import MIXERS
-from facerwkv.models import MODELS, create_model, list_models
+from facerwkv.models import MODELS, BackboneConfig, CAERNetConfig, ModelConfig, create_model
 
 PUBLISHED = {
     "facerwkv_small": 540_259,
@@ -30,15 +30,30 @@ PUBLISHED = {
     "facerwkv7_small": 651_399,
     "facerwkv7_medium": 3_868_423,
     "facerwkv7_large": 21_584_391,
+    "caer_net_s": 2_390_028,
+    "transformer_small": 447_367,
+    "transformer_medium": 2_112_263,
+    "transformer_large": 10_657_287,
+    "alexnet": 57_032_519,
+    "vgg19": 139_598_919,
+    "resnet152": 58_158_151,
+    "vit_tiny": 5_525_767,
+    "vit_small": 21_668_359,
+    "vit_base": 85_804_039,
 }
 VISION_RWKV = {"vrwkv_tiny": 6_155_176, "vrwkv_small": 23_820_136, "vrwkv_base": 93_645_544}  # with 1000 classes
 STEP = {"linear": 20, "resnet": 20, "resnet_frozen": 20}
+FACERWKV = [name for name, line in MODELS.items() if isinstance(line.config, ModelConfig)]
+OURS = [name for name, line in MODELS.items() if not isinstance(line.config, BackboneConfig)]
 every_model = pytest.mark.parametrize("name", MODELS)
+every_facerwkv = pytest.mark.parametrize("name", FACERWKV)
 
 
 def shrunk(name):
     """Options that give a model the size of `pictures`, 2 x 3 patches; the largest ones become shallow and narrow."""
     config = MODELS[name].config
+    if not isinstance(config, ModelConfig):
+        return {"img_size": (64, 64)}
     options = {"img_size": (40, 60), "depth": min(config.depth, 4)}
     if config.width > 512:
         options |= {"width": 192, "heads": 3}
@@ -47,6 +62,16 @@ def shrunk(name):
 
 def small(name, **options):
     return create_model(name, **shrunk(name) | options).eval()
+
+
+def channels_of(name, colours):
+    """What a model is given of pictures with so many colours: some look at a scene and at a face."""
+    return colours * (2 if isinstance(MODELS[name].config, CAERNetConfig) else 1)
+
+
+def pictures_of(name, batch=2, colours=3):
+    """Pictures of the size that `shrunk` gives the model."""
+    return pictures(batch, *shrunk(name)["img_size"], channels_of(name, colours))
 
 
 def pictures(batch=2, height=40, width=60, channels=3):
@@ -68,38 +93,48 @@ def test_parameters_are_as_vision_rwkv_s(name, count):
 @every_model
 def test_logits_and_a_gradient_for_every_trainable_parameter(name):
     model = small(name).train()
-    logits = model(pictures())
+    logits = model(pictures_of(name))
     assert logits.shape == (2, 7)
     for parameter in model.parameters():  # so that a start from zeros hides no path
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
-    model(pictures()).square().sum().backward()
+    model(pictures_of(name)).square().sum().backward()
     without = [key for key, value in model.named_parameters() if value.requires_grad and value.grad is None]
     assert without == []
 
 
 @every_model
 def test_an_answer_does_not_depend_on_the_rest_of_the_batch(name):
-    model, x = small(name), pictures(3)
+    model, x = small(name), pictures_of(name, 3)
     with torch.inference_mode():
         torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=1e-4, atol=1e-5)
 
 
 @every_model
-def test_timm_builds_it(name):
-    model = timm.create_model(name, num_classes=5, in_chans=1, **shrunk(name)).eval()
-    assert model(pictures(channels=1)).shape == (2, 5)
+def test_its_classifier_is_exchanged_as_timm_s_are(name):
+    model, x = small(name, num_classes=5, in_chans=channels_of(name, 1)), pictures_of(name, colours=1)
     assert model.get_classifier().out_features == 5
     model.reset_classifier(3)
-    assert (model(pictures(channels=1)).shape, model.num_classes) == ((2, 3), 3)
+    assert (model(x).shape, model.num_classes) == ((2, 3), 3)
     model.reset_classifier(0)
-    assert model(pictures(channels=1)).shape == (2, model.head_hidden_size)
-    features = model.forward_features(pictures(channels=1))
-    assert features.shape == (2, 6, model.num_features)
+    assert model(x).shape == (2, model.head_hidden_size)
+    features = model.forward_features(x)
     assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
 
 
-@every_model
+@pytest.mark.parametrize("name", OURS)
+def test_timm_builds_what_we_wrote(name):
+    model = timm.create_model(name, num_classes=5, in_chans=channels_of(name, 1), **shrunk(name)).eval()
+    assert model(pictures_of(name, colours=1)).shape == (2, 5)
+
+
+@every_facerwkv
+def test_features_are_tokens(name):
+    model = small(name)
+    assert model.forward_features(pictures()).shape == (2, 6, model.config.width)
+
+
+@every_facerwkv
 def test_intermediates_are_the_blocks_outputs_as_maps(name):
     model = small(name)
     final, maps = model.forward_intermediates(pictures(), norm=True)
@@ -115,7 +150,11 @@ def test_timm_gives_features_only():
 
 
 def test_timm_lists_what_we_wrote():
-    assert set(list_models("facerwkv*")) <= set(timm.list_models())
+    assert set(OURS) <= set(timm.list_models())
+
+
+def test_timm_s_own_names_stay_timm_s():
+    assert type(timm.create_model("resnet18", num_classes=2)).__module__ == "timm.models.resnet"
 
 
 def test_pretrained_weights_are_refused_while_there_are_none():
@@ -123,7 +162,7 @@ def test_pretrained_weights_are_refused_while_there_are_none():
         timm.create_model("facerwkv_small", pretrained=True)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if MIXERS[MODELS[name].config.mixer].streams])
+@pytest.mark.parametrize("name", [name for name in FACERWKV if MIXERS[MODELS[name].config.mixer].streams])
 @pytest.mark.parametrize("pool", ["last", "mean"])
 def test_token_by_token_gives_the_logits_of_the_whole(name, pool):
     torch.manual_seed(0)

@@ -31,6 +31,35 @@ def test_constant_after_the_warm_up():
     assert {factor(step) for step in range(30)} == {1.0}
 
 
+def test_exponential_falls_once_an_epoch():
+    factor = lr_factor(SchedulePart(name="exponential", warmup_epochs=0, gamma=0.5), epochs=3, steps_per_epoch=10)
+    assert [factor(step) for step in (0, 9, 10, 19, 20, 29)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_sam_steps_from_where_it_stands_with_the_gradient_found_up_the_slope():
+    """For f = x^2 / 2 the gradient is x: 3 at 3, and 3.05 where SAM looks; Adam's first step is lr times its sign."""
+    x = torch.nn.Parameter(torch.tensor([3.0, 0.0]))
+    optimizer = build_optimizer_of([x], OptimPart(name="sam", lr=0.1, rho=0.05))
+    seen = []
+
+    def closure():
+        optimizer.zero_grad()
+        seen.append(x.detach().clone())
+        value = x.square().sum() / 2
+        value.backward()
+        return value
+
+    assert optimizer.step(closure).item() == 4.5
+    assert torch.equal(seen[0], torch.tensor([3.0, 0.0]))
+    torch.testing.assert_close(seen[1], torch.tensor([3.05, 0.0]))
+    torch.testing.assert_close(x.grad, torch.tensor([3.05, 0.0]))
+    torch.testing.assert_close(x.detach(), torch.tensor([2.9, 0.0]))
+
+
+def build_optimizer_of(parameters, part):
+    return build_optimizer(torch.nn.ParameterList(parameters), part)
+
+
 def test_weight_decay_falls_on_matrices_only():
     model = create_model("facerwkv_small", position="learned", img_size=40)
     decayed, spared = parameter_groups(model, 0.1, 1.0)

@@ -1,0 +1,27 @@
+"""What every model's configuration holds; a model's own adds to it."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from facerwkv.settings import Settings
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class PictureConfig(Settings):
+    """Pictures in, classes out; stored in a model's checkpoint. A single number is a square's side."""
+
+    image_size: tuple[Count, Count] = (224, 224)
+    """Height and width in pixels."""
+    in_chans: Count = 3
+    num_classes: Annotated[int, Field(ge=0)] = 7
+    """0 gives what the classifier would read."""
+    drop_rate: Rate = 0.0
+    """Dropout before the classifier."""
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, size: Any) -> Any:
+        return (size, size) if isinstance(size, int) else size
