@@ -324,3 +324,33 @@ def tree(tmp_path, monkeypatch) -> Path:
 )
 def test_what_a_command_line_means(tree, arguments, stdin, expected):
     assert list(expand_sources(arguments, io.StringIO(stdin))) == expected
+
+
+class TestSceneAndFace:
+    """A model that looks at a face and at what is around it."""
+
+    @pytest.fixture(scope="class")
+    def both(self) -> Predictor:
+        torch.manual_seed(0)
+        model = create_model("caer_net_s", image_size=SIZE).eval()
+        transform = TransformConfig(image_size=SIZE, crop="both", no_box="error", mean=(0.1, 0.2, 0.3))
+        return Predictor(Checkpoint(model, "caer_net_s", EXPRESSIONS, transform), "cpu", two_faces)
+
+    def test_every_face_is_seen_before_its_own_scene(self, both):
+        image = noise(0)
+        result = both.predict(image)
+        assert [face.box for face in result.faces] == [(4, 6, 40, 50), (50, 10, 120, 90)]
+        for face in result.faces:
+            given = EvalTransform(both.checkpoint.transform)(image, face.box)
+            with torch.inference_mode():
+                logits = both.checkpoint.model(normalise(torch.from_numpy(given)[None], both.checkpoint.transform))
+            assert list(face.probs.values()) == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-5)
+
+    def test_a_whole_picture_is_refused_in_words(self, both):
+        with pytest.raises(InputError, match=r"caer_net_s looks at a face.*mode auto or face"):
+            both.predict(noise(0), mode="scene")
+
+    def test_where_no_face_is_found_the_whole_picture_can_be_the_face(self, both):
+        blind = Predictor(both.checkpoint, "cpu", no_faces)
+        assert blind.predict(noise(0)).status == "no_face"
+        assert len(blind.predict(noise(0), on_no_face="scene").faces) == 1

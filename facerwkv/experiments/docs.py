@@ -7,6 +7,7 @@ docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, da
 import json
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
+MODELS_PAGE = ROOT / "docs" / "models.md"
+CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybrid", "facerwkv4_*", "facerwkv7_*")
+"""Which models the README shows, as shell patterns; those in ViT's sizes not."""
 OPEN, CLOSE = "<!-- models: written by `make docs` -->", "<!-- /models -->"
 EVALUATION = "evaluation.json"
 WITHOUT_COPIES = f"without_copies/{EVALUATION}"
@@ -26,7 +30,9 @@ WITHOUT_COPIES = f"without_copies/{EVALUATION}"
 def main(arguments: list[str]) -> None:
     if arguments and arguments[0] == "keep":
         keep(Path(arguments[1]), arguments[2])
-    write_text(README, readme())
+    facts = describe_all()
+    write_text(README, readme(facts))
+    write_text(MODELS_PAGE, models(facts))
     write_text(RESULTS, results())
 
 
@@ -41,20 +47,35 @@ def keep(run: Path, name: str, split: str = "test") -> None:
         write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
 
 
-def readme() -> str:
-    """README.md with its table of models."""
+def readme(facts: list[dict[str, Any]]) -> str:
+    """README.md with its table of models; `facts` are describe_all's."""
+    chosen = [one for one in facts if any(fnmatch(one["name"], form) for form in CHOICE) and "_vit_" not in one["name"]]
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(OPEN)
-    return f"{before}{OPEN}\n{models_table()}{CLOSE}{rest.split(CLOSE)[1]}"
+    return f"{before}{OPEN}\n{models_table(chosen)}{CLOSE}{rest.split(CLOSE)[1]}"
 
 
-def models_table() -> str:
-    rows = ["| name | parameters | MACs | mixer | what it is |", "|---|---:|---:|---|---|"]
-    for facts in describe_all():
-        first = facts["about"].split(". ")[0]
-        sizes = f"{facts['parameters']:,} | {facts['macs'] / 1e9:.2f} G"
-        rows.append(f"| `{facts['name']}` | {sizes} | {facts['mixer']} | {first} |")
+def models(facts: list[dict[str, Any]]) -> str:
+    """docs/models.md: every line of MODELS, and what is known of it."""
+    notes = "\n".join(f"- `{one['name']}`: {one['about']}. Source: {one['source']}." for one in facts)
+    return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known of each\n\n{notes}\n"
+
+
+def models_table(facts: list[dict[str, Any]]) -> str:
+    rows = ["| name | parameters | MACs | input | mixer | what it is |", "|---|---:|---:|---|---|---|"]
+    for one in facts:
+        size, first = " x ".join(map(str, one["input"])), one["about"].split(". ")[0]
+        counts = f"{one['parameters']:,} | {one['macs'] / 1e9:.2f} G"
+        rows.append(f"| `{one['name']}` | {counts} | {size} | {one['mixer'] or '–'} | {first} |")
     return "\n".join(rows) + "\n"
+
+
+_MODELS_HEAD = """# Models
+
+Written by `make docs` from the models themselves, for seven classes. MACs are the multiply-accumulates of one picture
+of the input's size (channels x height x width) in matrix products and convolutions; another size is an option. Any
+model of timm's is there too, as `timm:NAME`.
+"""
 
 
 def results() -> str:
