@@ -75,5 +75,7 @@ def print_one(name: str) -> None:
     about = facts.pop("about")
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in facts.items():
+        if value is None:  # a network without mixers, say
+            continue
         table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
     Console().print(about, "", table, sep="\n", highlight=False)
