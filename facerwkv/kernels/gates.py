@@ -2,7 +2,8 @@
 
 Each has a "reference", which is the definition, and a "native" form (C; CPU, float32) that keeps only its inputs for
 the backward pass. "auto" is native where it can run, but never inside torch.compile or torch.export, which make one
-pass of PyTorch's operations themselves.
+pass of PyTorch's operations themselves. `inplace` says that the last input is no longer needed: where it is contiguous
+and neither autograd nor a tracer watches, the native form writes its result there.
 """
 
 from collections.abc import Callable
@@ -25,18 +26,14 @@ def mish_gate(k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
     return _run("mish_gate", implementation, k, v)
 
 
-def sigmoid_gate(r: Tensor, x: Tensor, implementation: str = "auto") -> Tensor:
-    """sigmoid(r) x for r and x of one shape (..., F)."""
-    return _run("sigmoid_gate", implementation, r, x)
+def sigmoid_gate(r: Tensor, x: Tensor, implementation: str = "auto", inplace: bool = False) -> Tensor:
+    """sigmoid(r) x for r and x of one shape (..., F). With `inplace` the result may overwrite x."""
+    return _run("sigmoid_gate", implementation, r, x, inplace=inplace)
 
 
 def squared_relu(k: Tensor, implementation: str = "auto", inplace: bool = False) -> Tensor:
-    """relu(k)^2 for k (..., F). `inplace`: the result may overwrite k, which it does only where nothing watches k."""
-    if inplace and implementation == "auto" and _runs_native(k) and k.is_contiguous() and not watched(k):
-        from facerwkv.kernels.native.gates import squared_relu_
-
-        return squared_relu_(k)
-    return _run("squared_relu", implementation, k)
+    """relu(k)^2 for k (..., F). With `inplace` the result may overwrite k."""
+    return _run("squared_relu", implementation, k, inplace=inplace)
 
 
 def token_mix(x: Tensor, mixes: Tensor, last: Tensor | None = None, implementation: str = "auto") -> Tensor:
@@ -49,18 +46,18 @@ def token_mix(x: Tensor, mixes: Tensor, last: Tensor | None = None, implementati
     return _run("token_mix", implementation, x, mixes, last)
 
 
-def _run(name: str, implementation: str, *inputs: Tensor) -> Tensor:
+def _run(name: str, implementation: str, *inputs: Tensor, inplace: bool = False) -> Tensor:
     auto, forms = "reference", IMPLEMENTATIONS[name]
     if torch.compiler.is_compiling():
         training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         auto = "rational" if "rational" in forms and not training else "reference"
-    elif _runs_native(*inputs):
+    elif library() is not None and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in inputs):
         auto = "native"
+        if inplace and implementation == "auto" and inputs[-1].is_contiguous() and not watched(*inputs):
+            from facerwkv.kernels.native.gates import overwrite
+
+            return overwrite(name, *inputs)
     return choose(forms, implementation, auto)(*inputs)
-
-
-def _runs_native(*inputs: Tensor) -> bool:
-    return library() is not None and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in inputs)
 
 
 def _mish_gate(k: Tensor, v: Tensor) -> Tensor:

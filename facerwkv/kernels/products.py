@@ -36,13 +36,13 @@ def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Te
     return functional.linear(squared_relu(k, inplace=inplace), weight)
 
 
-def gated_product(r: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """sigmoid(r) x for r and x (..., F), times a matrix (D, F): (..., D)."""
+def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
+    """sigmoid(r) x for r and x (..., F), times a matrix (D, F): (..., D). `inplace` is what it is for sigmoid_gate."""
     if _trains(r, x, weight):
         (weight,) = _as_autocast([weight])
         with full_precision(r):
             return _GatedProduct.apply(r, x, weight)
-    return functional.linear(sigmoid_gate(r, x), weight)
+    return functional.linear(sigmoid_gate(r, x, inplace=inplace), weight)
 
 
 def _trains(*inputs: Tensor) -> bool:

@@ -66,7 +66,8 @@ class TimeMix(nn.Module):
         mixes = torch.stack([self.mix_key, self.mix_value, self.mix_receptance])
         k, v, r = mixed_products(x, mixes, [self.key.weight, self.value.weight, self.receptance.weight], last)
         y, held = self._scan(k, v, held)
-        return gated_product(r[:, start:], y[:, start:], self.output.weight), {"last": x[:, -1], "wkv": held}
+        out = gated_product(r[:, start:], y[:, start:], self.output.weight, inplace=True)
+        return out, {"last": x[:, -1], "wkv": held}
 
     def _scan(self, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         w, u = self.time_decay.exp(), self.time_first
@@ -96,7 +97,8 @@ class ChannelMix(nn.Module):
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         mixes = torch.stack([self.mix_key, self.mix_receptance])
         k, r = mixed_products(x, mixes, [self.key.weight, self.receptance.weight], state)
-        return sigmoid_gate(r, squared_relu_product(k, self.value.weight, inplace=True)), x[:, -1]
+        y = squared_relu_product(k, self.value.weight, inplace=True)
+        return sigmoid_gate(r, y, inplace=True), x[:, -1]
 
 
 def initial_values(width: int, depth: int, layer: int) -> dict[str, Tensor]:

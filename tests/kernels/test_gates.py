@@ -156,22 +156,28 @@ def test_the_dispatcher_is_passed_by_only_where_nobody_watches():
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", ["squared_relu", "sigmoid_gate"])
 class TestInPlace:
-    def test_without_gradients_the_result_takes_the_input_s_place(self):
-        (k,) = (one.detach() for one in inputs("squared_relu", 3, (3, 40, 256), torch.float32))
-        expected = k.relu().square()
-        y = gates.squared_relu(k, inplace=True)
-        assert y.data_ptr() == k.data_ptr()
-        torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    """The last input may be overwritten."""
 
-    def test_an_input_that_gradients_need_is_left_alone(self):
-        (k,) = inputs("squared_relu", 3, (3, 40, 256), torch.float32)
-        before = k.detach().clone()
-        gates.squared_relu(k, inplace=True).sum().backward()
-        torch.testing.assert_close(k.detach(), before, rtol=0, atol=0)
+    def run(self, name, *given):
+        return getattr(gates, name)(*given, inplace=True)
 
-    def test_only_a_contiguous_input_is_overwritten(self):
-        k = torch.randn(3, 40, 256)[..., ::2]
-        before = k.clone()
-        torch.testing.assert_close(gates.squared_relu(k, inplace=True), before.relu().square(), rtol=0, atol=0)
-        torch.testing.assert_close(k, before, rtol=0, atol=0)
+    def test_without_gradients_the_result_takes_the_input_s_place(self, name):
+        given = [one.detach() for one in inputs(name, 3, (3, 40, 250), torch.float32)]
+        expected = run(name, "reference", *given)
+        y = self.run(name, *given)
+        assert y.data_ptr() == given[-1].data_ptr()
+        torch.testing.assert_close(y, expected)
+
+    def test_inputs_that_gradients_need_are_left_alone(self, name):
+        given = inputs(name, 3, (3, 40, 250), torch.float32)
+        before = [one.detach().clone() for one in given]
+        self.run(name, *given).sum().backward()
+        assert all(torch.equal(one.detach(), kept) for one, kept in zip(given, before, strict=True))
+
+    def test_only_a_contiguous_input_is_overwritten(self, name):
+        given = [one.detach()[..., ::2] for one in inputs(name, 3, (3, 40, 250), torch.float32)]
+        before = [one.clone() for one in given]
+        torch.testing.assert_close(self.run(name, *given), run(name, "reference", *before))
+        assert all(torch.equal(one, kept) for one, kept in zip(given, before, strict=True))

@@ -50,10 +50,12 @@ void mish_gate_backward(long rows, long width, long k_stride, long v_stride, con
     }
 }
 
+/* y may be x, whose rows then lie `width` apart. */
 void sigmoid_gate_forward(long rows, long width, long r_stride, long x_stride, const float *r, const float *x, float *y)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++)
+#pragma GCC ivdep
         for (long i = 0; i < width; i++)
             y[row * width + i] = x[row * x_stride + i] / (1.0f + exp_within(-r[row * r_stride + i]));
 }
