@@ -11,7 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from facerwkv.bench.answers import require_close
 from facerwkv.bench.timing import Call, Measured, Setting, relative, times_faster
+from facerwkv.kernels.linear import Linear
 from facerwkv.models import FaceRWKV, ModelConfig, create_model, model_line
+from facerwkv.models.stem import PatchEmbed
 
 SIDES = {600: (400, 600), 2400: (800, 1200), 9600: (1600, 2400)}
 """Tokens → the picture's height and width, in patches of 20."""
@@ -74,9 +76,12 @@ def train_step(model: FaceRWKV, batch: int, tokens: int, setting: Setting) -> Ca
     return step
 
 
-def predict(name: str, setting: Setting) -> Measured:
-    """The best inference path against the eager model."""
+def predict(name: str, products: str, setting: Setting) -> Measured:
+    """The best inference path against the eager model, whose matrix products have the implementation `products`."""
     plain, fast, picture = _predictors(name, setting)
+    for module in plain.modules():
+        if isinstance(module, Linear | PatchEmbed):
+            module.implementation = products
     require_close(fast(picture), _exact(plain, picture), TOLERANCE, "the logits")
     return relative(partial(_inference, fast, picture), partial(_inference, plain, picture), setting)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
+from facerwkv.kernels.linear import linear, outer
 
 
 def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor | None = None) -> list[Tensor]:
@@ -24,7 +24,7 @@ def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor
         weights = _as_autocast(weights)
         with full_precision(x):
             return list(_MixedProducts.apply(x, mixes, last, *weights))
-    return [functional.linear(part, weight) for part, weight in zip(token_mix(x, mixes, last), weights, strict=True)]
+    return [linear(part, weight) for part, weight in zip(token_mix(x, mixes, last), weights, strict=True)]
 
 
 def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
@@ -33,7 +33,7 @@ def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Te
         (weight,) = _as_autocast([weight])
         with full_precision(k):
             return _SquaredReluProduct.apply(k, weight)
-    return functional.linear(squared_relu(k, inplace=inplace), weight)
+    return linear(squared_relu(k, inplace=inplace), weight)
 
 
 def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
@@ -42,7 +42,7 @@ def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -
         (weight,) = _as_autocast([weight])
         with full_precision(r):
             return _GatedProduct.apply(r, x, weight)
-    return functional.linear(sigmoid_gate(r, x, inplace=inplace), weight)
+    return linear(sigmoid_gate(r, x, inplace=inplace), weight)
 
 
 def _trains(*inputs: Tensor) -> bool:
@@ -65,7 +65,7 @@ class _MixedProducts(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mixes: Tensor, last: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, mixes, last, *weights)
         return tuple(
-            functional.linear(token_mix(x, mix[None], last)[0].to(weight.dtype), weight)
+            linear(token_mix(x, mix[None], last)[0].to(weight.dtype), weight)
             for mix, weight in zip(mixes, weights, strict=True)
         )
 
@@ -78,8 +78,8 @@ class _MixedProducts(torch.autograd.Function):
             mix = mix.detach().requires_grad_()
             with torch.enable_grad():
                 part = token_mix(x, mix[None], last)[0].to(weight.dtype)
-            of_weights.append(_outer(grad, part.detach()))
-            more_x, of_mix, more_last = torch.autograd.grad(part, (x, mix, last), grad @ weight)
+            of_weights.append(outer(grad, part.detach()))
+            more_x, of_mix, more_last = torch.autograd.grad(part, (x, mix, last), linear(grad, weight.mT))
             of_x += more_x
             of_last += more_last
             of_mixes.append(of_mix)
@@ -90,13 +90,13 @@ class _SquaredReluProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, k: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(k, weight)
-        return functional.linear(squared_relu(k).to(weight.dtype), weight)
+        return linear(squared_relu(k).to(weight.dtype), weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         k, weight = ctx.saved_tensors
-        of_weight = _outer(grad, squared_relu(k).to(weight.dtype))
-        of_k = (grad @ weight).to(k.dtype)
+        of_weight = outer(grad, squared_relu(k).to(weight.dtype))
+        of_k = (linear(grad, weight.mT)).to(k.dtype)
         return of_k.mul_(k).mul_(2).masked_fill_(k < 0, 0), of_weight
 
 
@@ -104,7 +104,7 @@ class _GatedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, r: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(r, x, weight)
-        return functional.linear(sigmoid_gate(r, x).to(weight.dtype), weight)
+        return linear(sigmoid_gate(r, x).to(weight.dtype), weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
@@ -112,10 +112,5 @@ class _GatedProduct(torch.autograd.Function):
         r, x = r.detach().requires_grad_(), x.detach().requires_grad_()
         with torch.enable_grad():
             gated = sigmoid_gate(r, x)
-        of_weight = _outer(grad, gated.detach().to(weight.dtype))
-        return *torch.autograd.grad(gated, (r, x), (grad @ weight).to(gated.dtype)), of_weight
-
-
-def _outer(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of a matrix: grad (..., F) and its input x (..., D) → (F, D)."""
-    return grad.flatten(0, -2).mT @ x.flatten(0, -2)
+        of_weight = outer(grad, gated.detach().to(weight.dtype))
+        return *torch.autograd.grad(gated, (r, x), (linear(grad, weight.mT)).to(gated.dtype)), of_weight

@@ -6,6 +6,7 @@ Source: An Image is Worth 16x16 Words (arXiv 2010.11929), section 3.1. Every tok
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facerwkv.kernels.linear import Linear
 from facerwkv.mixers.config import MixerConfig
 
 
@@ -13,8 +14,8 @@ class TimeMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.time_mix_dim)
-        self.output = nn.Linear(config.time_mix_dim, config.width)
+        self.qkv = Linear(config.width, 3 * config.time_mix_dim)
+        self.output = Linear(config.time_mix_dim, config.width)
         _truncated_normal(self.qkv, self.output)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -32,8 +33,8 @@ class ChannelMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         hidden = config.hidden or 4 * config.width
-        self.key = nn.Linear(config.width, hidden)
-        self.value = nn.Linear(hidden, config.width)
+        self.key = Linear(config.width, hidden)
+        self.value = Linear(hidden, config.width)
         _truncated_normal(self.key, self.value)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from facerwkv.errors import InputError
 from facerwkv.kernels.gates import mish_gate
+from facerwkv.kernels.linear import Linear
 from facerwkv.kernels.toeplitz import KEY_MAX, KEY_MIN, table, toeplitz
 from facerwkv.mixers.config import MixerConfig, check_forward
 from facerwkv.mixers.shift import half_shift
@@ -28,10 +29,10 @@ class TimeMix(nn.Module):
         self.time_alpha = nn.Parameter(torch.ones(config.heads, config.tokens))
         self.time_beta = nn.Parameter(torch.ones(config.heads, config.tokens))
         self.time_gamma = nn.Parameter(torch.ones(config.tokens, 1))
-        self.key = nn.Linear(config.width, config.time_mix_dim)
-        self.value = nn.Linear(config.width, config.time_mix_dim)
-        self.receptance = nn.Linear(config.width, config.time_mix_dim)
-        self.output = nn.Linear(config.time_mix_dim, config.width)
+        self.key = Linear(config.width, config.time_mix_dim)
+        self.value = Linear(config.width, config.time_mix_dim)
+        self.receptance = Linear(config.width, config.time_mix_dim)
+        self.output = Linear(config.time_mix_dim, config.width)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         length = x.shape[1]
@@ -129,10 +130,10 @@ class ChannelMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         hidden = config.hidden or 5 * config.width // 2
-        self.key = nn.Linear(config.width, hidden)
-        self.value = nn.Linear(config.width, hidden)
-        self.weight = nn.Linear(hidden, config.width)
-        self.receptance = nn.Linear(config.width, config.width)
+        self.key = Linear(config.width, hidden)
+        self.value = Linear(config.width, hidden)
+        self.weight = Linear(hidden, config.width)
+        self.receptance = Linear(config.width, config.width)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         return self._mix(half_shift(x))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.errors import InputError
+from facerwkv.kernels.linear import Linear
 from facerwkv.kernels.wkv6 import wkv6, wkv6_both
 from facerwkv.mixers import rwkv4
 from facerwkv.mixers.config import MixerConfig, check_streams
@@ -31,11 +32,11 @@ class EagleTimeMix(nn.Module):
         check_shape(config, self.name)
         width = config.width
         self.heads, self.scan = config.heads, config.scan
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.gate = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.receptance = Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
+        self.value = Linear(width, width, bias=False)
+        self.gate = Linear(width, width, bias=False)
+        self.output = Linear(width, width, bias=False)
         self.norm = HeadNorm(config, layer)
         self.mix_streams = nn.Parameter(initial_mixes(config, layer))
         decay, first = initial_decay(config, layer)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facerwkv.kernels.linear import Linear
 from facerwkv.kernels.wkv7 import wkv7, wkv7_both
 from facerwkv.mixers.config import MixerConfig, check_streams
 from facerwkv.mixers.rwkv6 import HeadNorm, check_shape, ramps
@@ -33,10 +34,10 @@ class TimeMix(nn.Module):
         check_shape(config, "rwkv7")
         width = config.width
         self.heads, self.scan, self.layer = config.heads, config.scan, layer
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.receptance = Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
+        self.value = Linear(width, width, bias=False)
+        self.output = Linear(width, width, bias=False)
         self.norm = HeadNorm(config, layer)
         self.mix_streams = nn.Parameter(initial_mixes(config, layer))
         start = initial_values(config, layer)
@@ -105,8 +106,8 @@ class ChannelMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         width, hidden = config.width, config.hidden or 4 * config.width
-        self.key = nn.Linear(width, hidden, bias=False)
-        self.value = nn.Linear(hidden, width, bias=False)
+        self.key = Linear(width, hidden, bias=False)
+        self.value = Linear(hidden, width, bias=False)
         ramp, _, tau = ramps(config, layer)
         self.mix_key = nn.Parameter(1 - ramp ** (tau**4))
         nn.init.uniform_(self.key.weight, -0.5 / width**0.5, 0.5 / width**0.5)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from facerwkv.kernels.biwkv import biwkv
+from facerwkv.kernels.linear import Linear
 from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.rwkv4 import initial_values
 from facerwkv.mixers.rwkv6 import check_shape
@@ -23,10 +24,10 @@ class SpatialMix(nn.Module):
         super().__init__()
         check_shape(config, "vrwkv")
         width = config.width
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
+        self.value = Linear(width, width, bias=False)
+        self.receptance = Linear(width, width, bias=False)
+        self.output = Linear(width, width, bias=False)
         self.norm = nn.LayerNorm(width) if self.key_norm else nn.Identity()
         start = initial_values(width, config.depth, layer)
         self.time_decay, self.time_first = nn.Parameter(start["decay"]), nn.Parameter(start["first"])
@@ -52,9 +53,9 @@ class ChannelMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         width, hidden = config.width, config.hidden or 4 * config.width
-        self.key = nn.Linear(width, hidden, bias=False)
-        self.value = nn.Linear(hidden, width, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
+        self.key = Linear(width, hidden, bias=False)
+        self.value = Linear(hidden, width, bias=False)
+        self.receptance = Linear(width, width, bias=False)
         self.norm = nn.LayerNorm(hidden) if self.key_norm else nn.Identity()
         start = initial_values(width, config.depth, layer)["mix_key"]
         self.mix_key, self.mix_receptance = nn.Parameter(start.clone()), nn.Parameter(start)

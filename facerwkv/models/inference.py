@@ -16,6 +16,8 @@ from facerwkv.models.facerwkv import Block, FaceRWKV
 from facerwkv.models.position import NoPosition, UnusedPosition
 from facerwkv.models.stem import ConvPatchEmbed, PatchEmbed, ResNetPatchEmbed
 
+CONSTANT: dict[str, Any] = {"freezing": True}
+"""Parameters become constants: ahead of time, matrices are packed for oneDNN."""
 SEEN = 2  # a channel mix reads its own token and the one before
 
 
@@ -39,7 +41,7 @@ def compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     Its parameters become constants. InputError if there is no C++ compiler.
     """
     _need_compiler()
-    form = torch.compile(model.eval(), options={"freezing": True})
+    form = torch.compile(model.eval(), options=CONSTANT)
     with torch.inference_mode():
         form(example)
     return form
@@ -58,7 +60,7 @@ def aot(model: nn.Module, example: Tensor, path: str | Path | None = None) -> Ca
         if target.suffix != ".pt2":
             raise InputError(f"{target} must end in .pt2; choose another name.")
         program = torch.export.export(model.eval(), (example,))
-        torch._inductor.aoti_compile_and_package(program, package_path=str(target))
+        torch._inductor.aoti_compile_and_package(program, package_path=str(target), inductor_configs=CONSTANT)
         library: Any = torch._inductor.aoti_load_package(str(target))
     return library
 

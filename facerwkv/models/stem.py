@@ -5,10 +5,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from facerwkv.errors import InputError
-from facerwkv.models.arrays import read_arrays
+from facerwkv.kernels.linear import linear
+from facerwkv.models.arrays import read_weights
 
 RESNET_STRIDE = 4
 RESNET_CHANNELS = 64
@@ -21,6 +21,9 @@ class PatchEmbed(nn.Module):
     """
 
     reduction = 1
+    first_conv = "proj"
+    """The layer that sees the picture."""
+    implementation = "auto"  # of the matrix product
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
         super().__init__()
@@ -39,7 +42,8 @@ class PatchEmbed(nn.Module):
         """`proj` as one matrix product: patches do not overlap. Up to twice as fast as the convolution on a CPU."""
         size = self.proj.kernel_size[0]
         patches = x.unflatten(3, (grid[1], size)).unflatten(2, (grid[0], size)).permute(0, 2, 4, 1, 3, 5)
-        return functional.linear(patches.flatten(3).flatten(1, 2), self.proj.weight.flatten(1), self.proj.bias)
+        rows, weight = patches.flatten(3).flatten(1, 2), self.proj.weight.flatten(1)
+        return linear(rows, weight, self.proj.bias, self.implementation)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """The grid for a picture of height x width pixels. InputError when the patch does not divide it."""
@@ -57,6 +61,8 @@ class ConvPatchEmbed(PatchEmbed):
 
     Source: Early Convolutions Help Transformers See Better (arXiv 2106.14881). The patch size is a power of 2, from 2.
     """
+
+    first_conv = "convs.0.0"
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
         super().__init__(in_chans, patch_size, width)
@@ -83,6 +89,7 @@ class ResNetPatchEmbed(PatchEmbed):
     """
 
     reduction = RESNET_STRIDE
+    first_conv = "conv1"
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
         super().__init__(RESNET_CHANNELS, patch_size, width)
@@ -150,17 +157,11 @@ def load_stem(model: nn.Module, source: str) -> None:
 
 
 def read_imagenet_weights(source: str) -> dict[str, Tensor]:
-    """ResNet-50 weights by torchvision's name ("IMAGENET1K_V1", downloaded on use) or from a file (.npz, .safetensors).
+    """ResNet-50 weights by torchvision's name ("IMAGENET1K_V1", downloaded on use) or from a file (`read_weights`).
 
-    The file's keys are torchvision's. A file that would have to be unpickled is refused.
+    The file's keys are torchvision's.
     """
-    path = Path(source).expanduser()
-    weights = read_arrays(path)
-    if weights is not None:
-        return weights
-    if path.suffix:
-        raise InputError(f"No stem weights in {source}: give an existing .npz or .safetensors file, or IMAGENET1K_V1.")
-    return _download(source)
+    return read_weights(source) if Path(source).suffix else _download(source)
 
 
 def _download(name: str) -> dict[str, Tensor]:

@@ -56,10 +56,13 @@ def call(made: Any, *inputs: torch.Tensor) -> Any:
 
 def watched(*inputs: torch.Tensor) -> bool:
     """Whether autograd, a compiler or another tracer must see what is done with the inputs."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        return True
-    traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
-    return bool(traced or torch._C._are_functorch_transforms_active()) or not all(type(x) in PLAIN for x in inputs)
+    return (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)) or traced(*inputs)
+
+
+def traced(*inputs: torch.Tensor) -> bool:
+    """Whether a compiler or another tracer must see what is done with the inputs."""
+    tracer = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+    return bool(tracer or torch._C._are_functorch_transforms_active()) or not all(type(x) in PLAIN for x in inputs)
 
 
 def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
