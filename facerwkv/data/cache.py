@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from facerwkv.data.images import UnreadableImage
-from facerwkv.data.samples import Sample, read_image
+from facerwkv.data.samples import Sample, mark, read_image
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.errors import InputError
 from facerwkv.files import atomic, write_text
@@ -81,24 +81,9 @@ def open_cache(samples: Sequence[Sample], config: TransformConfig, folder: Path,
 def _key(samples: Sequence[Sample], config: TransformConfig) -> str:
     digest = hashlib.blake2b(f"{FORMAT} {config.model_dump_json(include=set(GEOMETRY))}".encode(), digest_size=16)
     for sample in samples:
-        digest.update(_mark(sample))
+        digest.update(mark(sample))
         digest.update(repr(sample.box if config.sees_faces else None).encode())
     return digest.hexdigest()
-
-
-def _mark(sample: Sample) -> bytes:
-    """What stands for a picture's content: its pixels, or a file's name, size and time, or a renderer's repr."""
-    image = sample.image
-    if isinstance(image, np.ndarray):
-        return repr(image.shape).encode() + image.tobytes()
-    if not isinstance(image, Path):
-        return repr(image).encode()
-    try:
-        status = image.stat()
-    except OSError:
-        return f"{image.absolute()}:missing".encode()
-    allowed = os.access(image, os.R_OK)  # so that a file left out for its permissions is read once they are mended
-    return f"{image.absolute()}:{status.st_size}:{status.st_mtime_ns}:{allowed}".encode()
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> Cache | None:

@@ -4,11 +4,12 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from facerwkv.data import readers
-from facerwkv.data.listing import CORNERS, MissingLayout, csv_rows, face_box, meaning
-from facerwkv.data.samples import SPLITS, Box, Dataset, DatasetSpec, Sample, Split, Splits, read_image
+from facerwkv.data.boxes import add_boxes
+from facerwkv.data.listing import MissingLayout, meaning
+from facerwkv.data.samples import SPLITS, Dataset, DatasetSpec, Sample, Split, read_image
 from facerwkv.errors import InputError
 from facerwkv.labels import EXPRESSIONS, EXPRESSIONS_8, canonical
 
@@ -146,18 +147,19 @@ DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Path | str | None = None) -> Dataset:
-    """Read the lists of a data set: "NAME:ROOT", or "toy". No picture is opened.
+    """Read the lists of a data set: "NAME:ROOT", or "toy". No picture is opened unless faces are to be detected.
 
     labels: the classes in the wanted order, by any of their names ("Happy", "happiness") or names of one's own for
     one's own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
-    published for CAER-S), paths as below the root. Raises InputError for a source, layout or label that it does not
-    know, and for a class without training images.
+    published for CAER-S), paths as below the root; or "detect", for the largest face that the detector finds where the
+    data set has no box, kept in the cache. Raises InputError for a source, layout or label that it does not know, and
+    for a class without training images.
     """
     spec, root = _parse(source)
     problems: list[str] = []
     try:
         found = spec.read(root, problems)
-        found = _with_boxes(found, Path(boxes), problems) if boxes else found
+        found = add_boxes(found, str(boxes), problems) if boxes else found
     except MissingLayout as error:
         raise InputError(f"{error} {spec.name} lies on the disk like this: {spec.layout}") from error
     except (OSError, csv.Error) as error:
@@ -229,35 +231,3 @@ def _require_classes(source: str, dataset: Dataset) -> None:
             f"{source} has no training pictures of {', '.join(missing)}{hint}. Add some, or name the classes that "
             f"there are: data.labels=[{', '.join(label for label in dataset.labels if label in present)}]."
         )
-
-
-def _with_boxes(splits: Splits, path: Path, problems: list[str]) -> Splits:
-    """Give every sample the box that the file has for it."""
-    boxes = _read_boxes(path, problems)
-    boxed = {
-        split: [replace(sample, box=boxes.get(_tail(sample.name), sample.box)) for sample in samples]
-        for split, samples in splits.items()
-    }
-    without = [sample.name for samples in boxed.values() for sample in samples if sample.box is None]
-    if len(without) == sum(map(len, boxed.values())):
-        raise InputError(f"{path} names none of the pictures; its paths must be like {without[0] if without else ''}.")
-    if without:
-        problems.append(f"{path} has no box for {len(without)} pictures, for example {without[0]}.")
-    return boxed
-
-
-def _read_boxes(path: Path, problems: list[str]) -> dict[tuple[str, ...], Box]:
-    """The boxes of lines `path,label,x1,y1,x2,y2` by the end of the path. The label is not read: the folder has it."""
-    boxes = {}
-    for place, row in csv_rows(path, header=["path", "label", *CORNERS]):
-        try:
-            boxes[_tail(row["path"])] = face_box(*(float(row[corner]) for corner in CORNERS))
-        except (ValueError, KeyError) as error:
-            problems.append(f"{place} was left out: {error}.")
-    return boxes
-
-
-def _tail(name: str) -> tuple[str, ...]:
-    """The last two folders, however they are spelled ("Angry", "Anger"), and the file."""
-    *homes, file = PurePosixPath(name.replace("\\", "/")).parts[-3:]
-    return (*map(meaning, homes), file)

@@ -39,7 +39,7 @@ class DataConfig(Settings):
     labels: tuple[str, ...] | None = None
     """The classes in order; null for the data set's own."""
     boxes: str | None = None
-    """A file of face boxes, where the data set has one beside it."""
+    """A file of face boxes, where the data set has one beside it; or `detect`, for what the detector finds."""
     validation: Literal["random", "contiguous", "group", "copied"] = "contiguous"
     """How validation images are taken from training where the data set has none of its own."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -153,7 +153,7 @@ class DataModule(LightningDataModule):
     def _listed(self) -> tuple[Dataset, int]:
         """`dataset`, and how many training images were dropped as leaks."""
         config = self.config
-        dataset = load_dataset(config.source, labels=config.labels, boxes=Path(config.boxes) if config.boxes else None)
+        dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes)
         splits = dict(dataset.splits)
         if "train" in splits and "val" not in splits:
             kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)

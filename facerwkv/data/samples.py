@@ -1,5 +1,6 @@
 """What a data set is made of."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,3 +70,18 @@ def read_image(sample: Sample) -> np.ndarray:
     if isinstance(sample.image, Path):
         return open_image(sample.image)
     return open_image(sample.image() if callable(sample.image) else sample.image, name=sample.name)
+
+
+def mark(sample: Sample) -> bytes:
+    """What stands for a picture's content: its pixels, or a file's name, size and time, or a renderer's repr."""
+    image = sample.image
+    if isinstance(image, np.ndarray):
+        return repr(image.shape).encode() + image.tobytes()
+    if not isinstance(image, Path):
+        return repr(image).encode()
+    try:
+        status = image.stat()
+    except OSError:
+        return f"{image.absolute()}:missing".encode()
+    allowed = os.access(image, os.R_OK)  # so that a file left out for its permissions is read once they are mended
+    return f"{image.absolute()}:{status.st_size}:{status.st_mtime_ns}:{allowed}".encode()

@@ -92,7 +92,8 @@ class EvalTransform:
         box = box or self._box(image)
         if self.config.crop == "face":
             return self._face(image, box)
-        return np.concatenate([self._sized(_blackened(image, box)), self._face(image, box)], 2)
+        face = self._face(image, box)  # it refuses a box that is not in the picture
+        return np.concatenate([self._sized(_blackened(image, box)), face], 2)
 
     def _face(self, image: np.ndarray, box: Box | None) -> np.ndarray:
         if box is not None:
@@ -107,8 +108,9 @@ class EvalTransform:
         """The face's box where none is known; None is the whole picture."""
         if self.config.no_box == "error":
             raise InputError(
-                "A picture has no face box, and this model looks at faces. Give boxes (data.boxes=FILE), or take the "
-                "picture's middle for the face (transform.no_box=centre) or the whole of it (transform.no_box=whole)."
+                "A picture has no face box, and this model looks at faces. Give boxes (data.boxes=FILE), let the "
+                "detector find them (data.boxes=detect), or take the picture's middle for the face "
+                "(transform.no_box=centre) or the whole of it (transform.no_box=whole)."
             )
         height, width = image.shape[:2]
         return (width / 4, height / 4, width * 3 / 4, height * 3 / 4) if self.config.no_box == "centre" else None
