@@ -12,7 +12,7 @@ from facerwkv.errors import InputError
 PICKLES = (".pth", ".pt", ".tar")
 
 
-def read_arrays(path: Path) -> dict[str, Tensor] | None:
+def _read_arrays(path: Path) -> dict[str, Tensor] | None:
     """What a .npz or .safetensors file holds, by name; None where there is no such file."""
     if path.suffix == ".npz" and path.is_file():
         with np.load(path, allow_pickle=False) as arrays:
@@ -31,7 +31,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     file, or when it holds anything but weights.
     """
     path = Path(source).expanduser()
-    weights = read_arrays(path)
+    weights = _read_arrays(path)
     if weights is None and path.suffix in PICKLES and path.is_file():
         weights = _read_pickle(path)
     if weights is None:

@@ -78,10 +78,14 @@ def build_backbone(config: BackboneConfig, pretrained: bool = False) -> nn.Modul
 
 def backbone_config(architecture: str) -> BackboneConfig:
     """A timm network with the picture size of its own weights. InputError names those with a like name."""
-    plain = architecture.partition(".")[0]
+    plain, _, tag = architecture.partition(".")
     if plain not in timm.list_models():
         close = get_close_matches(plain, timm.list_models(), 3) or timm.list_models("*resnet*")[:3]
         raise InputError(f"timm has no model {architecture!r}. It has {', '.join(close)}, among others.")
+    tags = timm.list_pretrained(f"{plain}.*")
+    if tag and architecture not in tags:
+        known = ", ".join(name.partition(".")[2] for name in tags) or "none"
+        raise InputError(f"timm's {plain} has no weights called {tag!r}; it has {known}.")
     cfg = timm.models.get_pretrained_cfg(architecture)
     channels, height, width = cfg.input_size if cfg else (3, 224, 224)
     return BackboneConfig(architecture=architecture, image_size=(height, width), in_chans=channels)

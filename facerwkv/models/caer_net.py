@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import Count, PictureConfig
 
 WIDTHS = (32, 64, 128, 256, 256)
@@ -19,15 +20,21 @@ WIDTH, HIDDEN = WIDTHS[-1], 128
 class CAERNetConfig(PictureConfig):
     """Everything that decides a CAER-Net-S's shape; stored in its checkpoint."""
 
+    two_inputs = True
     image_size: tuple[Count, Count] = (112, 112)
     in_chans: Count = 6
-    """Those of the scene whose face is hidden, then as many of the face: what a transform with crop "both" gives."""
+    """Those of the scene whose face is hidden, then as many of the face."""
     streams: Literal["both", "face", "context"] = "both"
     """What is looked at: one stream alone has no fusion."""
     drop_rate: float = 0.5
 
+    @property
+    def first_conv(self) -> str:
+        """The layer that sees the picture."""
+        return "face.0" if self.streams != "context" else "context.0"
 
-class CAERNet(nn.Module):
+
+class CAERNet(Classifier):
     """Scene and face (B, in_chans, H, W) → logits (B, num_classes)."""
 
     def __init__(self, config: CAERNetConfig):
@@ -44,9 +51,6 @@ class CAERNet(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(WIDTH * len(streams), HIDDEN), nn.ReLU(), nn.Dropout(config.drop_rate))
         self.num_features, self.head_hidden_size = WIDTH * len(streams), HIDDEN
         self.reset_classifier(config.num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Scene and face → the streams' vectors, weighed (B, 256 for each stream)."""
@@ -76,20 +80,9 @@ class CAERNet(nn.Module):
         """How much face and context count, (B, 2), which sums to 1."""
         return torch.cat([self.gates[stream](vector) for stream, vector in vectors.items()], 1).softmax(1)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The streams' vectors → logits (B, num_classes), or what the classifier reads."""
-        x = self.hidden(x)
-        return x if pre_logits else self.classifier(x)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier; 0 classes give what it would read."""
-        self.num_classes = num_classes
-        self.config = type(self.config).parse(self.config.model_dump() | {"num_classes": num_classes})
-        device = next(self.hidden.parameters()).device
-        self.classifier = nn.Linear(HIDDEN, num_classes).to(device) if num_classes else nn.Identity()
+    def pool(self, x: Tensor) -> Tensor:
+        """The streams' vectors → what the classifier reads (B, 128)."""
+        return self.hidden(x)
 
 
 def _encoder(in_chans: int) -> nn.Sequential:

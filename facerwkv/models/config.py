@@ -1,6 +1,6 @@
 """What every model's configuration holds; a model's own adds to it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -13,6 +13,8 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 class PictureConfig(Settings):
     """Pictures in, classes out; stored in a model's checkpoint. A single number is a square's side."""
 
+    two_inputs: ClassVar[bool] = False
+    """Whether the model looks at a scene and at a face: what a transform with crop "both" gives."""
     image_size: tuple[Count, Count] = (224, 224)
     """Height and width in pixels."""
     in_chans: Count = 3

@@ -41,6 +41,8 @@ def describe(name: str) -> dict[str, Any]:
         "source": line.source,
         "licence": line.licence,
         "about": line.about,
+        "published": dict(line.published),
+        "known": line.known,
     }
 
 
@@ -72,10 +74,12 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
 def print_one(name: str) -> None:
     """All that is known of one model, for a terminal."""
     facts = describe(name)
-    about = facts.pop("about")
+    about, known, published = (facts.pop(key) for key in ("about", "known", "published"))
+    claims = ", ".join(f"{source} {accuracy:.2f} %" for source, accuracy in published.items())
+    paragraphs = [about, *([f"Published accuracy: {claims}."] if claims else []), *([known] if known else [])]
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in facts.items():
         if value is None:  # a network without mixers, say
             continue
         table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(about, "", table, sep="\n", highlight=False)
+    Console().print(*paragraphs, "", table, sep="\n", highlight=False)

@@ -46,6 +46,11 @@ class ModelConfig(PictureConfig):
     drop_path_rate: Rate = 0.0
     """Stochastic depth of the last block; earlier blocks get proportionally less."""
 
+    @property
+    def first_conv(self) -> str:
+        """The layer that sees the picture."""
+        return f"stem.{STEMS[self.stem].first_conv}"
+
     @field_validator(*Choice)
     @classmethod
     def _known(cls, name: str, info: Any) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import PictureConfig, Rate
 
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1))
@@ -28,8 +29,13 @@ class PAttLiteConfig(PictureConfig):
     drop_rate: Rate = 0.1
     """Dropout before the hidden layer."""
 
+    @property
+    def first_conv(self) -> str:
+        """The layer that sees the picture."""
+        return "backbone.1"
 
-class PAttLite(nn.Module):
+
+class PAttLite(Classifier):
     """Picture (B, in_chans, H, W) of any size → logits (B, num_classes)."""
 
     def __init__(self, config: PAttLiteConfig):
@@ -50,18 +56,14 @@ class PAttLite(nn.Module):
         self.reset_classifier(config.num_classes)
         self.apply(_initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Picture, resized as published → the map of its patches (B, 256, 2, 2)."""
         x = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear")
         return self.patches(self.backbone(x))
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Patches → logits (B, num_classes), or what the classifier reads."""
-        x = self.attend(x)[0]
-        return x if pre_logits else self.classifier(x)
+    def pool(self, x: Tensor) -> Tensor:
+        """Patches → what the classifier reads (B, 32)."""
+        return self.attend(x)[0]
 
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Patches → what the classifier reads (B, 32), and who attended to whom: (B, N, N), as published (B, B)."""
@@ -72,16 +74,6 @@ class PAttLite(nn.Module):
         weights = (self.scale * tokens @ tokens.mT).softmax(-1)
         mixed = weights @ tokens
         return mixed if published else mixed.mean(1), weights
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier; 0 classes give what it would read."""
-        self.num_classes = num_classes
-        self.config = type(self.config).parse(self.config.model_dump() | {"num_classes": num_classes})
-        device = self.scale.device
-        self.classifier = nn.Linear(HIDDEN, num_classes).to(device) if num_classes else nn.Identity()
 
 
 def _mobilenet(in_chans: int) -> nn.Sequential:

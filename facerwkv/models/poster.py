@@ -7,15 +7,18 @@ go on following the training batches; here they stand still, unless the network 
 """
 
 from collections import OrderedDict
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath
+from timm.layers import DropPath, Mlp
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.errors import InputError
 from facerwkv.models.arrays import read_weights
+from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import PictureConfig, Rate
 
 SIDE = 112  # pixels that both networks see
@@ -36,8 +39,13 @@ class PosterConfig(PictureConfig):
     drop_path_rate: Rate = 0.25
     """Stochastic depth of the third level; the second gets half of it, the first none."""
 
+    @property
+    def first_conv(self) -> str:
+        """The layer that sees the picture."""
+        return "face.input_layer.0"
 
-class Poster(nn.Module):
+
+class Poster(Classifier):
     """Picture (B, in_chans, H, W) of any size → logits (B, num_classes)."""
 
     def __init__(self, config: PosterConfig):
@@ -50,7 +58,7 @@ class Poster(nn.Module):
         self.embed = nn.ModuleList(_embeddings())
         self.cls = nn.Parameter(torch.zeros(1, 1, WIDTH))
         self.position = nn.Parameter(torch.zeros(1, 1 + TOKENS, WIDTH))
-        self.blocks = nn.ModuleList(Block(WIDTH, HEADS) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(_block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
         self.gate = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Sigmoid())
         self.drop = nn.Dropout(config.drop_rate)
@@ -59,9 +67,6 @@ class Poster(nn.Module):
         nn.init.trunc_normal_(self.position, std=0.02)
         self.landmarks.requires_grad_(config.landmarks == "trained")
         self.reset_classifier(config.num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Picture → tokens (B, 1 + 147, 768), the class token first."""
@@ -79,11 +84,10 @@ class Poster(nn.Module):
         marks = (first, second, self.narrow(third))
         return [level(face, mark) for level, face, mark in zip(self.levels, self.face(x), marks, strict=True)]
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Tokens → logits (B, num_classes), or what the classifier reads."""
+    def pool(self, x: Tensor) -> Tensor:
+        """Tokens → what the classifier reads, the class token gated (B, 768)."""
         x = x[:, 0]
-        x = self.drop(x * self.gate(x))
-        return x if pre_logits else self.classifier(x)
+        return self.drop(x * self.gate(x))
 
     def load_part(self, part: str, source: str) -> None:
         """Start the "face" network or that of "landmarks" from its public weights (ir50.pth, MobileFaceNet's), a file
@@ -105,16 +109,6 @@ class Poster(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that are tables over positions or channels, not matrices."""
         return {"cls", "position", *(name for name, _ in self.named_parameters() if name.endswith(".bias_by_place"))}
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier; 0 classes give what it would read."""
-        self.num_classes = num_classes
-        self.config = type(self.config).parse(self.config.model_dump() | {"num_classes": num_classes})
-        device = self.cls.device
-        self.classifier = nn.Linear(WIDTH, num_classes).to(device) if num_classes else nn.Identity()
 
 
 class FaceNet(nn.Module):
@@ -204,7 +198,7 @@ class Level(nn.Module):
         self.reduce = nn.Conv2d(width, width, 3, 2, 1)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.kv, self.proj = nn.Linear(width, 2 * width), nn.Linear(width, width)
-        self.mlp = _perceptron(width)
+        self.mlp = Mlp(width, 4 * width)
         self.scale1, self.scale2 = (nn.Parameter(torch.full((width,), 1e-5)) for _ in range(2))
         self.bias_by_place = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias_by_place, std=0.02)
@@ -229,30 +223,15 @@ class Level(nn.Module):
         return (q @ k.mT * q.shape[-1] ** -0.5 + bias).softmax(-1), v
 
 
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = _perceptron(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norm2(x))
+def _block() -> Block:
+    norm: Any = partial(nn.LayerNorm, eps=1e-6)
+    return Block(WIDTH, HEADS, qkv_bias=True, norm_layer=norm)
 
 
 def _embeddings() -> list[nn.Module]:
     """From each level's map to 7 x 7 tokens."""
     twice = nn.Sequential(nn.Conv2d(64, WIDTH, 3, 2, 1), nn.Conv2d(WIDTH, WIDTH, 3, 2, 1))
     return [twice, nn.Conv2d(128, WIDTH, 3, 2, 1), nn.Conv2d(256, WIDTH, 1)]
-
-
-def _perceptron(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
 
 def _convolution(width: int, channels: int, kernel: int, stride: int = 1, groups: int = 1, active: bool = True):

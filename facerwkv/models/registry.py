@@ -21,16 +21,10 @@ def _pretrained_cfg(line: "models.Model") -> dict[str, Any]:
         "fixed_input_size": False,
         "mean": (0.0,) * channels,
         "std": (1.0,) * channels,
-        "first_conv": _first_convolution(config),
+        "first_conv": config.first_conv,
         "classifier": "classifier",
         "license": line.licence.lower(),
     }
-
-
-def _first_convolution(config: Any) -> str:
-    if isinstance(config, models.ModelConfig):
-        return "stem.conv1" if config.stem.startswith("resnet") else "stem.proj"
-    return FIRST[type(config)]
 
 
 def _entry_point(name: str):
@@ -54,11 +48,6 @@ def _entry_point(name: str):
 
 
 __all__: list[str] = []
-FIRST: dict[type, str] = {
-    models.CAERNetConfig: "face.0",
-    models.PAttLiteConfig: "backbone.1",
-    models.PosterConfig: "face.input_layer.0",
-}
 OURS = {name: line for name, line in models.MODELS.items() if not isinstance(line.config, models.BackboneConfig)}
 default_cfgs = generate_default_cfgs({name: _pretrained_cfg(line) for name, line in OURS.items()})
 for _name in OURS:

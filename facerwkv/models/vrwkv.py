@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from facerwkv.errors import InputError
 from facerwkv.mixers.vrwkv import truncated_normal
-from facerwkv.models.arrays import read_arrays
+from facerwkv.models.arrays import read_weights
 from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
 
 FRAME: dict[str, Any] = {  # what all sizes share
@@ -90,16 +90,10 @@ def convert_vrwkv(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_vrwkv(model: nn.Module, source: str | Path) -> None:
-    """Copy a public checkpoint (.safetensors or .npz, with OpenGVLab's key names) into a model of the same shape."""
+    """Copy a public checkpoint (a file for `read_weights`, with OpenGVLab's key names) into a model of its shape."""
     from facerwkv.models.checkpoint import load_weights
 
-    weights = read_arrays(Path(source).expanduser())
-    if weights is None:
-        raise InputError(
-            f"No weights in {source}: give an existing .safetensors or .npz file. A .pth file is a pickle, which could "
-            "run anything when read, so it is not opened: save its state_dict as safetensors first."
-        )
-    load_weights(model, convert_vrwkv(weights), str(source))
+    load_weights(model, convert_vrwkv(read_weights(source)), str(source))
 
 
 def _rename(key: str, names: Mapping[str, str]) -> str:

@@ -21,6 +21,11 @@ def test_a_name_that_timm_does_not_know():
         model_line("timm:resnet51")
 
 
+def test_weights_that_timm_does_not_know():
+    with pytest.raises(InputError, match=r"timm's resnet50 has no weights called 'nonsense'; it has .*a1_in1k"):
+        model_line("timm:resnet50.nonsense")
+
+
 def test_alexnet_is_torchvision_s():
     from torchvision.models import alexnet
 

@@ -32,4 +32,4 @@ def test_multiply_accumulates_of_vision_rwkv_agree_with_what_was_published():
 
 @pytest.mark.parametrize(("name", "channels"), [("facerwkv_small", 2), ("facerwkv_medium", 4), ("facerwkv_large", 8)])
 def test_the_narrow_time_mix_is_explained(name, channels):
-    assert f"it mixes {channels} of" in describe(name)["about"]
+    assert f"it mixes {channels} of" in describe(name)["known"]

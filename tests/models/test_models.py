@@ -248,7 +248,7 @@ def test_the_stem_computes_what_torchvision_s_does(shared):
 
 
 def test_stem_weights_that_are_nowhere():
-    with pytest.raises(InputError, match=r"No stem weights in nowhere\.npz"):
+    with pytest.raises(InputError, match=r"No weights in nowhere\.npz"):
         create_model("facerwkv_hybrid", stem_weights="nowhere.npz")
     with pytest.raises(InputError, match="no ResNet stem"):
         create_model("facerwkv_small", stem_weights="IMAGENET1K_V1")

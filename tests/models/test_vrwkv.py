@@ -1,3 +1,6 @@
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -88,7 +91,7 @@ def small(name):
     return create_model(name, num_classes=5, img_size=(32, 48), width=8, depth=2, **mixer).eval()
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_public_checkpoint_loads_and_gives_what_it_gives_there(name, suffix, tmp_path):
     model, weights, x = small(name), public_weights(**KINDS[name]), torch.randn(2, 3, 32, 48)
@@ -98,6 +101,8 @@ def test_a_public_checkpoint_loads_and_gives_what_it_gives_there(name, suffix, t
         import numpy as np
 
         np.savez(path, **{key: value.numpy() for key, value in stored.items()})
+    elif suffix == ".pth":
+        torch.save({"state_dict": stored}, path)
     else:
         save_file(stored, path)
     load_vrwkv(model, path)
@@ -121,9 +126,9 @@ def test_other_models_weights_are_named():
         convert_vrwkv({"blocks.0.attn.qkv.weight": torch.ones(1)})
 
 
-def test_a_pickle_is_not_opened(tmp_path):
-    (tmp_path / "vrwkv.pth").write_bytes(b"\x80\x04")
-    with pytest.raises(InputError, match=r"No weights in .*vrwkv\.pth.*is a pickle"):
+def test_a_pickle_that_holds_more_than_weights_is_not_opened(tmp_path):
+    (tmp_path / "vrwkv.pth").write_bytes(pickle.dumps({"state_dict": Path("anything that runs")}))
+    with pytest.raises(InputError, match=r"vrwkv\.pth is damaged or holds more than weights"):
         load_vrwkv(small("vrwkv_tiny"), tmp_path / "vrwkv.pth")
 
 
