@@ -101,6 +101,34 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME... [[PATTERN:]KEY=VALUE]...", help="Models, timm:NAME, or run folders.")
+    ],
+    data: DataOption = None,
+    recipe: Annotated[str, typer.Option(help="For all; or own: each model's own where it has one.")] = "modern",
+    out: Annotated[Path, typer.Option(help="The runs and the table; there it goes on.")] = Path("runs/compare"),
+    split: Annotated[Literal["val", "test"], typer.Option()] = "test",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train or load several models under one recipe, score and time them alike: one table."""
+    from facerwkv.training.compare import compare as run
+
+    given = {"data.source": data, "train.device": device}
+    changes = [f"{key}={value}" for key, value in given.items() if value is not None]
+    changes += [name for name in names if "=" in name]
+    try:
+        result = run([name for name in names if "=" not in name], recipe, changes, out, split)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(json.dumps(result.to_dict())) if as_json else result.print()
+    print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
+    raise typer.Exit(0 if result.ok else 1)
+
+
+@app.command()
 def predict(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, patterns; - reads a list.")

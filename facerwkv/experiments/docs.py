@@ -57,16 +57,22 @@ def readme(facts: list[dict[str, Any]]) -> str:
 
 def models(facts: list[dict[str, Any]]) -> str:
     """docs/models.md: every line of MODELS, and what is known of it."""
-    notes = "\n".join(f"- `{one['name']}`: {one['about']}. Source: {one['source']}." for one in facts)
+    notes = "\n".join(map(_note, facts))
     return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known of each\n\n{notes}\n"
+
+
+def _note(one: dict[str, Any]) -> str:
+    claims = ", ".join(f"{source} {accuracy:.2f} %" for source, accuracy in one["published"].items())
+    parts = [f"{one['about']}.", one["known"], f"Published: {claims}." if claims else "", f"Source: {one['source']}."]
+    return f"- `{one['name']}`: {' '.join(filter(None, parts))}"
 
 
 def models_table(facts: list[dict[str, Any]]) -> str:
     rows = ["| name | parameters | MACs | input | mixer | what it is |", "|---|---:|---:|---|---|---|"]
     for one in facts:
-        size, first = " x ".join(map(str, one["input"])), one["about"].split(". ")[0]
+        size = " x ".join(map(str, one["input"]))
         counts = f"{one['parameters']:,} | {one['macs'] / 1e9:.2f} G"
-        rows.append(f"| `{one['name']}` | {counts} | {size} | {one['mixer'] or '–'} | {first} |")
+        rows.append(f"| `{one['name']}` | {counts} | {size} | {one['mixer'] or '–'} | {one['about']} |")
     return "\n".join(rows) + "\n"
 
 

@@ -57,6 +57,27 @@ class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whos
             trainer.save_checkpoint(partial)
 
 
+class Stopwatch(Callback):
+    """The seconds spent in training, validation included, over all sittings of a run that was stopped and resumed."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.before + (0.0 if self.started is None else time.perf_counter() - self.started)
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.before = state_dict["seconds"]
+
+
 class EpochLines(Callback):
     """Prints one line an epoch, on a terminal or in a log file."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 INK = "#010203"  # stands for the text colour of the page
 BLUE, VERMILION = "#0072b2", "#d55e00"
@@ -92,6 +93,25 @@ def reliability_figure(bins: Mapping[str, tuple[np.ndarray, ...]]) -> Figure:
         below.set(xlabel="confidence (highest probability)", ylabel="images")
         top.grid(alpha=0.15, color=INK)
         top.legend(loc="upper left")
+    return figure
+
+
+def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy with its interval, and pictures a second, of each row of a comparison, the first on top."""
+    names, scores = [row["name"] for row in rows], [row["accuracy"] for row in rows]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 1.1 + 0.28 * len(rows)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for place, score in enumerate(scores):
+            left.plot((score["low"], score["high"]), (place, place), color=BLUE, linewidth=1.5)
+            left.plot(score["value"], place, "o", color=BLUE, markersize=4)
+        right.barh(names, [row["images_per_second"] for row in rows], color=BLUE, height=0.6)
+        left.set(title="accuracy, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
+        left.xaxis.set_major_formatter(PercentFormatter(1))
+        right.set(title="pictures a second, the model alone", xscale="log")
+        for axes in (left, right):
+            axes.grid(alpha=0.15, color=INK, axis="x")
+            axes.tick_params(axis="y", length=0)
     return figure
 
 

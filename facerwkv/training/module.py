@@ -25,11 +25,11 @@ from facerwkv.errors import InputError
 from facerwkv.models import create_model, model_line
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
-from facerwkv.training.callbacks import EpochLines, Saver
+from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch
 from facerwkv.training.metrics import accuracy, uar
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, loss, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
-from facerwkv.training.run import DATA, ENVIRONMENT, Curves, environment, open_run, read_run, write_json
+from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, environment, open_run, read_run, write_json
 
 
 class TrainingModule(LightningModule):
@@ -129,7 +129,7 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     """
     folder = Path(folder)
     recipe, start = _with_start(read_run(folder) if resume else recipe)
-    model_line(recipe.model.name)  # a wrong name is told before images are read
+    check_inputs(recipe)  # before images are read
     data = DataModule(recipe.data, recipe.transform, recipe.train.seed)
     data.setup("fit")
     model = _fresh_model(recipe, len(data.labels)) if start is None else _restarted_model(start, data.labels)
@@ -137,11 +137,13 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     write_json(folder / ENVIRONMENT, environment())
     write_json(folder / DATA, data.describe())
     module = TrainingModule(model, recipe, torch.as_tensor(data.class_counts))
-    trainer = _trainer(recipe, folder, point, Saver(folder, _saver(module, data), recipe.train), progress)
+    watch = Stopwatch()
+    trainer = _trainer(recipe, folder, point, [Saver(folder, _saver(module, data), recipe.train), watch], progress)
     try:
         trainer.fit(module, data, ckpt_path=point, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
+    write_json(folder / TIME, {"seconds": watch.seconds, "epochs": trainer.current_epoch})
     return folder
 
 
@@ -153,6 +155,16 @@ def _with_start(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
     config: Any = start.model.config
     part = ModelPart(name=start.name, options=config.model_dump(mode="json"))
     return recipe.model_copy(update={"model": part, "transform": start.transform}), start
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """InputError for a model that is not known, and for one that needs other inputs than the transform gives."""
+    name = recipe.model.name
+    if model_line(name).config.two_inputs and recipe.transform.crop != "both":
+        raise InputError(
+            f"{name} looks at a face and at the scene around it: give it both with transform.crop=both; faces are from "
+            "the data set's own boxes, data.boxes=FILE or data.boxes=detect."
+        )
 
 
 def _fresh_model(recipe: Recipe, num_classes: int) -> nn.Module:
@@ -182,12 +194,12 @@ def _saver(module: TrainingModule, data: DataModule) -> Callable[[Path, dict[str
     return save
 
 
-def _trainer(recipe: Recipe, folder: Path, point: Path | None, saver: Saver, progress: bool) -> Trainer:
+def _trainer(recipe: Recipe, folder: Path, point: Path | None, own: list[Callback], progress: bool) -> Trainer:
     part = recipe.train
     curves = Curves(folder)
     if point:
         curves.rewind(int(torch.load(point, weights_only=True)["global_step"]))
-    callbacks: list[Callback] = [saver, EpochLines()]
+    callbacks = [*own, EpochLines()]
     if part.early_stop:
         callbacks.append(EarlyStopping(f"val_{part.monitor}", mode="max", patience=part.early_stop, min_delta=0.0))
     if progress and sys.stderr.isatty():

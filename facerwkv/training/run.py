@@ -4,6 +4,7 @@ RUN/recipe.yaml  environment.json  data.json
 RUN/metrics.csv                      one row a logged step or epoch
 RUN/best/  RUN/last/                 checkpoints
 RUN/resume.ckpt                      everything Lightning needs to go on, read without unpickling code
+RUN/time.json                        how long the training took; written when it has ended
 RUN/val/  RUN/test/                  predictions per image, scores, report
 """
 
@@ -26,6 +27,7 @@ from facerwkv.files import atomic, write_text
 from facerwkv.training.recipe import Recipe
 
 RECIPE, ENVIRONMENT, DATA, CURVES, RESUME = "recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt"
+TIME = "time.json"
 COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_accuracy", "val_uar")
 
 
