@@ -36,7 +36,8 @@ side gets at least 15 samples and 1.5 seconds, or 5 samples once both have taken
 side's answer is compared with its reference in float64; a row whose answers disagree shows no number. SDPA is PyTorch's
 `scaled_dot_product_attention` in float32, contiguous (1, 6, T, 64), in `inference_mode`. Both sides compute all tokens,
 unless a row says that leaving some out is what it measures. This package's models, transformers among them, have one
-way of multiplying matrices (MKL's, or oneDNN's where MKL leaves half of a vector unused). Peak memory is what a call adds to a process of its own.
+way of multiplying matrices (MKL's, or oneDNN's where MKL leaves half of a vector unused). Peak memory is what a call
+adds to a process of its own.
 
 Measured on {processor}, {system}, torch {torch}, {marks}.
 """
