@@ -7,6 +7,7 @@ from pathlib import Path
 from facerwkv.errors import InputError
 
 EXPERIMENTS = {
+    "comparison": "Table 4's systems and every small FaceRWKV from scratch, one recipe, one budget",
     "sanity": "Section 5.1: fourteen images are learned by heart within eight epochs",
 }
 

@@ -1,10 +1,12 @@
 """The numbers in the documentation, written from runs: `make docs`.
 
-docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores.
-`python -m facerwkv.experiments.docs keep RUN NAME` puts a run there. `tests/test_docs.py` checks that the pages follow.
+docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores; docs/comparisons/ the
+tables of comparisons. `python -m facerwkv.experiments.docs keep FOLDER NAME` puts either there, and
+`tests/test_docs.py` checks that the pages follow.
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from facerwkv.errors import InputError
-from facerwkv.files import write_text
+from facerwkv.files import atomic, write_text
 from facerwkv.models.describe import describe_all
+from facerwkv.training.comparison import RESULT, markdown
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
+COMPARISONS, TABLE, PICTURE = ROOT / "docs" / "comparisons", f"{RESULT}.json", f"{RESULT}.png"
 MODELS_PAGE = ROOT / "docs" / "models.md"
 CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybrid", "facerwkv4_*", "facerwkv7_*")
 """Which models the README shows, as shell patterns; those in ViT's sizes not."""
@@ -29,7 +33,8 @@ WITHOUT_COPIES = f"without_copies/{EVALUATION}"
 
 def main(arguments: list[str]) -> None:
     if arguments and arguments[0] == "keep":
-        keep(Path(arguments[1]), arguments[2])
+        folder, name = Path(arguments[1]), arguments[2]
+        (keep_comparison if (folder / TABLE).is_file() else keep)(folder, name)
     facts = describe_all()
     write_text(README, readme(facts))
     write_text(MODELS_PAGE, models(facts))
@@ -45,6 +50,15 @@ def keep(run: Path, name: str, split: str = "test") -> None:
             raise InputError(f"{source} is not there; train the run, then evaluate it --without-copies.")
         text = source.read_text(encoding="utf-8")
         write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
+
+
+def keep_comparison(folder: Path, name: str) -> None:
+    """Copy a comparison's table and picture; where its data lay becomes ROOT."""
+    text = (folder / TABLE).read_text(encoding="utf-8")
+    root = json.loads(text)["setting"]["source"].partition(":")[2]
+    write_text(COMPARISONS / f"{name}.json", text.replace(root, "ROOT") if root else text)
+    with atomic(COMPARISONS / f"{name}.png") as partial:
+        shutil.copyfile(folder / PICTURE, partial)
 
 
 def readme(facts: list[dict[str, Any]]) -> str:
@@ -85,8 +99,25 @@ model of timm's is there too, as `timm:NAME`.
 
 
 def results() -> str:
-    """docs/results.md: a section for every kept run."""
-    return "\n".join([_HEAD, *(line for folder in sorted(RUNS.iterdir()) for line in _section(folder))]) + "\n"
+    """docs/results.md: a section for every kept comparison, then for every kept run."""
+    tables = [line for path in sorted(COMPARISONS.glob("*.json")) for line in _comparison(path)]
+    return "\n".join([_HEAD, *tables, *(line for folder in sorted(RUNS.iterdir()) for line in _section(folder))]) + "\n"
+
+
+def _comparison(path: Path) -> Iterator[str]:
+    kept = _read(path)
+    setting, rows = kept["setting"], kept["rows"]
+    changes = ", ".join(f"`{change}`" for change in setting["changes"] if not change.startswith("data.source="))
+    where = sorted({f"{row['hardware']}, {row['threads']} threads, commit {row['commit']}" for row in rows})
+    yield f"## {path.stem}\n"
+    yield (
+        f"Recipe `{setting['recipe']}` on {setting['source'].partition(':')[0]}, changed by {changes}. Scored once on "
+        f"{rows[0]['n']:,} {setting['split']} images; {'; '.join(where)}. Speed is that of the model alone, 32 "
+        "pictures at once; training includes the validation after each epoch.\n"
+    )
+    yield markdown(rows)
+    yield f"![accuracy and speed](comparisons/{path.stem}.png)\n"
+    yield from (f"- no row: {problem}" for problem in kept["problems"])
 
 
 _HEAD = """# Results

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 INK = "#010203"  # stands for the text colour of the page
 BLUE, VERMILION = "#0072b2", "#d55e00"
@@ -105,10 +105,14 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         for place, score in enumerate(scores):
             left.plot((score["low"], score["high"]), (place, place), color=BLUE, linewidth=1.5)
             left.plot(score["value"], place, "o", color=BLUE, markersize=4)
-        right.barh(names, [row["images_per_second"] for row in rows], color=BLUE, height=0.6)
+        right.plot([row["images_per_second"] for row in rows], range(len(rows)), "o", color=BLUE, markersize=4)
         left.set(title="accuracy, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
-        left.xaxis.set_major_formatter(PercentFormatter(1))
+        left.set_yticks(range(len(rows)), names)
+        left.xaxis.set_major_formatter(PercentFormatter(1, 0))
         right.set(title="pictures a second, the model alone", xscale="log")
+        right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        right.xaxis.set_minor_formatter(NullFormatter())
         for axes in (left, right):
             axes.grid(alpha=0.15, color=INK, axis="x")
             axes.tick_params(axis="y", length=0)

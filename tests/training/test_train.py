@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from facerwkv.errors import InputError
 from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.training.callbacks import Stopwatch
 from facerwkv.training.finish import evaluate_folder, finish
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe, shipped
@@ -133,6 +134,24 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(reci
     expected, actual = (load_file(folder / "last" / "model.safetensors") for folder in (whole, killed))
     for name, value in expected.items():
         assert torch.equal(value, actual[name]), name
+    spent = json.loads((killed / "time.json").read_text())
+    assert spent["epochs"] == 4
+    assert spent["seconds"] > 0.3 * 2  # what the killed part took, two slow steps or more, counts
+
+
+def test_the_time_of_an_earlier_sitting_counts():
+    watch = Stopwatch()
+    watch.load_state_dict({"seconds": 100.0})
+    assert watch.seconds == 100
+    watch.on_fit_start(None, None)
+    assert 100 <= watch.state_dict()["seconds"] < 101
+
+
+def test_a_model_of_two_inputs_says_what_it_needs(small, tmp_path):
+    recipe = Recipe.read("modern", [*small, "model={name: caer_net_s, options: {}}"])
+    with pytest.raises(InputError, match=r"caer_net_s looks at a face.*transform\.crop=both.*data\.boxes=detect"):
+        train(recipe, tmp_path / "run", progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 # The command line on one thread, as here, with steps slow enough for a test to stop it between two of them.
