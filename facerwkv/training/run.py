@@ -78,11 +78,12 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the clone that this package runs from, with "+" when files have changed since."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of the clone that this package runs from, with "+" when files of the package have changed since."""
+    package = str(Path(__file__).parents[1])
+    git = ["git", "-C", package]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run([*git, "status", "--porcelain", package], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None

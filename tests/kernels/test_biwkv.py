@@ -202,6 +202,15 @@ def test_an_unknown_implementation_lists_the_known_ones():
 
 @needs_compiler
 class TestNative:
+    def test_outputs_larger_than_the_caches_are_the_same(self):
+        w, u, k, v = (x.detach() for x in random_inputs(3000, 512, 1, dtype=torch.float32))
+        whole = biwkv(w, u, k, v, implementation="native")  # 18 MB, which are written past the caches
+        halves = [
+            biwkv(w[part], u[part], k[..., part], v[..., part], implementation="native")
+            for part in (slice(0, 256), slice(256, 512))
+        ]
+        assert torch.equal(whole, torch.cat(halves, -1))
+
     @pytest.mark.parametrize("decays", DECAYS)
     def test_its_scales_round_nothing_at_wide_keys(self, decays):
         test_float32_errors_are_at_most_twice_the_reference_s("native", 300, 40, 40, decays)

@@ -162,6 +162,15 @@ class Weigh(torch.nn.Module):
 
 @needs_compiler
 class TestNative:
+    def test_outputs_larger_than_the_caches_are_the_same(self):
+        w, u, k, v = (x.detach() for x in random_inputs(3000, 512, 1, dtype=torch.float32))
+        whole = wkv4(w, u, k, v, implementation="native")[0]  # 18 MB, which are written past the caches
+        halves = [
+            wkv4(w[part], u[part], k[..., part], v[..., part], implementation="native")[0]
+            for part in (slice(0, 256), slice(256, 512))
+        ]
+        assert torch.equal(whole, torch.cat(halves, -1))
+
     def test_it_is_one_operator_that_pytorch_can_trust(self):
         from facerwkv.kernels.native.wkv import wkv4 as operator
         from facerwkv.kernels.wkv4 import empty_state

@@ -3,7 +3,9 @@
 #define FACERWKV_LANES_H
 
 #include <math.h>
-#if defined(__SSE__)
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__SSE__)
 #include <xmmintrin.h>
 #endif
 
@@ -88,6 +90,30 @@ INLINE void put(int n, lanes x, float *to)
     else
         for (int c = 0; c < n; c++)
             to[c] = x[c];
+}
+
+/* Whole vectors to memory past the caches, for outputs that are larger than these: memory is not read before it is
+ * written. Their address is a multiple of LINE; `finish_passing` comes before another thread reads them. */
+#define LINE 64
+
+INLINE void put_past(lanes x, float *to)
+{
+#if defined(__AVX512F__)
+    _mm512_stream_ps(to, (__m512)x);
+#elif defined(__AVX__)
+    union { lanes whole; __m256 halves[2]; } y = {x};
+    _mm256_stream_ps(to, y.halves[0]);
+    _mm256_stream_ps(to + LANES / 2, y.halves[1]);
+#else
+    *(memory *)to = x;
+#endif
+}
+
+INLINE void finish_passing(void)
+{
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
 }
 
 /* Sums that fade to nothing must not fade slowly: a processor takes a hundred times longer for subnormal numbers. On

@@ -9,6 +9,7 @@
  * Where the keys of a segment lie within SPREAD powers of two of the largest thing in and around it ("calm"), all its
  * sums share one scale, and a token costs one exponential and a few products; elsewhere ("wild") every sum has its own.
  */
+#include <stdint.h>
 #include <stdlib.h>
 #if defined(_OPENMP)
 #include <omp.h>
@@ -18,6 +19,7 @@
 #define MIN_GROUPS 4 /* a block's; with fewer, rows are shorter than what memory hands over at once */
 #define MAX_GROUPS 24
 #define CACHE 500000L /* bytes of a second-level cache that hold a block */
+#define LARGE 16000000L /* bytes that no second-level cache holds, nor a share of a third-level one */
 #define SPREAD 72
 
 /* A segment of a group: its tokens, e^k = e 2^m (where all is calm e 2^top), g the gradient of y; for each token y; q,
@@ -83,15 +85,17 @@ INLINE lanes mean(int both, Tile *x, const Channels *c, int t, Side before, int 
     return (both ? a + after.a : a) * scale;
 }
 
-/* What comes before the segment to what comes before the next; writes y or, where there is none to write, keeps all for
- * gradients. `past` matters from both sides only. */
-INLINE void sum_before(int both, Tile *x, const Channels *c, Side *before, Side *past, int n, float *y, long C)
+/* What comes before the segment to what comes before the next; writes y (past the caches if `large`) or, where there is
+ * none to write, keeps all for gradients. `past` matters from both sides only. */
+INLINE void sum_before(int both, Tile *x, const Channels *c, Side *before, Side *past, int n, float *y, long C, int large)
 {
     Side s = x->calm ? at_scale(*before, x->top) : *before, earlier = s;
     Side r = x->calm ? at_scale(*past, -x->top) : *past, earlier_r = r;
     for (int t = 0; t < x->length; t++) {
         lanes mixed = mean(both, x, c, t, s, y == NULL);
-        if (y)
+        if (y && large && n == LANES)
+            put_past(mixed, y + t * C);
+        else if (y)
             put(n, mixed, y + t * C);
         else {
             x->y[t] = mixed;
@@ -165,9 +169,11 @@ INLINE Side sum_gradients(int both, Tile *x, const Channels *c, Side future, int
 /* What lies around a segment of a group, and what r brings from before it. */
 typedef struct { Side before, after, past; } Ends;
 
-/* One sequence, or a block of its channels; g and what starts with g are of the backward pass, state of one side. */
+/* One sequence, or a block of its channels; g and what starts with g are of the backward pass, state of one side; large,
+ * whether y goes past the caches. */
 typedef struct {
     long T, C;
+    int large;
     const float *w, *u, *k, *v, *g;
     float *state, *y, *gw, *gu, *gk, *gv;
 } Block;
@@ -180,16 +186,24 @@ typedef struct {
     Ends *ends;
 } Desk;
 
-/* `ahead` is the direction in which the next segments lie. */
-INLINE void load(Tile *x, const Block *b, int n, long segment, int group, int ahead)
+/* `ahead` is the direction in which the next segments lie. Their memory is called for row by row, as it lies, since a
+ * processor that sees a row coming fetches more of it by itself. */
+INLINE void load(Tile *x, const Block *b, int n, long segment, int group, int groups, int ahead)
 {
     long left = b->T - segment * SEGMENT, at = segment * SEGMENT * b->C + group * LANES;
-    long soon = ahead * 2 * SEGMENT * b->C;
+    long soon = (segment + ahead) * SEGMENT * b->C, row = group * SEGMENT / groups, column = group * SEGMENT % groups;
     x->length = left < SEGMENT ? (int)left : SEGMENT;
     x->high = x->low = fetch(n, b->k + at);
     for (int t = 0; t < x->length; t++, at += b->C) {
-        __builtin_prefetch(b->k + at + soon);
-        __builtin_prefetch(b->v + at + soon);
+        long next = soon + row * b->C + column * LANES;
+        __builtin_prefetch(b->k + next);
+        __builtin_prefetch(b->v + next);
+        if (b->y && ahead > 0 && !b->large)
+            __builtin_prefetch(b->y + next, 1);
+        if (++column == groups) {
+            column = 0;
+            row++;
+        }
         x->k[t] = fetch(n, b->k + at);
         x->v[t] = fetch(n, b->v + at);
         if (b->g)
@@ -210,7 +224,7 @@ INLINE void visit(int both, enum pass pass, int n, const Block *b, Desk *desk, l
     Tile tile, *x = &tile;
     long at = segment * SEGMENT * b->C + group * LANES;
     Side *before = desk->before + group, *past = desk->past + group, after = empty();
-    load(x, b, n, segment, group, pass == AHEAD || pass == BACK ? -1 : 1);
+    load(x, b, n, segment, group, groups, pass == AHEAD || pass == BACK ? -1 : 1);
     if (pass == AHEAD) {
         end->after = desk->after[group];
         scale(x, c, end->after.m);
@@ -230,7 +244,7 @@ INLINE void visit(int both, enum pass pass, int n, const Block *b, Desk *desk, l
     scale(x, c, both ? higher(before->m, after.m) : before->m);
     if (both)
         sum_after(x, c, after, 1);
-    sum_before(both, x, c, before, past, n, pass == FORWARD ? b->y + at : NULL, b->C);
+    sum_before(both, x, c, before, past, n, pass == FORWARD ? b->y + at : NULL, b->C, b->large);
     if (pass == BACK)
         desk->future[group] =
             sum_gradients(both, x, c, desk->future[group], n, b->C, b->gk + at, b->gv + at, desk->sum + group);
@@ -298,7 +312,7 @@ static Block block_at(const Block *all, long batch, long c)
 #define AT(name, row) (all->name ? all->name + (row) + c : NULL)
     long tokens = batch * all->T * all->C, channels = batch * all->C;
     return (Block){
-        .T = all->T, .C = all->C, .w = AT(w, 0), .u = AT(u, 0), .k = AT(k, tokens), .v = AT(v, tokens),
+        .T = all->T, .C = all->C, .large = all->large, .w = AT(w, 0), .u = AT(u, 0), .k = AT(k, tokens), .v = AT(v, tokens),
         .g = AT(g, tokens), .state = AT(state, 3 * channels), .y = AT(y, tokens), .gw = AT(gw, channels),
         .gu = AT(gu, channels), .gk = AT(gk, tokens), .gv = AT(gv, tokens),
     };
@@ -338,17 +352,25 @@ static int run(int both, long B, const Block *all)
                 else
                     run_from_one_side(channels, &b, &desk);
             }
+        finish_passing();
         free(desk.ends);
         restore(mode);
     }
     return failed;
 }
 
+/* Whether y goes past the caches: when keys, values and outputs do not fit into them. */
+static int is_large(long B, long T, long C, const float *y)
+{
+    return B * T * C * 3 * (long)sizeof(float) > LARGE && C % LANES == 0 && (uintptr_t)y % LINE == 0;
+}
+
 /* w, u (C); k, v, y (B, T, C); state (B, 3, C), changed in place. */
 int wkv4_forward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v, float *state,
                  float *y)
 {
-    return run(0, B, &(Block){.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .state = state, .y = y});
+    Block all = {.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .state = state, .y = y, .large = is_large(B, T, C, y)};
+    return run(0, B, &all);
 }
 
 /* g (B, T, C), the gradient of y, from an empty state; gw, gu (B, C), gk, gv (B, T, C) are written. */
@@ -362,7 +384,8 @@ int wkv4_backward(long B, long T, long C, const float *w, const float *u, const 
 /* As above. */
 int biwkv_forward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v, float *y)
 {
-    return run(1, B, &(Block){.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .y = y});
+    Block all = {.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .y = y, .large = is_large(B, T, C, y)};
+    return run(1, B, &all);
 }
 
 int biwkv_backward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v,
