@@ -102,9 +102,10 @@ def _entry(name: str, recipe: str, changes: Sequence[tuple[str, str]]) -> Entry:
         return Entry(Path(name).name, checkpoint=Path(name))
     line = model_line(name)
     chosen = recipe if recipe != OWN else name if name in shipped() else "modern"
-    fitting = [change for pattern, change in changes if fnmatch(name, pattern)]
-    both = ["transform.crop=both"] if line.config.two_inputs else []
-    plan = Recipe.read(chosen, [f"model.name={name}", *both, *fitting])
+    fitting = [f"model.name={name}", *(change for pattern, change in changes if fnmatch(name, pattern))]
+    plan = Recipe.read(chosen, fitting)
+    if line.config.two_inputs and plan.transform.crop == "scene":
+        plan = Recipe.read(chosen, [*fitting, "transform.crop=both"])
     check_inputs(plan)
     return Entry(name, plan)
 
