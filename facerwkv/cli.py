@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +32,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 ModelOption = Annotated[Path, typer.Option("--model", metavar="FOLDER", help="A run's folder or a checkpoint's.")]
 
 
+AGAIN = "The same command goes on from here."
+
+
 def main() -> None:
     """Run the command line; a person's mistake becomes one sentence and exit code 2."""
     try:
@@ -37,6 +42,16 @@ def main() -> None:
     except InputError as error:
         print(f"facerwkv: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _stoppable(advice: str) -> Iterator[None]:
+    """Ctrl-C becomes a sentence with the next step, and exit code 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nStopped. {advice}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -71,12 +86,9 @@ def train(
     if resume and changes:
         raise InputError(f"A resumed run keeps its recipe; {changes[0]!r} cannot change it. Start a new run instead.")
     folder = resume or out or Path("runs") / f"{Path(recipe).stem}-{plan.model.name}"
-    try:
+    advice = f"Go on: facerwkv train --resume {folder}\nScore what there is: facerwkv evaluate --model {folder}"
+    with _stoppable(advice):
         run(plan, folder, resume=resume is not None)
-    except KeyboardInterrupt:
-        print(f"\nStopped. Go on: facerwkv train --resume {folder}", file=sys.stderr)
-        print(f"Score what there is: facerwkv evaluate --model {folder}", file=sys.stderr)
-        raise typer.Exit(1) from None
     print(f"The report: {finish(folder)}")
 
 
@@ -118,11 +130,8 @@ def compare(
     given = {"data.source": data, "train.device": device}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     changes += [name for name in names if "=" in name]
-    try:
+    with _stoppable(AGAIN):
         result = run([name for name in names if "=" not in name], recipe, changes, out, split)
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
-        raise typer.Exit(1) from None
     print(json.dumps(result.to_dict())) if as_json else result.print()
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)
@@ -173,7 +182,8 @@ def reproduce(
     """Run an experiment of the paper and print the paper's numbers beside ours."""
     from facerwkv.experiments import experiment
 
-    experiment(name)(data or "toy", out / name, seeds or [0, 1, 2])
+    with _stoppable(AGAIN):
+        experiment(name)(data or "toy", out / name, seeds or [0, 1, 2])
 
 
 @app.command()

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from facerwkv.data.datasets import load_dataset
 from facerwkv.devices import choose_device
 from facerwkv.errors import InputError
 from facerwkv.models import MODELS, TIMM, model_line
@@ -62,7 +63,8 @@ def compare(
     "own" for each model's own. changes: "KEY=VALUE" for all, "PATTERN:KEY=VALUE" for the models whose names fit a shell
     pattern. Models that look at a face and a scene get transform.crop=both. A comparison that stopped goes on when it
     is called again; a model that fails is listed in `problems` and stops no other. Raises InputError, before anything
-    is trained, for names, keys and values that are not known and for runs in `out` under another recipe.
+    is trained, for names, keys and values that are not known, for data that are not there, and for runs in `out` under
+    another recipe.
     """
     out, split_changes = Path(out), [_parse(change) for change in changes]
     entries = [_entry(name, recipe, split_changes) for name in names]
@@ -70,6 +72,8 @@ def compare(
     _require_fitting(split_changes, names)
     for entry in entries:
         _require_same(entry, out)
+    for config in {entry.recipe.data for entry in entries if entry.recipe}:
+        load_dataset(config.source, labels=config.labels)
     source = next((entry.recipe.data.source for entry in entries if entry.recipe), None) or _source(split_changes)
     setting = {"recipe": recipe, "changes": list(changes), "source": source, "split": split}
     rows: dict[str, dict[str, Any]] = {}

@@ -41,7 +41,8 @@ class Comparison:
             table.add_row(*cells(row))
         console = Console()
         console.width = max(console.width, WIDE)
-        console.print(table)
+        if self.rows:
+            console.print(table)
         for problem in self.problems:
             console.print(f"[red]no row:[/] {problem}", highlight=False, soft_wrap=True)
 

@@ -123,6 +123,7 @@ def test_another_recipe_in_the_same_folder_is_refused(compared, changes):
         (["facerwkv4_small"], ["vit*:train.epochs=3"], r"'vit\*' fits none of facerwkv4_small"),
         (["facerwkv4_small"], ["train.epoch=3"], "Unknown key 'train.epoch'"),
         (["caer_net_s"], ["caer_net_s:transform.crop=face"], "looks at a face and at the scene around it"),
+        (["facerwkv4_small"], ["data.source=imagefolder:/nowhere"], "/nowhere does not exist"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_trained(names, more, message, changes, tmp_path):
