@@ -1,0 +1,21 @@
+from facerwkv.errors import InputError
+from facerwkv.experiments import experiment
+from facerwkv.experiments.comparison import EPOCHS, NAMES
+from facerwkv.training import compare
+
+
+def test_every_model_of_the_comparison_has_a_plan_of_one_budget(monkeypatch, tmp_path):
+    plans = {}
+
+    def noted(recipe, folder, **options):
+        plans[recipe.model.name] = recipe
+        raise InputError("not now")
+
+    monkeypatch.setattr(compare, "train", noted)
+    experiment("comparison")("toy:train=14,val=7,test=7", tmp_path, [3])
+    assert tuple(plans) == NAMES
+    budgets = {(plan.train.epochs, plan.train.seed, plan.data.drop_leaks) for plan in plans.values()}
+    assert budgets == {(EPOCHS, 3, True)}
+    assert {plan.optim for plan in plans.values()} == {plans["resnet18"].optim}
+    assert plans["caer_net_s"].transform.crop == "both"
+    assert plans["facerwkv_hybrid_small"].model.options == {"patch_size": 2}
