@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from facerwkv.errors import InputError
+
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
 
 
@@ -13,3 +15,16 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared folder (data, weights, media) is not beside this clone")
     return folder
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """Model → the recipe under which a comparison would train it; nothing is trained."""
+    noted = {}
+
+    def note(recipe, folder, **options):
+        noted[recipe.model.name] = recipe
+        raise InputError("planned only")
+
+    monkeypatch.setattr("facerwkv.training.compare.train", note)
+    return noted

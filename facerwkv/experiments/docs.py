@@ -15,7 +15,7 @@ from typing import Any
 
 from facerwkv.errors import InputError
 from facerwkv.files import atomic, write_text
-from facerwkv.models.describe import describe_all
+from facerwkv.models.describe import claims, describe_all
 from facerwkv.training.comparison import RESULT, markdown
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
@@ -76,8 +76,7 @@ def models(facts: list[dict[str, Any]]) -> str:
 
 
 def _note(one: dict[str, Any]) -> str:
-    claims = ", ".join(f"{source} {accuracy:.2f} %" for source, accuracy in one["published"].items())
-    parts = [f"{one['about']}.", one["known"], f"Published: {claims}." if claims else "", f"Source: {one['source']}."]
+    parts = [f"{one['about']}.", one["known"], claims(one["published"]), f"Source: {one['source']}."]
     return f"- `{one['name']}`: {' '.join(filter(None, parts))}"
 
 

@@ -96,7 +96,7 @@ class _SquaredReluProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         k, weight = ctx.saved_tensors
         of_weight = outer(grad, squared_relu(k).to(weight.dtype))
-        of_k = (linear(grad, weight.mT)).to(k.dtype)
+        of_k = linear(grad, weight.mT).to(k.dtype)
         return of_k.mul_(k).mul_(2).masked_fill_(k < 0, 0), of_weight
 
 
@@ -113,4 +113,4 @@ class _GatedProduct(torch.autograd.Function):
         with torch.enable_grad():
             gated = sigmoid_gate(r, x)
         of_weight = outer(grad, gated.detach().to(weight.dtype))
-        return *torch.autograd.grad(gated, (r, x), (linear(grad, weight.mT)).to(gated.dtype)), of_weight
+        return *torch.autograd.grad(gated, (r, x), linear(grad, weight.mT).to(gated.dtype)), of_weight

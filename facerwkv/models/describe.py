@@ -1,5 +1,6 @@
 """What a model is, in numbers: for `facerwkv models`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
+def claims(published: Mapping[str, float]) -> str:
+    """A sentence on the accuracies that were published; nothing where there are none."""
+    listed = ", ".join(f"{source} {accuracy:.2f} %" for source, accuracy in published.items())
+    return f"Published accuracy: {listed}." if listed else ""
+
+
 def describe_all() -> list[dict[str, Any]]:
     """`describe` of every line of MODELS."""
     return [describe(name) for name in MODELS]
@@ -75,8 +82,7 @@ def print_one(name: str) -> None:
     """All that is known of one model, for a terminal."""
     facts = describe(name)
     about, known, published = (facts.pop(key) for key in ("about", "known", "published"))
-    claims = ", ".join(f"{source} {accuracy:.2f} %" for source, accuracy in published.items())
-    paragraphs = [about, *([f"Published accuracy: {claims}."] if claims else []), *([known] if known else [])]
+    paragraphs = filter(None, (about, claims(published), known))
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in facts.items():
         if value is None:  # a network without mixers, say

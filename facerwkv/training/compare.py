@@ -157,7 +157,7 @@ def _row(entry: Entry, folder: Path, source: str | None, split: Split, progress:
         train(entry.recipe, folder, resume=(folder / RECIPE).is_file(), progress=progress)
     if entry.recipe is not None and not (folder / "val" / SUMMARY).is_file():
         finish(folder, progress)
-    scored = evaluate_folder(model, source, split, out=folder / split).evaluation
+    scored = evaluate_folder(model, source, split, folder / split, _device(entry)).evaluation
     row = _measured(entry, model, scored)
     write_json(kept, row)
     return row

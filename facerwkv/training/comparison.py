@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from facerwkv.files import atomic, write_text
@@ -44,7 +45,7 @@ class Comparison:
         if self.rows:
             console.print(table)
         for problem in self.problems:
-            console.print(f"[red]no row:[/] {problem}", highlight=False, soft_wrap=True)
+            console.print(f"[red]no row:[/] {escape(problem)}", highlight=False, soft_wrap=True)
 
     def save(self, out: Path) -> None:
         """Write comparison.json, .csv, .md and .png into `out`."""

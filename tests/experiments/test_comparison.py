@@ -1,17 +1,8 @@
-from facerwkv.errors import InputError
 from facerwkv.experiments import experiment
 from facerwkv.experiments.comparison import EPOCHS, NAMES
-from facerwkv.training import compare
 
 
-def test_every_model_of_the_comparison_has_a_plan_of_one_budget(monkeypatch, tmp_path):
-    plans = {}
-
-    def noted(recipe, folder, **options):
-        plans[recipe.model.name] = recipe
-        raise InputError("not now")
-
-    monkeypatch.setattr(compare, "train", noted)
+def test_every_model_of_the_comparison_has_a_plan_of_one_budget(plans, tmp_path):
     experiment("comparison")("toy:train=14,val=7,test=7", tmp_path, [3])
     assert tuple(plans) == NAMES
     budgets = {(plan.train.epochs, plan.train.seed, plan.data.drop_leaks) for plan in plans.values()}

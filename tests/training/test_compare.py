@@ -9,6 +9,7 @@ from facerwkv.cli import app
 from facerwkv.errors import InputError
 from facerwkv.training import compare as module
 from facerwkv.training.compare import compare
+from facerwkv.training.comparison import Comparison
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import read_run
 
@@ -133,18 +134,16 @@ def test_wrong_use_is_told_before_anything_is_trained(names, more, message, chan
     assert list(tmp_path.iterdir()) == []
 
 
-def test_own_takes_each_model_s_own_recipe(monkeypatch, tmp_path):
-    plans = {}
-
-    def noted(recipe, folder, **options):
-        plans[recipe.model.name] = recipe
-        raise InputError("enough")
-
-    monkeypatch.setattr(module, "train", noted)
+def test_own_takes_each_model_s_own_recipe(plans, tmp_path):
     result = compare(["patt_lite", "facerwkv4_small"], "own", ["data.source=toy"], tmp_path, progress=False)
-    assert result.problems == ["patt_lite: enough", "facerwkv4_small: enough"]
+    assert result.problems == ["patt_lite: planned only", "facerwkv4_small: planned only"]
     assert plans["patt_lite"].optim == Recipe.read("patt_lite").optim
     assert plans["facerwkv4_small"].optim == Recipe.read("modern").optim
+
+
+def test_a_problem_is_printed_with_its_brackets(capsys):
+    Comparison([], {}, ["data.labels=[anger, fear] fits nothing"]).print()
+    assert "data.labels=[anger, fear] fits nothing" in capsys.readouterr().out
 
 
 def test_the_command_tells_what_failed_and_goes_on(changes, tmp_path):
