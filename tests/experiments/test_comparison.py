@@ -9,4 +9,5 @@ def test_every_model_of_the_comparison_has_a_plan_of_one_budget(plans, tmp_path)
     assert budgets == {(EPOCHS, 3, True)}
     assert {plan.optim for plan in plans.values()} == {plans["resnet18"].optim}
     assert plans["caer_net_s"].transform.crop == "both"
-    assert plans["facerwkv_hybrid_small"].model.options == {"patch_size": 2}
+    assert plans["facerwkv_hybrid_small"].model.options == {"patch_size": 2, "pool": "flatten", "head": "linear"}
+    assert plans["transformer_small"].model.options == plans["facerwkv7_small"].model.options
