@@ -1,11 +1,17 @@
-"""Which device computes."""
+"""Which device computes, and on how many cores."""
 
+import os
 from typing import TYPE_CHECKING
 
 from facerwkv.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+
+def cores() -> int:
+    """The processor's cores that this process may use: fewer than there are in a container or under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_device(name: str) -> "torch.device":

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from os import cpu_count
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
@@ -15,6 +14,7 @@ from facerwkv.data.cache import cache_folder
 from facerwkv.data.images import UnreadableImage
 from facerwkv.data.listing import CORNERS, csv_rows, face_box, meaning, progress
 from facerwkv.data.samples import Box, Sample, Splits, mark, read_image
+from facerwkv.devices import cores
 from facerwkv.errors import InputError
 from facerwkv.faces import FaceDetector
 
@@ -83,7 +83,7 @@ def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
         boxes = [(face.x1, face.y1, face.x2, face.y2) for face in faces]
         return _key(sample), max(boxes, key=_area, default=None)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(samples), CHUNK):
             yield from pool.map(face, samples[start : start + CHUNK])
 

@@ -28,6 +28,7 @@ from torch.utils.data import Dataset as TorchDataset
 from facerwkv.data.images import UnreadableImage
 from facerwkv.data.samples import Sample, mark, read_image
 from facerwkv.data.transforms import EvalTransform, TransformConfig
+from facerwkv.devices import cores
 from facerwkv.errors import InputError
 from facerwkv.files import atomic, write_text
 
@@ -174,7 +175,7 @@ class _Pictures(TorchDataset):
 
 def _by_threads(pictures: _Pictures) -> Iterator[np.ndarray | str]:
     """For files: decoding lets other threads run."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pictures), CHUNK):
             yield from pool.map(pictures.__getitem__, range(start, min(start + CHUNK, len(pictures))))
 
@@ -185,8 +186,7 @@ def _by_processes(pictures: _Pictures) -> Iterator[np.ndarray | str]:
     # Here, not in the workers: threads do not survive a fork, and OpenCV waits for them.
     cv2.setNumThreads(1)
     try:
-        workers = os.cpu_count() or 1
-        yield from DataLoader(pictures, batch_size=None, num_workers=workers, collate_fn=lambda picture: picture)
+        yield from DataLoader(pictures, batch_size=None, num_workers=cores(), collate_fn=lambda picture: picture)
     finally:
         cv2.setNumThreads(threads)
 

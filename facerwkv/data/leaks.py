@@ -1,7 +1,6 @@
 """Pictures that stand in two splits: exact copies by their pixels, near copies by their look."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from PIL import Image
 from facerwkv.data.images import UnreadableImage
 from facerwkv.data.listing import progress
 from facerwkv.data.samples import Dataset, Sample, Split, Splits, read_image
+from facerwkv.devices import cores
 
 NEAR = 6
 """Looks that differ in at most so many of their 64 bits are near copies.
@@ -104,7 +104,7 @@ def copies_in_training(dataset: Dataset, split: Split = "test") -> set[str]:
 def fingerprints(splits: Splits, near: bool = True) -> dict[Split, list[Fingerprint]]:
     """Read every picture, with a progress bar; without `near` no look is taken."""
     samples = [sample for split in splits.values() for sample in split]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding lets other threads run
+    with ThreadPoolExecutor(cores()) as pool:  # decoding lets other threads run
         chunks = (samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK))
         prints = (each for chunk in chunks for each in pool.map(partial(_fingerprint, near=near), chunk))
         done = iter(list(progress(prints, "Reading the pictures", len(samples))))

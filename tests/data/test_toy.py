@@ -17,6 +17,7 @@ from facerwkv.data.drawing.person import HAIRLINES, draw_look
 from facerwkv.data.drawing.places import PLACES
 from facerwkv.data.drawing.scene import draw_person
 from facerwkv.data.toy import COUNTS, RENDER_VERSION, Scene, ToyImage, montage, plan, render, toy_samples
+from facerwkv.data.transforms import TransformConfig, crop_box
 from facerwkv.labels import EXPRESSIONS
 
 
@@ -112,6 +113,20 @@ def test_context_changes_the_surroundings_but_not_the_plan():
     plain, leaning = render(3, "train"), render(3, "train", context=True)
     assert not np.array_equal(plain.image, leaning.image)
     assert (plain.label, plain.boxes) == (leaning.label, leaning.boxes)
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_only_the_context_shows_the_colour_of_the_class(index, monkeypatch):
+    scenes = []
+    for hue in (0.1, 0.6):
+        monkeypatch.setattr("facerwkv.data.toy._hue", lambda *_, hue=hue: hue)
+        scenes.append(render(index, "train", context=True))
+    x1, y1, x2, y2 = crop_box(scenes[0].box, TransformConfig().margin, scenes[0].image.shape[:2])
+    first, second = (scene.image.copy() for scene in scenes)
+    assert np.abs(first.astype(int) - second).max() > 15
+    for image in (first, second):
+        image[:] = image[max(y1, 0) : y2, max(x1, 0) : x2].mean((0, 1))
+    assert np.abs(first.astype(int) - second).max() <= 4
 
 
 def test_every_class_has_a_prototype():

@@ -14,17 +14,30 @@ from facerwkv.data.drawing.skin import draw_head
 
 HEIGHT, WIDTH = 400, 600
 _SCALE = 2  # people are drawn this many times larger, then averaged down
+_REACH = 1.7  # half-heights of a face: further than its square with the usual margin
 
 
 def draw_scene(faces: Sequence[Face], rng: np.random.Generator, hue: float | None = None) -> np.ndarray:
-    """The faces, the last in front, somewhere: uint8 (400, 600, 3) RGB. `hue` (0..1) colours the surroundings."""
-    hue = rng.random() if hue is None else hue
+    """The faces, the last in front, somewhere: uint8 (400, 600, 3) RGB.
+
+    With `hue` (0..1) the surroundings are grey but for the side away from the face in front, which has that colour.
+    """
+    chosen = rng.random() if hue is None else hue
     place = PLACES[tuple(PLACES)[rng.integers(len(PLACES))]]
-    canvas = cv2.resize(place(rng, palette(rng, 180 * hue)), (WIDTH * _SCALE, HEIGHT * _SCALE))
+    canvas = cv2.resize(place(rng, palette(rng, 180 * chosen)), (WIDTH * _SCALE, HEIGHT * _SCALE))
+    if hue is not None:
+        _fade(canvas, faces[-1])
     light = _light(rng)
     for face in faces:
         draw_person(Brush(canvas, face, light, face.matrix(_SCALE)), draw_look(rng))
     return _photograph(cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), light, rng)
+
+
+def _fade(canvas: np.ndarray, face: Face) -> None:
+    """Take the colour from the face's side of the surroundings, so that a square around the face shows none of it."""
+    x, reach = face.centre[0] * _SCALE, _REACH * face.unit * _SCALE
+    nearby = np.s_[:, : int(x + reach)] if x < canvas.shape[1] / 2 else np.s_[:, int(x - reach) :]
+    canvas[nearby] = canvas[nearby].max(-1, keepdims=True)  # of a hue's brightness, the part that all hues share
 
 
 def draw_person(brush: Brush, look: Look) -> None:
