@@ -195,3 +195,6 @@ def _fold_norms(stem: PatchEmbed) -> None:
     if isinstance(stem, ConvPatchEmbed):
         for layers in stem.convs:
             layers[0], layers[1] = fuse_conv_bn_eval(layers[0], layers[1]), nn.Identity()  # type: ignore
+            for block in layers[3:]:  # type: ignore[index]
+                block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
+                block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()

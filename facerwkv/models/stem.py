@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
 from facerwkv.errors import InputError
@@ -70,16 +71,23 @@ class ConvPatchEmbed(PatchEmbed):
         if stages < 1 or patch_size != 1 << stages:
             raise InputError(f"A convolutional stem's patch_size is 2, 4, 8, 16, ..., not {patch_size}.")
         channels = [in_chans, *(max(width >> (stages - 1 - stage), 8) for stage in range(stages))]
-        self.convs = nn.Sequential(*(_halve(*pair) for pair in pairwise(channels)))
+        self.convs = nn.Sequential(*(self.stage(*pair) for pair in pairwise(channels)))
         self.proj = nn.Conv2d(channels[-1], width, 1)
 
     def features(self, x: Tensor) -> Tensor:
         return self.convs(x)
 
+    def stage(self, in_chans: int, out_chans: int) -> nn.Sequential:
+        """Half the height and the width."""
+        conv = nn.Conv2d(in_chans, out_chans, 3, stride=2, padding=1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
 
-def _halve(in_chans: int, out_chans: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_chans, out_chans, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
+
+class ResidualPatchEmbed(ConvPatchEmbed):
+    """A convolutional stem with a residual block after each halving, as in ResNet-18 (arXiv 1512.03385)."""
+
+    def stage(self, in_chans: int, out_chans: int) -> nn.Sequential:
+        return super().stage(in_chans, out_chans).append(BasicBlock(out_chans, out_chans))
 
 
 class ResNetPatchEmbed(PatchEmbed):
@@ -138,6 +146,7 @@ class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
 STEMS: dict[str, type[PatchEmbed]] = {
     "linear": PatchEmbed,
     "conv": ConvPatchEmbed,
+    "residual": ResidualPatchEmbed,
     "resnet": ResNetPatchEmbed,
     "resnet_frozen": FrozenResNetPatchEmbed,
     "resnet_frozen_as_coded": AsCodedFrozenResNetPatchEmbed,

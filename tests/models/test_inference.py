@@ -53,7 +53,7 @@ def test_a_folded_model_gives_the_model_s_answers(name):
 
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("pool", ["last", "mean", "flatten"])
-@pytest.mark.parametrize("stem", ["linear", "conv"])
+@pytest.mark.parametrize("stem", ["linear", "conv", "residual"])
 def test_every_mixer_pool_and_stem_folds_in_float64(mixer, pool, stem):
     options = {"patch_size": 4, "width": 32, "heads": 2, "img_size": (8, 12)}
     model = small("facerwkv4_small", mixer=mixer, pool=pool, stem=stem, position="unused", **options).double()
