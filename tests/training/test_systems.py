@@ -1,9 +1,15 @@
 """Systems learn the toy faces from random weights, under one small recipe."""
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 
+from facerwkv.data.loader import DataModule
+from facerwkv.models import create_model
 from facerwkv.training.finish import evaluate_folder
-from facerwkv.training.module import train
+from facerwkv.training.module import TrainingModule, train
 from facerwkv.training.recipe import Recipe
 
 pytestmark = pytest.mark.slow
@@ -22,6 +28,14 @@ SYSTEMS = {  # what each changes of the recipe
     "caer_net_s": ["transform.crop=both", "train.epochs=8"],
 }
 
+BATCH_OF_SEVEN = (
+    'data={source: "toy:train=7,val=7,test=0", batch_size: 7}',
+    "schedule={name: constant, warmup_epochs: 0}",
+    "optim.lr=0.0001",
+    "train.ema=null",
+)
+HEAVY = ("poster_v2", "vgg19", "resnet152")  # too slow on a CPU to be trained to the end
+
 
 def small(name, *changes):
     return Recipe.read("demo", [f"model.name={name}", "model.options={}", PICTURES, *changes])
@@ -31,3 +45,37 @@ def small(name, *changes):
 def test_it_learns_the_toy_faces(name, tmp_path):
     train(small(name, *SYSTEMS[name]), tmp_path / "run", progress=False)
     assert evaluate_folder(tmp_path / "run").evaluation.scores["accuracy"].value >= 0.8
+
+
+def test_context_helps_where_it_carries_part_of_the_label(tmp_path):
+    found = {}
+    for streams in ("face", "both"):
+        changes = ["data.source=toy:context=1", "transform.crop=both", "train.epochs=6"]
+        train(
+            small("caer_net_s", *changes, f"model.options={{streams: {streams}}}"), tmp_path / streams, progress=False
+        )
+        found[streams] = evaluate_folder(tmp_path / streams).evaluation.scores["accuracy"].value
+    assert found["both"] >= found["face"] + 0.02
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.values = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.values.append(float(outputs["loss"]))
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_the_loss_of_a_heavy_one_falls_over_50_steps(name):
+    recipe = small(name, *BATCH_OF_SEVEN)
+    data = DataModule(recipe.data, recipe.transform)
+    data.setup("fit")
+    torch.manual_seed(0)
+    module = TrainingModule(create_model(name, img_size=(64, 64)), recipe, torch.as_tensor(data.class_counts))
+    batches = DataLoader(list(data.train_dataloader()) * 50, batch_size=None)
+    losses = Losses()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(max_epochs=1, callbacks=[losses], **quiet).fit(module, batches)
+    assert len(losses.values) == 50
+    assert sum(losses.values[-5:]) < 0.6 * sum(losses.values[:5])
