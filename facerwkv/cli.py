@@ -163,6 +163,26 @@ def predict(
 
 
 @app.command()
+def explain(
+    source: Annotated[str, typer.Argument(metavar="PICTURE")],
+    model: ModelOption,
+    method: Annotated[str, typer.Option(help="gradient, occlusion or tokens.")] = "gradient",
+    label: Annotated[str | None, typer.Option(help="Whose logit; each face's likeliest if left out.")] = None,
+    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole picture or every face.")] = "auto",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The drawing.")] = Path("explained.png"),
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Show which patches of each face spoke for a label, and which against it."""
+    from facerwkv.explain import deliver, explain
+    from facerwkv.predict import load
+
+    found = explain(load(model, device), source, method, label, mode)
+    deliver(found, source, out, as_json)
+    raise typer.Exit(0 if found else 1)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; an earlier one there is replaced.")] = Path("runs/demo"),
 ) -> None:

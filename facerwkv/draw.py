@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 # Dark enough for white text on them. In the order of the labels; with more classes than colours it starts again.
 COLOURS = ("#c0392b", "#4f7a1e", "#7d3c98", "#a86400", "#566573", "#1f6fa8", "#b5125b", "#7b5b4c")
 INK, PAPER = "#ffffff", (18, 20, 24, 205)
+FOR, AGAINST = (214, 47, 39), (33, 102, 172)
 SMALLEST_SIDE = 480
 MOST_ROWS = 3
 
@@ -41,6 +42,26 @@ def draw_faces(rgb: np.ndarray, faces: Sequence[tuple[Sequence[float] | None, Ma
     if not faces:
         rows = [("no face", None, COLOURS[4])]
         _paint(brush, (0, 0, *_size(rows, font)), rows, font)
+    return picture
+
+
+def draw_patches(image: np.ndarray, scores: np.ndarray, title: str = "") -> Image.Image:
+    """A picture, uint8 (h, w, c) with 1 or 3 channels, under a grid of patches (Hp, Wp): red above 0, blue below.
+
+    The strongest patch is the least transparent. Enlarged so that its longer side has 480 pixels or more.
+    """
+    rgb = np.broadcast_to(image, (*image.shape[:2], 3))
+    scale = max(1, -(-SMALLEST_SIDE // max(rgb.shape[:2])))
+    picture = Image.fromarray(np.ascontiguousarray(rgb)).resize((rgb.shape[1] * scale, rgb.shape[0] * scale))
+    strength = np.abs(scores) / max(float(np.abs(scores).max()), 1e-12)
+    patches = np.where(scores[..., None] >= 0, *(np.array(colour, np.uint8) for colour in (FOR, AGAINST)))
+    tiles = np.concatenate([patches, (170 * strength[..., None]).astype(np.uint8)], -1)
+    layer = Image.fromarray(tiles).resize(picture.size, Image.Resampling.NEAREST)
+    picture = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+    if title:
+        font = cast(Font, ImageFont.load_default(max(13, round(max(picture.size) / 30))))
+        rows: list[Row] = [(title, None, COLOURS[0])]
+        _paint(ImageDraw.Draw(picture, "RGBA"), (0, 0, *_size(rows, font)), rows, font)
     return picture
 
 

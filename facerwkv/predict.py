@@ -138,11 +138,22 @@ class Predictor:
         _check({"mode": mode, "on_no_face": on_no_face, "channels": channels})
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
-        detector = None
-        if self._looks_for_faces(mode):
-            detector = self._detector = self._detector or FaceDetector()
+        detector = self._detector_for(mode)
         opened = (self._open(source, i, detector, on_no_face, channels) for i, source in enumerate(sources))
         return self._in_batches(opened, batch_size)
+
+    def crops(
+        self, source: Source, mode: Mode = "auto", on_no_face: OnNoFace = "empty", channels: Channels = "rgb"
+    ) -> tuple[Result, list[Crop]]:
+        """What the model would be shown of a picture, and the result without faces; options as in `predict_iter`."""
+        _check({"mode": mode, "on_no_face": on_no_face, "channels": channels})
+        return self._open(source, 0, self._detector_for(mode), on_no_face, channels)
+
+    def _detector_for(self, mode: Mode) -> Detector | None:
+        if not self._looks_for_faces(mode):
+            return None
+        self._detector = self._detector or FaceDetector()
+        return self._detector
 
     def _looks_for_faces(self, mode: Mode) -> bool:
         transform = self.checkpoint.transform

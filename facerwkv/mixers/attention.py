@@ -16,6 +16,7 @@ class TimeMix(nn.Module):
         self.heads = config.heads
         self.qkv = Linear(config.width, 3 * config.time_mix_dim)
         self.output = Linear(config.time_mix_dim, config.width)
+        self.hook_value = nn.Identity()
         _truncated_normal(self.qkv, self.output)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -24,6 +25,7 @@ class TimeMix(nn.Module):
     def last(self, x: Tensor, count: int) -> Tensor:
         """The outputs of the last `count` tokens; see Mixer."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, S)
+        v = self.hook_value(v.transpose(1, 2)).transpose(1, 2)
         q = q[:, :, max(q.shape[2] - count, 0) :]
         y = functional.scaled_dot_product_attention(q, k, v)
         return self.output(y.transpose(1, 2).flatten(2))

@@ -33,11 +33,12 @@ class TimeMix(nn.Module):
         self.value = Linear(config.width, config.time_mix_dim)
         self.receptance = Linear(config.width, config.time_mix_dim)
         self.output = Linear(config.time_mix_dim, config.width)
+        self.hook_value = nn.Identity()
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         length = x.shape[1]
         k, v, r = self._project(half_shift(x))
-        y = toeplitz(*self._tables(length), self._split(k), self._split(v))
+        y = toeplitz(*self._tables(length), self._split(k), self._split(self.hook_value(v)))
         return self._gate(y.flatten(2), r) * self.time_gamma[:length]
 
     def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:

@@ -39,6 +39,7 @@ class TimeMix(nn.Module):
         self.value = nn.Linear(width, width, bias=False)
         self.receptance = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
+        self.hook_value = nn.Identity()
         start = initial_values(width, config.depth, layer)
         self.time_decay = nn.Parameter(start["decay"])
         self.time_first = nn.Parameter(start["first"])
@@ -65,7 +66,7 @@ class TimeMix(nn.Module):
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         mixes = torch.stack([self.mix_key, self.mix_value, self.mix_receptance])
         k, v, r = mixed_products(x, mixes, [self.key.weight, self.value.weight, self.receptance.weight], last)
-        y, held = self._scan(k, v, held)
+        y, held = self._scan(k, self.hook_value(v), held)
         out = gated_product(r[:, start:], y[:, start:], self.output.weight, inplace=True)
         return out, {"last": x[:, -1], "wkv": held}
 

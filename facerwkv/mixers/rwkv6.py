@@ -37,6 +37,7 @@ class EagleTimeMix(nn.Module):
         self.value = Linear(width, width, bias=False)
         self.gate = Linear(width, width, bias=False)
         self.output = Linear(width, width, bias=False)
+        self.hook_value = nn.Identity()
         self.norm = HeadNorm(config, layer)
         self.mix_streams = nn.Parameter(initial_mixes(config, layer))
         decay, first = initial_decay(config, layer)
@@ -61,7 +62,8 @@ class EagleTimeMix(nn.Module):
         """The outputs from token `start` on, and the state after the last token."""
         last, held = (None, None) if state is None else (state["last"], state["wkv"])
         r, k, v, g, log_decay = self._streams(x, token_shift(x, last))
-        y, held = self._scan(self.receptance(r), self.key(k), self.value(v), log_decay, held)
+        v = self.hook_value(self.value(v))
+        y, held = self._scan(self.receptance(r), self.key(k), v, log_decay, held)
         y = self.norm(y[:, start:]) * functional.silu(self.gate(g[:, start:]))
         return self.output(y), {"last": x[:, -1], "wkv": held}
 

@@ -28,6 +28,7 @@ class SpatialMix(nn.Module):
         self.value = Linear(width, width, bias=False)
         self.receptance = Linear(width, width, bias=False)
         self.output = Linear(width, width, bias=False)
+        self.hook_value = nn.Identity()
         self.norm = nn.LayerNorm(width) if self.key_norm else nn.Identity()
         start = initial_values(width, config.depth, layer)
         self.time_decay, self.time_first = nn.Parameter(start["decay"]), nn.Parameter(start["first"])
@@ -39,7 +40,7 @@ class SpatialMix(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         shifted, tokens = quad_shift(x, grid), x.shape[1]
         k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
-        v = self.value(torch.addcmul(shifted, x - shifted, self.mix_value))
+        v = self.hook_value(self.value(torch.addcmul(shifted, x - shifted, self.mix_value)))
         r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
         y = self.norm(biwkv(self.time_decay / tokens, self.time_first / tokens, k, v, self.implementation))
         return self.output(torch.sigmoid(r) * y)
