@@ -254,6 +254,20 @@ def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOpti
     print(json.dumps(describe(name))) if as_json else print_one(name)
 
 
+@models_app.command("pack")
+def pack(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or a checkpoint's.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER")],
+    half: Annotated[bool, typer.Option("--half", help="Weights as float16: half the size.")] = False,
+    name: Annotated[str | None, typer.Option(help="What the card calls it; the folder's name if left out.")] = None,
+) -> None:
+    """Write a trained model for others: weights, configuration and a card with data, scores and intended use."""
+    from facerwkv.training.finish import pack
+
+    packed = pack(model, out, half, name)
+    print(f"Wrote {out}: {packed.name}, licence {packed.card['licence']}")
+
+
 def _bench(group: str, about: str) -> None:
     @bench_app.command(group, help=about)
     def run(

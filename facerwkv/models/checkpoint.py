@@ -2,28 +2,34 @@
 
     FOLDER/model.safetensors    the weights
     FOLDER/config.json          everything else
+    FOLDER/README.md            its card, where it is meant for others
 
-Nothing is ever unpickled.
+Nothing is ever unpickled. "hf-hub:ORG/NAME" is such a folder on huggingface.co; what is fetched is kept.
 """
 
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any
 
+from huggingface_hub import HfApi, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from facerwkv.data.datasets import DATASETS
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.errors import InputError
+from facerwkv.files import write_text
 from facerwkv.models import model_line
+from facerwkv.models.card import model_card
 
 FORMAT = 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+HUB = "hf-hub:"
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar"}
 LISTED_KEYS = 10
 
@@ -43,9 +49,38 @@ class Checkpoint:
     temperature: float = 1.0
     card: dict[str, Any] = field(default_factory=dict)
 
+    def save_pretrained(self, folder: str | Path, half: bool = False, name: str | None = None) -> None:
+        """Write weights, config and card for others: nothing of this machine's paths is in them.
 
-def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Write the folder; what stood there stays whole until both files of the new one are."""
+        half: weights as float16, half the size; they are float32 again when loaded. name: what the card calls the
+        model, by default the folder's name. InputError for a model that was never scored.
+        """
+        folder = Path(folder)
+        shared = replace(self, card=_without_paths(self.card))
+        text = model_card(shared, name or folder.resolve().name)
+        save_checkpoint(folder, shared, half)
+        write_text(folder / CARD, text)
+
+    def push_to_hub(self, repo_id: str, half: bool = False, private: bool = False, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to huggingface.co, as "ORG/NAME"; its address."""
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, half, HUB + repo_id)
+            try:
+                address = api.create_repo(repo_id, private=private, exist_ok=True)
+                api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{self.name}, by FaceRWKV")
+            except (OSError, ValueError) as error:
+                raise InputError(f"{repo_id} could not be uploaded: {_first_line(error)}") from error
+        return str(address)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "Checkpoint":
+        """`load_checkpoint` under the name that it has elsewhere."""
+        return load_checkpoint(source)
+
+
+def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write the folder; what stood there stays whole until both files of the new one are. half: float16 weights."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,9 +88,10 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
     except OSError as error:
         raise InputError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
     try:
-        weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
+        weights = {name: _stored(value, half) for name, value in checkpoint.model.state_dict().items()}
         save_file(weights, partial / WEIGHTS)
         (partial / CONFIG).write_text(json.dumps(_describe(checkpoint), indent=2) + "\n", encoding="utf-8")
+        (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors lets the owner alone read it
         for name in (WEIGHTS, CONFIG):
             (partial / name).replace(folder / name)
     except (OSError, SafetensorError) as error:
@@ -65,11 +101,12 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Read a checkpoint's folder, or a run's folder (its best checkpoint).
+    """Read a checkpoint's folder, a run's folder (its best checkpoint), or "hf-hub:ORG/NAME" (@REVISION).
 
     InputError when there is none, when it is a pickle, of another format, or its weights are of another model.
     """
-    folder = _find(Path(source).expanduser())
+    local = _fetched(str(source).removeprefix(HUB)) if str(source).startswith(HUB) else Path(source).expanduser()
+    folder = _find(local)
     described = _read_config(folder / CONFIG)
     line = model_line(described["model"])
     model = line.build(type(line.config).parse(described["config"], where=f"{folder / CONFIG}: config"))
@@ -98,6 +135,41 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         more = f"; and {len(problems) - LISTED_KEYS} more" if len(problems) > LISTED_KEYS else ""
         raise InputError(f"{source} holds another model's weights: {'; '.join(problems[:LISTED_KEYS])}{more}.")
     model.load_state_dict(dict(weights))
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if half and value.is_floating_point() else value
+
+
+def _without_paths(value: Any) -> Any:
+    """A card whose data sets and files have names only: "fer2013" for "fer2013:/home/me/fer2013"."""
+    if isinstance(value, dict):
+        return {key: _without_paths(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    name = value.partition(":")[0]
+    if name in DATASETS and name != "toy":
+        return name
+    return PurePath(value).name if PurePath(value).is_absolute() or value.startswith(("~", "..")) else value
+
+
+def _fetched(name: str) -> Path:
+    """The folder that a repository of huggingface.co was copied to; of its files, a checkpoint's two alone."""
+    repo_id, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG]))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{HUB}{name} could not be fetched: {_first_line(error)} Check the name (ORG/NAME) and the network; "
+            "what was fetched once needs none."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _describe(checkpoint: Checkpoint) -> dict[str, Any]:

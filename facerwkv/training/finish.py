@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from facerwkv.data.datasets import read_image
+from facerwkv.data.datasets import DATASETS, read_image
 from facerwkv.data.leaks import copies_in_training
 from facerwkv.data.loader import DataConfig, DataModule, ImageDataset
 from facerwkv.devices import choose_device
 from facerwkv.labels import EXPRESSIONS_8
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from facerwkv.training.evaluate import Evaluation, evaluate
+from facerwkv.models.checkpoint import HUB, Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.training.evaluate import SUMMARY, Evaluation, evaluate
 from facerwkv.training.report import console_table, write_report
 from facerwkv.training.run import RECIPE, read_run
 
@@ -73,7 +73,7 @@ def evaluate_folder(
 ) -> Scored:
     """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
 
-    The report goes to `out`, by default MODEL/SPLIT.
+    The report goes to `out`, by default MODEL/SPLIT, and runs/NAME/SPLIT for "hf-hub:ORG/NAME".
     """
     checkpoint = load_checkpoint(model)
     data = _data(checkpoint, source)
@@ -82,7 +82,7 @@ def evaluate_folder(
     if without_copies:
         copies = copies_in_training(data.dataset, split)
         kept = scored.restrict(np.array([name not in copies for name in scored.names]))
-    folder = Path(model)
+    folder = Path("runs", Path(model).name) if str(model).startswith(HUB) else Path(model)
     target = Path(out) if out else folder / split
     if kept:
         kept.save(target / "without_copies")
@@ -94,6 +94,29 @@ def evaluate_folder(
         selections={WITHOUT_COPIES: kept} if kept else None,
     )
     return Scored(scored, report, kept)
+
+
+def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | None = None) -> Checkpoint:
+    """Write a run's chosen checkpoint for others, its card with the scores in RUN/test where there are any.
+
+    The licence follows from the terms of the data it was trained on. See Checkpoint.save_pretrained.
+    """
+    folder = Path(folder)
+    checkpoint = load_checkpoint(folder)
+    metrics = dict(checkpoint.card.get("metrics", {}))
+    if (folder / "test" / SUMMARY).is_file():
+        metrics["test"] = Evaluation.load(folder / "test").summary()
+    terms = _licence(checkpoint.card.get("data", {}).get("source", ""))
+    packed = replace(checkpoint, card=checkpoint.card | {"metrics": metrics, "licence": terms})
+    packed.save_pretrained(out, half, name)
+    return packed
+
+
+def _licence(source: str) -> str:
+    name = source.partition(":")[0]
+    if name == "toy":
+        return "Apache-2.0"
+    return f"research only: {DATASETS[name].terms if name in DATASETS else 'the data are not recorded.'}"
 
 
 def _data(checkpoint: Checkpoint, source: str | None) -> DataModule:
