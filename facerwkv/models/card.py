@@ -62,10 +62,11 @@ def _head(card: dict[str, Any]) -> str:
 def _about(checkpoint: Any) -> str:
     size, transform = sum(weight.numel() for weight in checkpoint.model.parameters()), checkpoint.transform
     height, width = transform.image_size
+    labels = ", ".join(checkpoint.labels)
     colour = "grey" if transform.in_chans == 1 else "RGB"
     return (
         f"`{checkpoint.name}` of FaceRWKV, {size:,} parameters. It takes {colour} pictures of {height} x {width} "
-        f"pixels ({transform.crop}) and tells {len(checkpoint.labels)} expressions apart: {', '.join(checkpoint.labels)}."
+        f"pixels ({transform.crop}) and tells apart {len(checkpoint.labels)} expressions: {labels}."
     )
 
 
