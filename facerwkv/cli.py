@@ -194,16 +194,27 @@ def demo(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="A name from facerwkv/experiments.")],
+    name: Annotated[str, typer.Argument(help="A name from facerwkv/experiments, or all.")],
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     data: DataOption = None,
     out: Annotated[Path, typer.Option()] = Path("runs"),
     seeds: Annotated[list[int] | None, typer.Option(help="--seeds 0 --seeds 1 ...")] = None,
+    as_coded: Annotated[
+        bool, typer.Option("--as-coded", help="As the authors' code ran, not as the text says.")
+    ] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Everything small, on drawn faces: does it run?")] = False,
 ) -> None:
-    """Run an experiment of the paper and print the paper's numbers beside ours."""
-    from facerwkv.experiments import experiment
+    """Run an experiment of the paper and write a page with the paper's numbers beside ours."""
+    from facerwkv.experiments.reproduce import reproduce
+    from facerwkv.experiments.study import Setting
 
+    setting = Setting(data or "toy", out, seeds or ([0] if smoke else [0, 1, 2]), as_coded, smoke, changes or [])
     with _stoppable(AGAIN):
-        experiment(name)(data or "toy", out / name, seeds or [0, 1, 2])
+        page, problems = reproduce(name, setting)
+    for problem in problems:
+        print(f"facerwkv: {problem}", file=sys.stderr)
+    print(f"The page: {page}")
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()

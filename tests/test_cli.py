@@ -118,7 +118,7 @@ def test_evaluate_prints_one_object(run_folder, tmp_path):
         (("evaluate", "--model", "/nowhere"), "/nowhere does not exist"),
         (("predict", "a.jpg", "--model", "/nowhere"), "/nowhere does not exist"),
         (("models", "info", "resnet9000"), "Known models: facerwkv_small"),
-        (("reproduce", "table9"), "Known experiments: comparison"),
+        (("reproduce", "table9"), "Known experiments: all, sanity"),
         (("data", "check", "/nowhere"), "NAME:ROOT"),
         (("predict",), "Missing"),
     ],

@@ -10,9 +10,10 @@ weights; what ImageNet's give is one more change, "resnet*:model.pretrained=true
 on a CPU: POSTER++, VGG-19, ResNet-152, larger models, and PAtt-Lite, which enlarges every picture to 224 pixels.
 """
 
-from pathlib import Path
-
+from facerwkv.experiments.study import SMOKE_DATA, Setting
 from facerwkv.training.compare import compare
+from facerwkv.training.comparison import COLUMNS, cells
+from facerwkv.training.pages import Paragraph, Section, Table
 
 EPOCHS = 4
 HEAD = "pool: flatten, head: linear"
@@ -35,8 +36,15 @@ CHANGES = (
 )
 
 
-def run(data: str, out: Path, seeds: list[int]) -> None:
-    """One table a seed, in OUT/seedN; what is done is not done again."""
-    for seed in seeds:
-        changes = [f"data.source={data}", *CHANGES, f"train.seed={seed}"]
-        compare(NAMES, "modern", changes, out / f"seed{seed}").print()
+def run(setting: Setting) -> list[Section]:
+    """One table a seed, in OUT/comparison/seedN; what is done is not done again."""
+    sections: list[Section] = []
+    for seed in setting.seeds:
+        data = SMOKE_DATA if setting.smoke else setting.data
+        small = ["train.epochs=1", "data.batch_size=14"] if setting.smoke else []
+        changes = [f"data.source={data}", *CHANGES, f"train.seed={seed}", *small, *setting.changes]
+        found = compare(NAMES, "modern", changes, setting.out / "comparison" / f"seed{seed}")
+        found.print()
+        rows = Table(COLUMNS, [cells(row) for row in found.rows])
+        sections.append((f"Table 4: the systems, one budget, seed {seed}", [rows, *map(Paragraph, found.problems)]))
+    return sections

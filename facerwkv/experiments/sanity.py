@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from facerwkv.data.datasets import Sample, load_dataset, read_image
 from facerwkv.errors import InputError
+from facerwkv.experiments.study import Setting, validation_curve
 from facerwkv.files import atomic
 from facerwkv.training.module import train
+from facerwkv.training.pages import Paragraph, Section, Table
 from facerwkv.training.recipe import Recipe
-from facerwkv.training.run import CURVES
 
 PAPER = "about 100 % after 8 epochs"
 EPOCHS = 8
@@ -36,23 +35,18 @@ CHANGES = [
 ]
 
 
-def run(data: str, out: Path, seeds: list[int]) -> None:
-    """Train once a seed and print the accuracy on the fourteen after each epoch."""
-    manifest, pictures = _write_images(data, out)
+def run(setting: Setting) -> list[Section]:
+    """Train once a seed; the accuracy on the fourteen after each epoch."""
+    out = setting.out / "sanity"
+    manifest, pictures = _write_images("toy" if setting.smoke else setting.data, out)
     curves = {}
-    for seed in seeds:
+    for seed in setting.seeds:
         folder = out / f"seed{seed}"
         own = [f"transform={standard(pictures)}", f"data.source=manifest:{manifest}", f"train.seed={seed}"]
-        recipe = Recipe.read("paper", CHANGES + own)
+        recipe = Recipe.read("paper", [*CHANGES, *own, *setting.changes])
         train(recipe, folder, resume=(folder / "recipe.yaml").is_file())
-        curves[seed] = accuracies(folder)
-    _print(curves)
-
-
-def accuracies(folder: Path) -> list[float]:
-    """Accuracy on the fourteen after each epoch of a run."""
-    with (folder / CURVES).open(newline="", encoding="utf-8") as file:
-        return [float(row["val_accuracy"]) for row in csv.DictReader(file) if row["val_accuracy"]]
+        curves[seed] = validation_curve(folder)
+    return [("Section 5.1: fourteen images by heart", [Paragraph(f"The paper: {PAPER}."), _table(curves)])]
 
 
 def standard(pictures: Sequence[np.ndarray]) -> str:
@@ -85,11 +79,7 @@ def _first(samples: list[Sample], label: str, data: str) -> list[Sample]:
     return found
 
 
-def _print(curves: dict[int, list[float]]) -> None:
-    table = Table(title=f"Accuracy on the fourteen images after each epoch (the paper: {PAPER})")
-    table.add_column("seed")
-    for epoch in range(1, EPOCHS + 1):
-        table.add_column(str(epoch), justify="right")
-    for seed, values in curves.items():
-        table.add_row(str(seed), *(f"{value:.0%}" for value in values))
-    Console().print(table)
+def _table(curves: dict[int, list[float]]) -> Table:
+    epochs = [f"epoch {epoch}" for epoch in range(1, EPOCHS + 1)]
+    rows = [(str(seed), *(f"{value:.0%}" for value in values)) for seed, values in curves.items()]
+    return Table(("seed", *epochs), rows)

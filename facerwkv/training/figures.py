@@ -14,10 +14,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 INK = "#010203"  # stands for the text colour of the page
 BLUE, VERMILION = "#0072b2", "#d55e00"
+COLOURS = (BLUE, VERMILION, "#009e73", "#cc79a7", "#e69f00")
 SHADES = LinearSegmentedColormap.from_list("blues", [(0, 0.29, 0.55, 0), (0, 0.29, 0.55, 1)])
 COUNTED, NUMBERED = 10, 20  # classes, up to which a cell holds its count, or a number at all
 DARK_CELL = 0.7  # from this share on, white numbers stand on the cell
@@ -116,6 +117,25 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         for axes in (left, right):
             axes.grid(alpha=0.15, color=INK, axis="x")
             axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def epochs_figure(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Figure:
+    """Validation accuracy, 0..1, after each epoch, by name: ours as lines, what others logged dashed, in one colour."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, values) in enumerate(ours.items()):
+            look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.5}
+            axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=name, **look)
+            logged = theirs.get(name, ())
+            if logged:
+                axes.plot(range(1, len(logged) + 1), logged, linestyle="--", label=f"{name}, the authors' log", **look)
+        axes.set(xlabel="epoch", title="validation accuracy", ylim=(0, 1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        axes.grid(alpha=0.15, color=INK)
+        axes.legend()
     return figure
 
 

@@ -1,9 +1,10 @@
 from facerwkv.experiments import experiment
 from facerwkv.experiments.comparison import EPOCHS, NAMES
+from facerwkv.experiments.study import Setting
 
 
 def test_every_model_of_the_comparison_has_a_plan_of_one_budget(plans, tmp_path):
-    experiment("comparison")("toy:train=14,val=7,test=7", tmp_path, [3])
+    experiment("comparison")(Setting("toy:train=14,val=7,test=7", tmp_path, [3]))
     assert tuple(plans) == NAMES
     budgets = {(plan.train.epochs, plan.train.seed, plan.data.drop_leaks) for plan in plans.values()}
     assert budgets == {(EPOCHS, 3, True)}

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import yaml
 
-from facerwkv.experiments.sanity import accuracies, run, standard
+from facerwkv.experiments.sanity import run, standard
+from facerwkv.experiments.study import Setting, validation_curve
 
 
 def test_the_transform_is_that_of_the_pictures():
@@ -16,5 +17,6 @@ def test_the_transform_is_that_of_the_pictures():
 
 @pytest.mark.slow
 def test_fourteen_images_are_learned_by_heart_with_every_seed(tmp_path):
-    run("toy", tmp_path, seeds=[0, 1, 2])
-    assert [accuracies(tmp_path / f"seed{seed}")[-1] for seed in (0, 1, 2)] == [1.0, 1.0, 1.0]
+    run(Setting("toy", tmp_path, (0, 1, 2)))
+    ends = [validation_curve(tmp_path / "sanity" / f"seed{seed}")[-1] for seed in (0, 1, 2)]
+    assert ends == [1.0, 1.0, 1.0]
