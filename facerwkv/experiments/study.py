@@ -15,15 +15,14 @@ from typing import Any
 
 from rich.console import Console
 
-from facerwkv.errors import InputError
 from facerwkv.files import atomic
 from facerwkv.training import figures
-from facerwkv.training.comparison import flat
+from facerwkv.training.compare import require_same
 from facerwkv.training.finish import evaluate_folder, finish
 from facerwkv.training.module import train
 from facerwkv.training.pages import Block, Paragraph, Picture, Section, Table
 from facerwkv.training.recipe import Recipe
-from facerwkv.training.run import CURVES, RECIPE, read_run, write_json
+from facerwkv.training.run import CURVES, RECIPE, write_json
 
 SCORE = "score.json"
 Protocols = dict[str, tuple[str, list[str]]]
@@ -121,12 +120,10 @@ def _run(row: Row, setting: Setting, protocol: str, seed: int) -> dict[str, Any]
     """Train, score and remember one run; or go on with it, or read what it gave."""
     plan = setting.recipe(protocol, row.changes, seed)
     folder = setting.out / "runs" / protocol / _slug(row) / f"seed{seed}"
-    started = (folder / RECIPE).is_file()
-    if started:
-        _require_same(plan, folder)
+    require_same(plan, folder)
     if not (folder / SCORE).is_file():
         Console(stderr=True).print(f"[bold]{row.name}[/], {protocol}, seed {seed}", highlight=False)
-        train(plan, folder, resume=started)
+        train(plan, folder, resume=(folder / RECIPE).is_file())
         finish(folder)
         accuracy = {
             split: evaluate_folder(folder, split=split).evaluation.scores["accuracy"].value
@@ -145,16 +142,6 @@ def validation_curve(folder: Path) -> list[float]:
 def _slug(row: Row) -> str:
     """A folder's name that rows with the same changes share."""
     return re.sub(r"[^\w.=-]+", "_", "_".join(row.changes)).strip("_")
-
-
-def _require_same(plan: Recipe, folder: Path) -> None:
-    before, now = (flat(recipe.model_dump(mode="json")) for recipe in (read_run(folder), plan))
-    if differing := [key for key in now if before.get(key) != now[key]]:
-        key = differing[0]
-        raise InputError(
-            f"{folder} was trained under another recipe ({key} was {before.get(key)!r}, now {now[key]!r}). "
-            "Choose another --out, or remove that folder."
-        )
 
 
 def _table(rows: Sequence[Row], scores: Mapping[str, Scores], setting: Setting) -> Table:

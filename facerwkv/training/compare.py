@@ -71,7 +71,8 @@ def compare(
     _require_distinct(entries)
     _require_fitting(split_changes, names)
     for entry in entries:
-        _require_same(entry, out)
+        if entry.recipe is not None:
+            require_same(entry.recipe, out / entry.folder)
     for config in {entry.recipe.data for entry in entries if entry.recipe}:
         load_dataset(config.source, labels=config.labels)
     source = next((entry.recipe.data.source for entry in entries if entry.recipe), None) or _source(split_changes)
@@ -132,12 +133,11 @@ def _require_fitting(changes: Sequence[tuple[str, str]], names: Sequence[str]) -
             raise InputError(f"{pattern}:{change} changes nothing: {pattern!r} fits none of {', '.join(names)}.")
 
 
-def _require_same(entry: Entry, out: Path) -> None:
-    """InputError where an earlier run of this model had another recipe: its row would not be comparable."""
-    folder = out / entry.folder
-    if entry.recipe is None or not (folder / RECIPE).is_file():
+def require_same(recipe: Recipe, folder: Path) -> None:
+    """InputError where an earlier run in `folder` had another recipe: its numbers would not be comparable."""
+    if not (folder / RECIPE).is_file():
         return
-    before, now = (flat(recipe.model_dump(mode="json")) for recipe in (read_run(folder), entry.recipe))
+    before, now = (flat(each.model_dump(mode="json")) for each in (read_run(folder), recipe))
     differing = [key for key in now if before.get(key) != now[key]]
     if differing:
         key = differing[0]

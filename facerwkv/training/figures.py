@@ -135,7 +135,7 @@ def epochs_figure(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequ
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
         axes.grid(alpha=0.15, color=INK)
-        axes.legend()
+        axes.legend(loc="lower right")
     return figure
 
 
