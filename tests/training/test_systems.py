@@ -38,7 +38,7 @@ SYSTEMS = {  # what each changes of the recipe; a ViT from random weights does n
     "resnet34": RESNET,
     "resnet50": RESNET,
     "alexnet": [*TIGHT, MORE, "optim.lr=0.0003", "schedule.warmup_epochs=1", "train.epochs=10"],
-    "patt_lite": [*TIGHT, MUON, "data.batch_size=32", "train.epochs=4"],
+    "patt_lite": [*TIGHT, MUON, "data.batch_size=16", "schedule.warmup_epochs=0.5", "train.epochs=4"],
 }
 
 BATCH_OF_SEVEN = (
