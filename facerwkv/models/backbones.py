@@ -5,6 +5,7 @@ from typing import Any
 
 import timm
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models import AlexNet as TorchvisionAlexNet
 from torchvision.models import AlexNet_Weights
@@ -21,6 +22,8 @@ class BackboneConfig(PictureConfig):
 
     architecture: str
     """timm's name, a tag of its weights included where wanted ("resnet50.a1_in1k"), or "alexnet"."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """What else timm's model takes, say {"patch_size": 8} for a ViT."""
 
 
 class AlexNet(TorchvisionAlexNet):
@@ -28,6 +31,8 @@ class AlexNet(TorchvisionAlexNet):
 
     def __init__(self, config: BackboneConfig):
         super().__init__(config.num_classes or 1, config.drop_rate)
+        if config.model_kwargs:
+            raise InputError("AlexNet is torchvision's and takes no model_kwargs; they are for timm's models.")
         if min(config.image_size) < ALEXNET_LEAST:
             size = " x ".join(map(str, config.image_size))
             raise InputError(f"AlexNet needs pictures of {ALEXNET_LEAST} x {ALEXNET_LEAST} pixels or more, not {size}.")
@@ -94,14 +99,21 @@ def backbone_config(architecture: str) -> BackboneConfig:
 def _timm(config: BackboneConfig, pretrained: bool) -> Any:
     cfg = timm.models.get_pretrained_cfg(config.architecture)
     sized: dict[str, Any] = {"img_size": config.image_size} if cfg and cfg.fixed_input_size else {}
-    return timm.create_model(
-        config.architecture,
-        pretrained=pretrained,
-        num_classes=config.num_classes,
-        in_chans=config.in_chans,
-        drop_rate=config.drop_rate,
-        **sized,
-    )
+    try:
+        return timm.create_model(
+            config.architecture,
+            pretrained=pretrained,
+            num_classes=config.num_classes,
+            in_chans=config.in_chans,
+            drop_rate=config.drop_rate,
+            **sized | config.model_kwargs,
+        )
+    except (TypeError, AssertionError) as error:
+        if not config.model_kwargs:
+            raise
+        raise InputError(
+            f"timm's {config.architecture} does not take model_kwargs {config.model_kwargs}: {str(error).rstrip('.')}."
+        ) from error
 
 
 def _alexnet(config: BackboneConfig, pretrained: bool) -> Any:

@@ -58,3 +58,26 @@ def test_imagenet_weights_without_a_network(name, monkeypatch):
 def test_our_own_models_have_no_imagenet_weights():
     with pytest.raises(InputError, match="pretrained=False"):
         create_model("patt_lite", pretrained=True)
+
+
+def test_what_else_timm_s_model_takes():
+    kwargs = {"patch_size": 8, "class_token": False, "global_pool": "avg"}
+    model = create_model("vit_tiny", img_size=48, model_kwargs=kwargs).eval()
+    assert model.forward_features(torch.rand(2, 3, 48, 48)).shape == (2, 36, 192)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "said"),
+    [
+        (
+            "vit_tiny",
+            {"patch_siz": 8},
+            r"vit_tiny_patch16_224 does not take model_kwargs \{'patch_siz': 8\}: .*'patch_siz'",
+        ),
+        ("vit_tiny", {"class_token": False}, "Token pooling needs the class token"),
+        ("alexnet", {"depth": 3}, "AlexNet is torchvision's and takes no model_kwargs"),
+    ],
+)
+def test_what_timm_s_model_does_not_take(name, kwargs, said):
+    with pytest.raises(InputError, match=said):
+        create_model(name, img_size=64, model_kwargs=kwargs)
