@@ -21,7 +21,7 @@ from facerwkv.data.datasets import load_dataset
 from facerwkv.data.leaks import drop_leaks
 from facerwkv.data.order import SeededSampler, TrainLoader
 from facerwkv.data.samples import Dataset, Sample, Split, read_image
-from facerwkv.data.splits import split_validation
+from facerwkv.data.splits import blocks_apart, split_validation
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.errors import InputError
 from facerwkv.settings import Settings
@@ -40,6 +40,9 @@ class DataConfig(Settings):
     """The classes in order; null for the data set's own."""
     boxes: str | None = None
     """A file of face boxes, where the data set has one beside it; or `detect`, for what the detector finds."""
+    split: Literal["official", "blocks"] = "official"
+    """`blocks`: of every class only the first 80 % of the training and the last 15 % of the test images, by file
+    number, so that few test images have a neighbour in training."""
     validation: Literal["random", "contiguous", "group", "copied"] = "contiguous"
     """How validation images are taken from training where the data set has none of its own."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -107,6 +110,16 @@ class ImageDataset(TorchDataset):
         return torch.bincount(self.classes, minlength=len(self.labels)).tolist()
 
 
+def _blocks(source: str, splits: dict[Split, list[Sample]]) -> dict[Split, list[Sample]]:
+    if not {"train", "test"} <= splits.keys():
+        raise InputError(
+            f"data.split=blocks keeps part of the training and of the test images, and {source} has no "
+            f"{'test' if 'train' in splits else 'training'} split; use data.split=official."
+        )
+    train, test = blocks_apart(splits["train"], splits["test"])
+    return {"train": train, "test": test}
+
+
 def _class_numbers(samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
     number = {label: place for place, label in enumerate(labels)}
     for sample in samples:
@@ -155,6 +168,8 @@ class DataModule(LightningDataModule):
         config = self.config
         dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes)
         splits = dict(dataset.splits)
+        if config.split == "blocks":
+            splits |= _blocks(config.source, splits)
         if "train" in splits and "val" not in splits:
             kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)
             splits |= {"train": kept, "val": held_out}

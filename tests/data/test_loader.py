@@ -480,3 +480,19 @@ BAD_CONFIGS = [
 def test_a_wrong_configuration_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         DataConfig.parse(values)
+
+
+def test_blocks_leave_out_what_lies_between_training_and_test(make):
+    data = DataModule(DataConfig(source="toy:train=70,val=0,test=140", split="blocks", cache=False), SMALL)
+    assert {split: len(samples) for split, samples in data.dataset.splits.items()} == {
+        "train": 49,
+        "val": 7,
+        "test": 21,
+    }
+    official = {
+        sample.name
+        for sample in DataModule(DataConfig(source="toy:train=70,val=0,test=140"), SMALL).dataset.splits["test"]
+    }
+    assert {sample.name for sample in data.dataset.splits["test"]} < official
+    with pytest.raises(InputError, match=r"data\.split=blocks .* has no test split; use data\.split=official"):
+        make(split="blocks").setup()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facerwkv.data.samples import Sample
-from facerwkv.data.splits import METHODS, split_validation
+from facerwkv.data.splits import METHODS, blocks_apart, split_validation
 from facerwkv.errors import InputError
 
 PIXEL = np.zeros((1, 1), np.uint8)
@@ -124,3 +124,9 @@ WITHOUT_GROUPS = [Sample(f"{number}.png", PIXEL, "fear") for number in range(9)]
 def test_what_cannot_be_split_is_said(samples, how, fraction, message):
     with pytest.raises(InputError, match=message):
         split_validation(samples, how, fraction)
+
+
+def test_blocks_keep_the_first_of_training_and_the_last_of_test_of_every_class():
+    train, test = blocks_apart(clip_frames({"b": 20, "a": 7000}), clip_frames({"a": 3000, "b": 3}))
+    numbers = [int(sample.name.split("/")[-1].removesuffix(".png")) for sample in train + test]
+    assert numbers == [*range(1, 5601), *range(1, 17), *range(2551, 3001), 3]
