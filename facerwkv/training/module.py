@@ -29,7 +29,7 @@ from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch
 from facerwkv.training.metrics import accuracy, uar
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, loss, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
-from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, environment, open_run, read_run, write_json
+from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, alone, environment, open_run, read_run, write_json
 
 
 class TrainingModule(LightningModule):
@@ -128,6 +128,11 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     ends with the same numbers as one that was never stopped. Ctrl-C stops it and leaves last/ and resume.ckpt.
     """
     folder = Path(folder)
+    with alone(folder):
+        return _train(recipe, folder, resume, progress)
+
+
+def _train(recipe: Recipe, folder: Path, resume: bool, progress: bool) -> Path:
     recipe, start = _with_start(read_run(folder) if resume else recipe)
     check_inputs(recipe)  # before images are read
     data = DataModule(recipe.data, recipe.transform, recipe.train.seed)

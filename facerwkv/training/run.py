@@ -9,16 +9,20 @@ RUN/val/  RUN/test/                  predictions per image, scores, report
 """
 
 import csv
+import hashlib
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -41,6 +45,25 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
         )
     write_text(folder / RECIPE, recipe.to_yaml())
     return None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder. InputError where another process of this machine trains in it.
+
+    The processes of one training share it. The lock stands among the temporary files, so that the run is what it was.
+    """
+    if rank_zero_only.rank != 0:
+        yield
+        return
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    try:
+        with FileLock(Path(tempfile.gettempdir(), f"facerwkv-{name}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"Another process is training in {folder}. Wait for its end or stop it; or choose another --out."
+        ) from error
 
 
 def read_run(folder: Path) -> Recipe:

@@ -33,6 +33,7 @@ def last_scores(folder):
 
 SMALLER = {  # recipe → what a test without boxes, without a network and with little time changes
     "caer_net_s": ["model.options={}", "transform.no_box=centre"],
+    "ferplus": [],
     "finetune": ["model={name: resnet18, pretrained: false}"],
     "patt_lite": ["model.options={}"],
     "poster_v2": ["model.options={}"],
@@ -125,6 +126,8 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(reci
         stderr=subprocess.DEVNULL,
     )
     _wait_for_a_resume_point_inside_an_epoch(killed / "resume.ckpt", process)
+    with pytest.raises(InputError, match=r"Another process is training in .*killed\. Wait for its end or stop it"):
+        train(Recipe(), killed, resume=True, progress=False)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     train(Recipe(), killed, resume=True, progress=False)
