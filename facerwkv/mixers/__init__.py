@@ -5,9 +5,10 @@ grid (Hp, Wp). Where the mathematics allows a recurrence they also have `stream(
 the same outputs when tokens come in pieces.
 
 For inference a TimeMix may have `last(x, count)`, which gives forward's last `count` outputs for less work (its
-ChannelMix then looks no further back than the token before), and either half `folded()`, a module that computes the
-same, to rounding, from constants worked out beforehand. One that is linear in its values passes them, (B, T, ...),
-through `hook_value`, an Identity, on their way into the kernel: a hook there sees who hands on what.
+ChannelMix then looks no further back than the token before; a row shift has no `last`), and either half `folded()`, a
+module that computes the same, to rounding, from constants worked out beforehand. One that is linear in its values
+passes them, (B, T, ...), through `hook_value`, an Identity, on their way into the kernel: a hook there sees who hands
+on what.
 """
 
 from dataclasses import dataclass

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.kernels.linear import Linear
-from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.config import MixerConfig, check_token_shift
 
 
 class TimeMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
+        check_token_shift(config, "attention")
         self.heads = config.heads
         self.qkv = Linear(config.width, 3 * config.time_mix_dim)
         self.output = Linear(config.time_mix_dim, config.width)

@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from facerwkv.mixers.config import MixerConfig, check_forward
+from facerwkv.mixers.config import MixerConfig, check_forward, check_token_shift
 
 
 class TimeMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         check_forward(config, "identity")
+        check_token_shift(config, "identity")
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         return torch.zeros_like(x)

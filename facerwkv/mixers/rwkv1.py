@@ -12,8 +12,8 @@ from facerwkv.errors import InputError
 from facerwkv.kernels.gates import mish_gate
 from facerwkv.kernels.linear import Linear
 from facerwkv.kernels.toeplitz import KEY_MAX, KEY_MIN, table, toeplitz
-from facerwkv.mixers.config import MixerConfig, check_forward
-from facerwkv.mixers.shift import half_shift
+from facerwkv.mixers.config import MixerConfig, check_forward, check_whole
+from facerwkv.mixers.shift import half_shift, row_shift
 
 FOLDED_TOKENS = 1200  # a folded table holds H T^2 numbers: 46 MB for 8 heads
 
@@ -24,7 +24,7 @@ class TimeMix(nn.Module):
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         check_forward(config, "rwkv1")
-        self.heads, self.tokens = config.heads, config.tokens
+        self.heads, self.tokens, self.shift = config.heads, config.tokens, config.shift
         self.time_w = nn.Parameter(initial_table(config.heads, config.tokens))
         self.time_alpha = nn.Parameter(torch.ones(config.heads, config.tokens))
         self.time_beta = nn.Parameter(torch.ones(config.heads, config.tokens))
@@ -37,12 +37,13 @@ class TimeMix(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         length = x.shape[1]
-        k, v, r = self._project(half_shift(x))
+        k, v, r = self._project(shifted(x, grid, self.shift))
         y = toeplitz(*self._tables(length), self._split(k), self._split(self.hook_value(v)))
         return self._gate(y.flatten(2), r) * self.time_gamma[:length]
 
     def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
         """The same as a recurrence. A free table has no finite state: what is kept grows with every token."""
+        check_whole(self.shift)
         state = state or {"last": None, "e": x[:, :0, : self.key.out_features], "ev": x[:, :0, : self.key.out_features]}
         k, v, r = self._project(half_shift(x, state["last"]))
         e_new = k.clamp(KEY_MIN, KEY_MAX).exp()
@@ -54,6 +55,7 @@ class TimeMix(nn.Module):
 
     def last(self, x: Tensor, count: int) -> Tensor:
         """The outputs of the last `count` tokens; see Mixer."""
+        check_whole(self.shift)
         x, stop = half_shift(x), x.shape[1]
         start = max(stop - count, 0)
         e = self.key(x).clamp(KEY_MIN, KEY_MAX).exp()
@@ -98,7 +100,7 @@ class FoldedTimeMix(nn.Module):
 
     def __init__(self, mix: TimeMix):
         super().__init__()
-        self.heads = mix.heads
+        self.heads, self.shift = mix.heads, mix.shift
         parts = (mix.key, mix.value, mix.receptance)
         gamma, bias = mix.time_gamma, mix.output.bias
         rows = table(mix.time_w, 0, mix.tokens) * mix.time_alpha[:, None] * mix.time_beta[..., None]
@@ -109,19 +111,23 @@ class FoldedTimeMix(nn.Module):
         self.register_buffer("offset", (gamma * bias).detach())
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.last(x, x.shape[1])
+        return self._mix(shifted(x, grid, self.shift), x.shape[1])
 
     def last(self, x: Tensor, count: int) -> Tensor:
         """The outputs of the last `count` tokens."""
+        check_whole(self.shift)
+        return self._mix(half_shift(x), count)
+
+    def _mix(self, x: Tensor, count: int) -> Tensor:
         length = x.shape[1]
         check_length(length, self.table.shape[-1])
         start = max(length - count, 0)
         # Time comes last: sums over it then read neighbours in memory.
-        k, v, r = (self.weight @ half_shift(x).mT + self.bias[:, None]).chunk(3, 1)  # (B, H S, T)
+        k, v, r = (self.weight @ x.mT + self.bias[:, None]).chunk(3, 1)  # (B, H S, T)
         e = k.clamp(KEY_MIN, KEY_MAX).exp()
         columns = (e * v).unflatten(1, (self.heads, -1)).transpose(0, 1).flatten(1, 2)  # (H, B S, T)
         sums = columns @ self.table[:, start:length, :length].mT
-        y = sums.unflatten(1, (len(x), -1)).transpose(0, 1).flatten(1, 2) / e.cumsum(-1)[..., start:]
+        y = sums.unflatten(1, (x.shape[0], -1)).transpose(0, 1).flatten(1, 2) / e.cumsum(-1)[..., start:]
         return functional.linear((torch.sigmoid(r[..., start:]) * y).mT, self.output) + self.offset[start:length]
 
 
@@ -130,6 +136,7 @@ class ChannelMix(nn.Module):
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
+        self.shift = config.shift
         hidden = config.hidden or 5 * config.width // 2
         self.key = Linear(config.width, hidden)
         self.value = Linear(config.width, hidden)
@@ -137,9 +144,10 @@ class ChannelMix(nn.Module):
         self.receptance = Linear(config.width, config.width)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self._mix(half_shift(x))
+        return self._mix(shifted(x, grid, self.shift))
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        check_whole(self.shift)
         return self._mix(half_shift(x, state)), x[:, -1]
 
     def folded(self) -> nn.Module:
@@ -160,6 +168,7 @@ class FoldedChannelMix(nn.Module):
 
     def __init__(self, mix: ChannelMix):
         super().__init__()
+        self.shift = mix.shift
         parts = (mix.key, mix.value, mix.receptance)
         self.sizes = [part.out_features for part in parts]
         self.register_buffer("projection", torch.cat([part.weight for part in parts]).detach().mT.contiguous())
@@ -168,9 +177,15 @@ class FoldedChannelMix(nn.Module):
         self.register_buffer("offset", mix.weight.bias.detach())
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        k, v, r = torch.addmm(self.bias, half_shift(x).flatten(0, 1), self.projection).split(self.sizes, -1)
+        rows = shifted(x, grid, self.shift).flatten(0, 1)
+        k, v, r = torch.addmm(self.bias, rows, self.projection).split(self.sizes, -1)
         y = torch.sigmoid(r) * torch.addmm(self.offset, mish_gate(k, v), self.weight)
         return y.view_as(x)
+
+
+def shifted(x: Tensor, grid: tuple[int, int], shift: str) -> Tensor:
+    """x (B, T, D), half of whose channels come from the neighbour that `shift` names."""
+    return row_shift(x, grid) if shift == "row" else half_shift(x)
 
 
 def check_length(length: int, tokens: int) -> None:

@@ -14,7 +14,7 @@ from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.gates import sigmoid_gate
 from facerwkv.kernels.products import gated_product, mixed_products, squared_relu_product
 from facerwkv.kernels.wkv4 import wkv4
-from facerwkv.mixers.config import MixerConfig, check_streams
+from facerwkv.mixers.config import MixerConfig, check_streams, check_token_shift
 
 
 class TimeMix(nn.Module):
@@ -27,6 +27,7 @@ class TimeMix(nn.Module):
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
+        check_token_shift(config, "rwkv4")
         width = config.width
         if config.time_mix_dim != width:
             raise InputError(

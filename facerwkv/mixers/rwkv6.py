@@ -14,7 +14,7 @@ from facerwkv.errors import InputError
 from facerwkv.kernels.linear import Linear
 from facerwkv.kernels.wkv6 import wkv6, wkv6_both
 from facerwkv.mixers import rwkv4
-from facerwkv.mixers.config import MixerConfig, check_streams
+from facerwkv.mixers.config import MixerConfig, check_streams, check_token_shift
 from facerwkv.mixers.shift import token_shift
 
 SHIFT_RANK, DECAY_RANK = 32, 64
@@ -135,7 +135,8 @@ class HeadNorm(nn.Module):
 
 
 def check_shape(config: MixerConfig, name: str) -> None:
-    """InputError for a shape that the generation called `name` cannot have."""
+    """InputError for a shape, or a shift, that the generation called `name` cannot have."""
+    check_token_shift(config, name)
     if config.time_mix_dim != config.width:
         raise InputError(
             f"{name} mixes at full width: time_mix_dim {config.time_mix_dim} must be the width {config.width}."

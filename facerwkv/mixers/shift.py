@@ -17,6 +17,15 @@ def half_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
     return torch.cat([token_shift(x, last)[..., :half], x[..., half:]], -1)
 
 
+def row_shift(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The first half of the channels comes from the token above, zeros in the first row; x as in `quad_shift`.
+
+    Source: RWKV-LM's README, which advises a shift of N tokens for a picture of N x N.
+    """
+    half, columns = x.shape[-1] // 2, grid[1]
+    return torch.cat([pad(x[:, :-columns, :half], (0, 0, columns, 0)), x[..., half:]], -1)
+
+
 def quad_shift(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Vision-RWKV's shift on the grid (Hp, Wp): the four quarters of the channels come from the left, right, upper and
     lower neighbour, zeros beyond the border. x (B, T, D) with T = Hp·Wp in raster order.

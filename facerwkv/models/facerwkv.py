@@ -35,6 +35,9 @@ class ModelConfig(PictureConfig):
     """A name in MIXERS."""
     scan: Literal["forward", "both"] = "forward"
     """Whether a token sees those before it, or all (RWKV-4 to 7)."""
+    shift: Literal["token", "row"] = "token"
+    """The neighbour that a token is mixed with before it is projected: the one before it, or the one above it (RWKV-1,
+    RWKV's author's advice for pictures)."""
     time_mix_dim: Count | None = None
     """Width inside the time mix; None is the model's width."""
     hidden: Count | None = None
@@ -144,12 +147,7 @@ class FaceRWKV(nn.Module):
 
         Returns the logits as if the sequence ended here, and the state for the next piece.
         """
-        config, streaming = self.config, [name for name, mixer in MIXERS.items() if mixer.streams]
-        if config.mixer not in streaming or config.pool == "flatten" or config.scan != "forward":
-            raise InputError(
-                f"A model with mixer {config.mixer!r}, scan {config.scan!r} and pool {config.pool!r} has no recurrent "
-                f"form; use one of {', '.join(streaming)}, forward, and last or mean."
-            )
+        self._check_recurrent()
         state = state or {"blocks": [None] * len(self.blocks), "sum": 0.0, "tokens": 0}
         states = []
         shared: dict[str, Tensor] = {}
@@ -223,6 +221,16 @@ class FaceRWKV(nn.Module):
         """timm's layer groups: the stem, each block, the head."""
         return {"stem": r"^stem|^position", "blocks": [(r"^blocks\.(\d+)", None), (r"^head|^classifier", (99999,))]}
 
+    def _check_recurrent(self) -> None:
+        config, streaming = self.config, [name for name, mixer in MIXERS.items() if mixer.streams]
+        ways = (config.scan, config.shift)
+        if config.mixer not in streaming or config.pool == "flatten" or ways != ("forward", "token"):
+            raise InputError(
+                f"A model with mixer {config.mixer!r}, scan {config.scan!r}, shift {config.shift!r} and pool "
+                f"{config.pool!r} has no recurrent form; use one of {', '.join(streaming)}, forward, token, and last "
+                "or mean."
+            )
+
     def _run(self, block: nn.Module, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, grid, shared, use_reentrant=False)
@@ -242,7 +250,8 @@ def _sum(x: Tensor, y: Tensor) -> Tensor:
 
 def _blocks(config: ModelConfig, tokens: int) -> list[Block]:
     time_mix_dim = config.time_mix_dim or config.width
-    mixer = MixerConfig(config.width, config.depth, config.heads, time_mix_dim, config.hidden, tokens, config.scan)
+    shape = (config.width, config.depth, config.heads, time_mix_dim, config.hidden, tokens)
+    mixer = MixerConfig(*shape, config.scan, config.shift)
     last = max(config.depth - 1, 1)
     return [Block(mixer, config.mixer, layer, config.drop_path_rate * layer / last) for layer in range(config.depth)]
 

@@ -25,9 +25,9 @@ def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Modul
     """A copy of a model that gives its logits in evaluation mode, exactly but for rounding, and only for inference.
 
     Mixers that can be folded are; batch norms are part of their convolutions; where the head reads the last token, the
-    last block computes no other. With `transform`, the copy takes pictures as they are, uint8 or float (B, h, w, c) in
-    0..255: the normalisation is part of the first layer's weights, or a step before them where padding forbids that.
-    A model that is no FaceRWKV gets the normalisation only.
+    last block computes no other (with a row shift it does). With `transform`, the copy takes pictures as they are,
+    uint8 or float (B, h, w, c) in 0..255: the normalisation is part of the first layer's weights, or a step before them
+    where padding forbids that. A model that is no FaceRWKV gets the normalisation only.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if isinstance(model, FaceRWKV):
@@ -91,7 +91,7 @@ def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
         for half in ("time_mix", "channel_mix"):
             part = getattr(block, half)
             setattr(block, half, part.folded() if hasattr(part, "folded") else part)
-    if model.config.pool == "last" and hasattr(model.blocks[-1].time_mix, "last"):
+    if model.config.pool == "last" and model.config.shift == "token" and hasattr(model.blocks[-1].time_mix, "last"):
         model.blocks[-1] = LastToken(model.blocks[-1])
     model.drop = nn.Identity()
     return model
@@ -151,7 +151,7 @@ class PatchMatrix(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         grid = self.grid(x.shape[self.sides], x.shape[self.sides + 1])
         rows = self.cut(x, self.patch_size).flatten(3).flatten(0, 2).to(self.weight.dtype)
-        tokens = torch.addmm(self.bias, rows, self.weight).unflatten(0, (len(x), -1))
+        tokens = torch.addmm(self.bias, rows, self.weight).unflatten(0, (x.shape[0], -1))
         return self.norm(tokens), grid
 
 

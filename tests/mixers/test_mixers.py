@@ -12,6 +12,7 @@ CONFIG = MixerConfig(width=8, depth=3, heads=2, time_mix_dim=8, hidden=None, tok
 STREAMING = [name for name, mixer in MIXERS.items() if mixer.streams]
 HALVES = ["time_mix", "channel_mix"]
 BOTH = replace(CONFIG, scan="both")
+ROW = replace(CONFIG, shift="row")
 UNSHIFTED = {"rwkv4": 1.0, "rwkv5": 1.0, "rwkv6": 0.0, "rwkv7": 0.0, "vrwkv": 1.0}  # mixes that read no neighbour
 TWO_WAYS = list(UNSHIFTED)
 GRID = (4, 6)
@@ -182,3 +183,38 @@ def test_rwkv4_s_initial_values():
 def test_rwkv4_needs_two_layers():
     with pytest.raises(InputError, match="depth of at least 2"):
         MIXERS["rwkv4"].time_mix(MixerConfig(8, 1, 2, 8, None, 24), 0)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if name != "rwkv1"])
+def test_what_knows_no_row_shift_names_what_does(name):
+    with pytest.raises(InputError, match=r"has no shift 'row'; use shift='token', or rwkv1\."):
+        build(name, "time_mix", config=ROW)
+
+
+@pytest.mark.parametrize("half", HALVES)
+class TestRowShift:
+    def test_a_row_s_first_token_reads_the_one_above_and_not_the_one_before(self, half):
+        x = tokens()
+        for shift, reads in (("token", [1, 0]), ("row", [0, 1])):
+            module = build("rwkv1", half, config=replace(CONFIG, shift=shift))
+            changed = x.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(projected(module, changed)[0, 6].sum(), changed)
+            assert [int(gradient[0, place].any()) for place in (5, 0)] == reads
+
+    def test_one_row_looks_at_nothing_else(self, half):
+        module, x = build("rwkv1", half, config=ROW), tokens()
+        shifted = torch.cat([torch.zeros_like(x[..., :4]), x[..., 4:]], -1)
+        torch.testing.assert_close(projected(module, x, (1, 24)), module.key(shifted))
+
+    def test_it_needs_all_tokens_at_once(self, half):
+        with pytest.raises(InputError, match=r"shift 'row' needs all tokens at once; use shift='token'"):
+            build("rwkv1", half, config=ROW).stream(tokens(), None)
+
+
+def projected(module, x, grid=GRID):
+    """The keys that a mixer makes of its tokens."""
+    keys = []
+    hook = module.key.register_forward_hook(lambda module, inputs, output: keys.append(output))
+    module(x, grid)
+    hook.remove()
+    return keys[0]

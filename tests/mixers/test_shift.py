@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from facerwkv.mixers.shift import quad_shift
+from facerwkv.mixers.shift import quad_shift, row_shift
 
 
 def test_each_quarter_looks_one_way_and_beyond_the_border_is_nothing():
@@ -23,3 +23,15 @@ def test_widths_that_four_does_not_divide_are_cut_where_upstream_cuts_them():
 def test_any_grid(grid):
     x = torch.randn(2, grid[0] * grid[1], 8)
     assert quad_shift(x, grid).shape == x.shape
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 6), (6, 1), (3, 4)])
+def test_half_of_the_channels_come_from_the_token_above(grid):
+    rows, columns = grid
+    x = torch.randn(2, rows * columns, 5)
+    expected = x.clone()
+    for row in range(rows):
+        for column in range(columns):
+            above = x[:, (row - 1) * columns + column, :2] if row else torch.zeros(2, 2)
+            expected[:, row * columns + column, :2] = above
+    assert torch.equal(row_shift(x, grid), expected)

@@ -17,6 +17,10 @@ TRANSFORMS = {
     "plain": TransformConfig(image_size=SIZE),
     "imagenet": TransformConfig(image_size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
 }
+GREY = {
+    "plain": TransformConfig(image_size=SIZE, in_chans=1),
+    "half": TransformConfig(image_size=SIZE, in_chans=1, mean=(0.5,), std=(0.25,)),
+}
 
 
 def small(name, **options):
@@ -43,7 +47,7 @@ def test_a_folded_model_gives_the_model_s_answers(name):
     model = small(name, width=64, depth=2, heads=2, **narrow)
     raw = pictures(model)
     with torch.inference_mode():
-        for transform in TRANSFORMS.values():
+        for transform in (GREY if raw.shape[-1] == 1 else TRANSFORMS).values():
             x = normalise(raw, transform)
             logits = model(x)
             scale = max(1.0, logits.abs().max().item())
@@ -60,6 +64,24 @@ def test_every_mixer_pool_and_stem_folds_in_float64(mixer, pool, stem):
     x = torch.rand(2, 3, 8, 12, dtype=torch.float64)
     with torch.inference_mode():
         torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("pool", ["last", "mean", "flatten"])
+@pytest.mark.parametrize("size", [(8, 12), (12, 8), (4, 24)])
+def test_a_row_shift_folds_on_any_grid(pool, size):
+    options = {"patch_size": 4, "width": 32, "heads": 2, "img_size": size if pool == "flatten" else (8, 12)}
+    model = small("facerwkv_small_fullwidth", shift="row", pool=pool, **options).double()
+    x = torch.rand(2, 3, *size, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-9, atol=1e-9)
+
+
+def test_the_last_outputs_of_a_row_shift_take_all_tokens():
+    config = MixerConfig(8, 2, 2, 8, None, 24, shift="row")
+    mix = MIXERS["rwkv1"].time_mix(config, 0)
+    for form in (mix, mix.folded()):
+        with pytest.raises(InputError, match="shift 'row' needs all tokens at once"):
+            form.last(torch.rand(2, 24, 8), 2)
 
 
 @pytest.mark.parametrize("mixer", [name for name in MIXERS if hasattr(MIXERS[name].time_mix, "last")])

@@ -50,10 +50,12 @@ every_facerwkv = pytest.mark.parametrize("name", FACERWKV)
 
 
 def shrunk(name):
-    """Options that give a model the size of `pictures`, 2 x 3 patches; the largest ones become shallow and narrow."""
+    """Options that give a model pictures of 2 x 3 patches; the largest ones become shallow and narrow."""
     config = MODELS[name].config
     if not isinstance(config, ModelConfig):
         return {"img_size": (64, 64)}
+    if config.patch_size == 8:
+        return {"img_size": (16, 24)}
     options = {"img_size": (40, 60), "depth": min(config.depth, 4)}
     if config.width > 512:
         options |= {"width": 192, "heads": 3}
@@ -61,7 +63,7 @@ def shrunk(name):
 
 
 def small(name, **options):
-    return create_model(name, **shrunk(name) | options).eval()
+    return create_model(name, **{"in_chans": channels_of(name, 3)} | shrunk(name) | options).eval()
 
 
 def channels_of(name, colours):
@@ -131,15 +133,15 @@ def test_timm_builds_what_we_wrote(name):
 @every_facerwkv
 def test_features_are_tokens(name):
     model = small(name)
-    assert model.forward_features(pictures()).shape == (2, 6, model.config.width)
+    assert model.forward_features(pictures_of(name)).shape == (2, 6, model.config.width)
 
 
 @every_facerwkv
 def test_intermediates_are_the_blocks_outputs_as_maps(name):
     model = small(name)
-    final, maps = model.forward_intermediates(pictures(), norm=True)
+    final, maps = model.forward_intermediates(pictures_of(name), norm=True)
     assert [tuple(one.shape) for one in maps] == [(2, model.config.width, 2, 3)] * model.config.depth
-    torch.testing.assert_close(final, model.forward_features(pictures()))
+    torch.testing.assert_close(final, model.forward_features(pictures_of(name)))
     torch.testing.assert_close(maps[-1].flatten(2).mT, final)
 
 
@@ -173,6 +175,25 @@ def test_token_by_token_gives_the_logits_of_the_whole(name, pool):
         for piece in tokens.split([1, 2, 3], 1):
             logits, state = model.stream(piece, state)
         torch.testing.assert_close(logits, model(pictures()), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_shift_does_not_stream():
+    model = small("facerwkv_small", shift="row")
+    with pytest.raises(InputError, match=r"shift 'row'.*no recurrent form; use one of .*forward, token"):
+        model.stream(model.embed(pictures())[0])
+
+
+def test_a_row_shift_follows_the_picture_s_own_grid():
+    model = small("facerwkv_small_fullwidth", shift="row", img_size=(60, 60))
+    narrow = small("facerwkv_small_fullwidth", shift="row")
+    weights = model.state_dict()
+    for name, value in narrow.state_dict().items():
+        if value.shape != weights[name].shape:
+            weights[name] = weights[name][..., -6:] if name.endswith("time_w") else value
+    narrow.load_state_dict(weights)
+    torch.testing.assert_close(model(pictures()), narrow(pictures()))  # 2 x 3 tokens of a model made for 3 x 3
+    with pytest.raises(InputError, match="9 tokens and was given 12"):
+        model(pictures(height=60, width=80))
 
 
 def test_attention_does_not_stream():
@@ -273,6 +294,7 @@ def test_no_weight_decay_names_tables_only():
     ("options", "message"),
     [
         ({"mixer": "rwkv9"}, "mixer: there is none called 'rwkv9'; choose rwkv1"),
+        ({"shift": "row"}, "rwkv4 has no shift 'row'; use shift='token', or rwkv1"),
         ({"depht": 3}, "Unknown key 'depht'. Known keys there: image_size"),
         ({"drop_rate": 1.5}, "drop_rate"),
     ],
