@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,24 @@ def test_every_target_of_the_makefile_that_is_named_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in PAGES:
         assert set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))) <= targets
+
+
+def test_seeds_share_a_section_with_their_mean_and_deviation(tmp_path, monkeypatch):
+    kept = json.loads((docs.COMPARISONS / "fer2013_four_epochs.json").read_text(encoding="utf-8"))
+    for seed, accuracy in enumerate((0.50, 0.54)):
+        rows = [row | {"accuracy": row["accuracy"] | {"value": accuracy}} for row in kept["rows"][:1]]
+        (tmp_path / f"some_seed{seed}.json").write_text(json.dumps(kept | {"rows": rows}), encoding="utf-8")
+    runs = tmp_path / "runs"
+    for seed, uar in enumerate((0.6, 0.6)):
+        shutil.copytree(docs.RUNS / "fer2013_small", runs / f"run_seed{seed}")
+        path = runs / f"run_seed{seed}" / docs.EVALUATION
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(scores | {"uar": scores["uar"] | {"value": uar}}), encoding="utf-8")
+    monkeypatch.setattr(docs, "COMPARISONS", tmp_path)
+    monkeypatch.setattr(docs, "RUNS", runs)
+    text = docs.results()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## some", "## run"]
+    assert f"| {kept['rows'][0]['name']} | 52.00 ± 2.83 |" in text
+    assert "| 50.0, 54.0 |" in text
+    mean = next(line for line in text.splitlines() if line.startswith("| mean ± deviation, all |"))
+    assert mean.split(" | ")[3] == "60.00 ± 0.00"

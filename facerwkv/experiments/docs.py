@@ -2,19 +2,23 @@
 
 docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores; docs/comparisons/ the
 tables of comparisons. `python -m facerwkv.experiments.docs keep FOLDER NAME` puts either there, and
-`tests/test_docs.py` checks that the pages follow.
+`tests/test_docs.py` checks that the pages follow. Names that differ in a last "_seed0" alone share a section.
 """
 
 import json
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from facerwkv.errors import InputError
+from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.files import atomic, write_text
+from facerwkv.models.checkpoint import SHIPPED, WEIGHTS, load_checkpoint, shipped
 from facerwkv.models.describe import claims, describe_all
 from facerwkv.training.comparison import RESULT, markdown
 from facerwkv.training.recipe import Recipe
@@ -26,8 +30,9 @@ COMPARISONS, TABLE, PICTURE = ROOT / "docs" / "comparisons", f"{RESULT}.json", f
 MODELS_PAGE = ROOT / "docs" / "models.md"
 CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybrid", "facerwkv4_*", "facerwkv7_*")
 """Which models the README shows, as shell patterns; those in ViT's sizes not."""
-OPEN, CLOSE = "<!-- models: written by `make docs` -->", "<!-- /models -->"
+OPEN, CLOSE = "<!-- {}: written by `make docs` -->", "<!-- /{} -->"
 EVALUATION = "evaluation.json"
+SHARES = ("accuracy", "uar", "macro_f1")
 WITHOUT_COPIES = f"without_copies/{EVALUATION}"
 
 
@@ -62,11 +67,30 @@ def keep_comparison(folder: Path, name: str) -> None:
 
 
 def readme(facts: list[dict[str, Any]]) -> str:
-    """README.md with its table of models; `facts` are describe_all's."""
+    """README.md with its tables of shipped checkpoints and of models; `facts` are describe_all's."""
     chosen = [one for one in facts if any(fnmatch(one["name"], form) for form in CHOICE) and "_vit_" not in one["name"]]
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(OPEN)
-    return f"{before}{OPEN}\n{models_table(chosen)}{CLOSE}{rest.split(CLOSE)[1]}"
+    for name, table in {"shipped": shipped_table(), "models": models_table(chosen)}.items():
+        before, rest = text.split(OPEN.format(name))
+        text = f"{before}{OPEN.format(name)}\n{table}{CLOSE.format(name)}{rest.split(CLOSE.format(name))[1]}"
+    return text
+
+
+def shipped_table() -> str:
+    """What the shipped checkpoints say of themselves."""
+    rows = ["| name | classes | parameters | file | scored on | accuracy | UAR |", "|---|---:|---:|---:|---|---:|---:|"]
+    for name in shipped():
+        checkpoint = load_checkpoint(name)
+        scored = checkpoint.card["metrics"]["test"]
+        size = sum(weight.numel() for weight in checkpoint.model.parameters())
+        facts = (
+            f"`{name}` | {len(checkpoint.labels)} | {size:,} | {(SHIPPED / name / WEIGHTS).stat().st_size / 1e6:.1f} MB"
+        )
+        where = f"{scored['n']:,} test images of {scored['source'].partition(':')[0]}"
+        rows.append(
+            f"| {facts} | {where} | {_interval(scored['accuracy'], '{:.1%}')} | {_interval(scored['uar'], '{:.1%}')} |"
+        )
+    return "\n".join(rows) + "\n"
 
 
 def models(facts: list[dict[str, Any]]) -> str:
@@ -98,25 +122,56 @@ model of timm's is there too, as `timm:NAME`.
 
 
 def results() -> str:
-    """docs/results.md: a section for every kept comparison, then for every kept run."""
-    tables = [line for path in sorted(COMPARISONS.glob("*.json")) for line in _comparison(path)]
-    return "\n".join([_HEAD, *tables, *(line for folder in sorted(RUNS.iterdir()) for line in _section(folder))]) + "\n"
+    """docs/results.md: a section for every kept comparison, then for every kept run, or all seeds of one."""
+    lines = [line for paths in _grouped(COMPARISONS.glob("*.json")) for line in _comparison(paths)]
+    lines += [line for folders in _grouped(RUNS.iterdir()) for line in _section(folders)]
+    return "\n".join([_HEAD, *lines]) + "\n"
 
 
-def _comparison(path: Path) -> Iterator[str]:
-    kept = _read(path)
-    setting, rows = kept["setting"], kept["rows"]
-    changes = ", ".join(f"`{change}`" for change in setting["changes"] if not change.startswith("data.source="))
-    where = sorted({f"{row['hardware']}, {row['threads']} threads, commit {row['commit']}" for row in rows})
-    yield f"## {path.stem}\n"
+def _grouped(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Paths whose names differ in the seed alone, together."""
+    for _, group in groupby(sorted(paths), key=_title):
+        yield list(group)
+
+
+def _title(path: Path) -> str:
+    return re.sub(r"_seed\d+$", "", path.stem)
+
+
+def _comparison(paths: Sequence[Path]) -> Iterator[str]:
+    several = [_read(path) for path in paths]
+    setting, rows = several[0]["setting"], several[0]["rows"]
+    skipped = ("data.source=", "train.seed=") if len(several) > 1 else ("data.source=",)
+    changes = ", ".join(f"`{change}`" for change in setting["changes"] if not change.startswith(skipped))
+    where = {
+        f"{row['hardware']}, {row['threads']} threads, commit {row['commit']}"
+        for kept in several
+        for row in kept["rows"]
+    }
+    yield f"## {_title(paths[0])}\n"
     yield (
         f"Recipe `{setting['recipe']}` on {setting['source'].partition(':')[0]}, changed by {changes}. Scored once on "
-        f"{rows[0]['n']:,} {setting['split']} images; {'; '.join(where)}. Speed is that of the model alone, 32 "
+        f"{rows[0]['n']:,} {setting['split']} images; {'; '.join(sorted(where))}. Speed is that of the model alone, 32 "
         "pictures at once; training includes the validation after each epoch.\n"
     )
-    yield markdown(rows)
-    yield f"![accuracy and speed](comparisons/{path.stem}.png)\n"
-    yield from (f"- no row: {problem}" for problem in kept["problems"])
+    if len(several) > 1:
+        yield from _over_seeds([kept["rows"] for kept in several])
+    else:
+        yield markdown(rows)
+        yield f"![accuracy and speed](comparisons/{paths[0].stem}.png)\n"
+    yield from (f"- no row: {problem}" for kept in several for problem in kept["problems"])
+
+
+def _over_seeds(tables: Sequence[Sequence[dict[str, Any]]]) -> Iterator[str]:
+    yield f"Mean and standard deviation of {len(tables)} seeds, in per cent.\n"
+    yield "| model | accuracy | UAR | macro-F1 | parameters | each seed's accuracy |\n|---|---:|---:|---:|---:|---|"
+    for name in [row["name"] for row in tables[0]]:
+        rows = [next(row for row in table if row["name"] == name) for table in tables]
+        values = {score: [row[score]["value"] for row in rows] for score in SHARES}
+        means = " | ".join(mean_and_deviation(values[score]) for score in SHARES)
+        each = ", ".join(f"{100 * value:.1f}" for value in values["accuracy"])
+        yield f"| {name} | {means} | {rows[0]['parameters']:,} | {each} |"
+    yield ""
 
 
 _HEAD = """# Results
@@ -127,29 +182,37 @@ the 3,589 PrivateTest images stand in Training too, so scores are given on all i
 """
 
 
-def _section(folder: Path) -> Iterator[str]:
-    recipe, data = Recipe.read(folder / RECIPE), _read(folder / DATA)
-    where, scores = _read(folder / ENVIRONMENT), _read(folder / EVALUATION)
-    yield f"## {folder.name}\n"
+def _section(folders: Sequence[Path]) -> Iterator[str]:
+    first = folders[0]
+    recipe, data, where = Recipe.read(first / RECIPE), _read(first / DATA), _read(first / ENVIRONMENT)
+    several = [_read(folder / EVALUATION) for folder in folders]
+    seeds = [f"seed {Recipe.read(folder / RECIPE).train.seed}" for folder in folders]
+    yield f"## {_title(first)}\n"
     yield (
-        f"`{recipe.model.name}` on {data['source'].partition(':')[0]}, {recipe.train.epochs} epochs, seed "
-        f"{recipe.train.seed}, pictures of {' x '.join(map(str, recipe.transform.image_size))}; "
+        f"`{recipe.model.name}` on {data['source'].partition(':')[0]}, {recipe.train.epochs} epochs, "
+        f"{', '.join(seeds)}, pictures of {' x '.join(map(str, recipe.transform.image_size))}; "
         f"commit {where['commit']}; {where['gpu'] or where['processor']}, {where['threads']} threads, "
-        f"torch {where['packages']['torch']}. Recipe: [recipe.yaml](runs/{folder.name}/recipe.yaml).\n"
+        f"torch {where['packages']['torch']}. Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
     )
     yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
-    yield _row("all", scores)
-    yield _row("without copies", _read(folder / WITHOUT_COPIES))
-    yield "\n| class | precision | recall | F1 | images |\n|---|---:|---:|---:|---:|"
-    for label, row in scores["per_class"].items():
+    for folder, seed, scores in zip(folders, seeds, several, strict=True):
+        name = f"{seed}, " if len(folders) > 1 else ""
+        yield _row(f"{name}all", scores)
+        yield _row(f"{name}without copies", _read(folder / WITHOUT_COPIES))
+    if len(folders) > 1:
+        means = (mean_and_deviation([scores[key]["value"] for scores in several]) for key in SHARES)
+        yield f"| mean ± deviation, all | {several[0]['n']:,} | {' | '.join(means)} | | |"
+    which = f", {seeds[0]}" if len(folders) > 1 else ""
+    yield f"\n| class{which} | precision | recall | F1 | images |\n|---|---:|---:|---:|---:|"
+    for label, row in several[0]["per_class"].items():
         cells = (f"{row[name]:.1%}" if row[name] is not None else "–" for name in ("precision", "recall", "f1"))
         yield f"| {label} | {' | '.join(cells)} | {row['support']:,} |"
     yield ""
 
 
 def _row(name: str, scores: dict[str, Any]) -> str:
-    shares = (_interval(scores[key], "{:.1%}") for key in ("accuracy", "uar", "macro_f1"))
+    shares = (_interval(scores[key], "{:.1%}") for key in SHARES)
     errors = (_interval(scores[key], "{:.3f}") for key in ("ece", "ece_calibrated"))
     return f"| {name} | {scores['n']:,} | {' | '.join([*shares, *errors])} |"
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from facerwkv.data.datasets import Sample, load_dataset, read_image
 from facerwkv.errors import InputError
-from facerwkv.experiments.study import Setting, validation_curve
+from facerwkv.experiments.study import SMOKE_SIZE, Setting, validation_curve
 from facerwkv.files import atomic
 from facerwkv.training.module import train
 from facerwkv.training.pages import Paragraph, Section, Table
@@ -39,11 +39,12 @@ def run(setting: Setting) -> list[Section]:
     """Train once a seed; the accuracy on the fourteen after each epoch."""
     out = setting.out / "sanity"
     manifest, pictures = _write_images("toy" if setting.smoke else setting.data, out)
+    small = [f"transform.image_size={SMOKE_SIZE[setting.as_coded]}"] if setting.smoke else []
     curves = {}
     for seed in setting.seeds:
         folder = out / f"seed{seed}"
         own = [f"transform={standard(pictures)}", f"data.source=manifest:{manifest}", f"train.seed={seed}"]
-        recipe = Recipe.read("paper", [*CHANGES, *own, *setting.changes])
+        recipe = Recipe.read("paper", [*CHANGES, *own, *small, *setting.changes])
         train(recipe, folder, resume=(folder / "recipe.yaml").is_file())
         curves[seed] = validation_curve(folder)
     return [("Section 5.1: fourteen images by heart", [Paragraph(f"The paper: {PAPER}."), _table(curves)])]

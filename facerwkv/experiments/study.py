@@ -1,6 +1,6 @@
-"""What a table of the paper is made of: rows to train, the paper's number for each, and ours put beside it on a page.
+"""What a table or a figure is made of: rows to train, the paper's number or log of each, and ours beside it on a page.
 
-OUT/runs/PROTOCOL/ROW/seedN/   a run for every row, protocol and seed; tables that share a row share its runs
+OUT/runs/PROTOCOL/ROW/seedN/   a run for every row, protocol and seed; what shares a row shares its runs
 OUT/runs/.../score.json        its accuracies; a run that has one is not trained again
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from facerwkv.errors import InputError
 from facerwkv.files import atomic
 from facerwkv.training import figures
 from facerwkv.training.compare import require_same
@@ -28,12 +29,22 @@ SCORE = "score.json"
 Protocols = dict[str, tuple[str, list[str]]]
 PROTOCOLS: Protocols = {
     "official": ("official split, random validation", ["data.validation=random"]),
-    "blocks": ("validation in blocks of neighbouring frames", ["data.validation=contiguous"]),
+    "blocks": ("blocks of neighbouring frames", ["data.split=blocks", "data.validation=contiguous"]),
 }
 AS_CODED: Protocols = {"as_coded": ("as the authors' code ran", [])}
 SMOKE_DATA = "toy:train=42,val=0,test=14"
 SMOKE = ["train.epochs=1", "data.batch_size=14", "model.stem_weights=null"]
 SMOKE_SIZE = {False: [40, 60], True: [60, 40]}  # a tenth of the paper's text, and of its authors' code
+SHOWN = (1, 2, 3, 5, 10, 15, 25)
+"""The epochs that a figure gives in numbers, too."""
+
+
+class Incomplete(InputError):
+    """Parts of an experiment could not run: a sentence for each, and the sections of what could."""
+
+    def __init__(self, problems: Sequence[str], sections: Sequence[Section]):
+        super().__init__(" ".join(problems))
+        self.problems, self.sections = list(problems), list(sections)
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class Row:
     """A line of a table.
 
     changes: of the recipe. paper: accuracy in per cent. ran: what its authors really ran, as far as code and logs tell.
-    curve: their log's validation accuracies, one an epoch, 0..1.
+    curve: their log's validation accuracies, one an epoch, 0..1. as_coded, smoke: more changes, under such a setting.
     """
 
     name: str
@@ -73,37 +84,59 @@ class Row:
     paper: float | None = None
     ran: str = ""
     curve: tuple[float, ...] = ()
+    as_coded: tuple[str, ...] = ()
+    smoke: tuple[str, ...] = ()
+
+    def under(self, setting: Setting) -> tuple[str, ...]:
+        """The changes that hold under a setting."""
+        return (*self.changes, *(self.as_coded if setting.as_coded else ()), *(self.smoke if setting.smoke else ()))
 
 
 @dataclass(frozen=True)
 class Study:
-    """A table of the paper. claim: what it is said to show. hours: for one seed and protocol, on what."""
+    """A table. claim: what it is said to show, or what it asks. hours: for one seed and protocol, on what."""
 
     title: str
     claim: str
     hours: str
     rows: tuple[Row, ...]
-    figure: str = ""
 
     def run(self, setting: Setting) -> list[Section]:
         """Train and score what is missing; the table's part of the page."""
         scores = {row.name: _scores(row, setting) for row in self.rows}
-        blocks: list[Block] = [Paragraph(f"The paper: {self.claim}"), Paragraph(f"Time: {self.hours}")]
+        blocks: list[Block] = [Paragraph(self.claim), Paragraph(f"Time: {self.hours}")]
         blocks.append(_table(self.rows, scores, setting))
         if ran := [(row.name, row.ran) for row in self.rows if row.ran]:
             blocks.append(Table(("row", "what the authors' code really ran"), ran, numbers=False))
-        if self.figure:
-            blocks.append(_picture(self, scores, setting))
+        if reduced := [f"{row.name} ({', '.join(row.smoke)})" for row in self.rows if row.smoke and setting.smoke]:
+            blocks.append(Paragraph(f"Reduced for this trial: {'; '.join(reduced)}."))
         return [(self.title, blocks)]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: validation accuracy after each epoch of rows that stand in a table too, and the authors' logs."""
+
+    title: str
+    claim: str
+    rows: tuple[Row, ...]
+
+    def run(self, setting: Setting) -> list[Section]:
+        """Train what is missing, under the first protocol and seed; the figure's part of the page."""
+        protocol, seed = next(iter(setting.protocols)), setting.seeds[0]
+        ours = {row.name: _run(row, setting, protocol, seed)["curve"] for row in self.rows}
+        theirs = {row.name: row.curve for row in self.rows if row.curve}
+        how = f"Ours: {setting.protocols[protocol][0]}, seed {seed}."
+        picture = _picture(self.title.partition(":")[0], ours, theirs, setting.out)
+        return [(self.title, [Paragraph(f"{self.claim} {how}"), _epochs_table(ours, theirs), picture])]
 
 
 @dataclass
 class Scores:
-    """The accuracies of a row, protocol → one a seed, 0..1; and validation's after each epoch, of the first seed."""
+    """The accuracies of a row, protocol → one a seed, 0..1."""
 
     test: dict[str, list[float]] = field(default_factory=dict)
     train: dict[str, list[float]] = field(default_factory=dict)
-    curves: dict[str, list[float]] = field(default_factory=dict)
 
 
 def _scores(row: Row, setting: Setting) -> Scores:
@@ -112,14 +145,14 @@ def _scores(row: Row, setting: Setting) -> Scores:
         runs = [_run(row, setting, protocol, seed) for seed in setting.seeds]
         found.test[protocol] = [run["test"] for run in runs]
         found.train[protocol] = [run["train"] for run in runs]
-        found.curves[protocol] = runs[0]["curve"]
     return found
 
 
 def _run(row: Row, setting: Setting, protocol: str, seed: int) -> dict[str, Any]:
     """Train, score and remember one run; or go on with it, or read what it gave."""
-    plan = setting.recipe(protocol, row.changes, seed)
-    folder = setting.out / "runs" / protocol / _slug(row) / f"seed{seed}"
+    changes = row.under(setting)
+    plan = setting.recipe(protocol, changes, seed)
+    folder = setting.out / "runs" / protocol / _slug(changes) / f"seed{seed}"
     require_same(plan, folder)
     if not (folder / SCORE).is_file():
         Console(stderr=True).print(f"[bold]{row.name}[/], {protocol}, seed {seed}", highlight=False)
@@ -139,9 +172,9 @@ def validation_curve(folder: Path) -> list[float]:
         return [float(row["val_accuracy"]) for row in csv.DictReader(file) if row["val_accuracy"]]
 
 
-def _slug(row: Row) -> str:
+def _slug(changes: Sequence[str]) -> str:
     """A folder's name that rows with the same changes share."""
-    return re.sub(r"[^\w.=-]+", "_", "_".join(row.changes)).strip("_")
+    return re.sub(r"[^\w.=-]+", "_", "_".join(changes)).strip("_")
 
 
 def _table(rows: Sequence[Row], scores: Mapping[str, Scores], setting: Setting) -> Table:
@@ -167,13 +200,24 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.mean(percent):.2f}{spread}"
 
 
-def _picture(study: Study, scores: Mapping[str, Scores], setting: Setting) -> Picture:
-    first = next(iter(setting.protocols))
-    ours = {row.name: scores[row.name].curves[first] for row in study.rows}
-    theirs = {row.name: row.curve for row in study.rows if row.curve}
+def _epochs_table(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Table:
+    curves = [pair for name in ours for pair in ((name, ours[name]), (f"{name}, the authors' log", theirs.get(name)))]
+    known = [(name, curve) for name, curve in curves if curve]
+    epochs = [epoch for epoch in SHOWN if epoch <= max(len(curve) for _, curve in known)]
+    body = [(name, *(_at(curve, epoch) for epoch in epochs)) for name, curve in known]
+    return Table(("validation accuracy, %", *(f"epoch {epoch}" for epoch in epochs)), body)
+
+
+def _at(curve: Sequence[float], epoch: int) -> str:
+    return f"{100 * curve[epoch - 1]:.2f}" if epoch <= len(curve) else "-"
+
+
+def _picture(
+    title: str, ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], out: Path
+) -> Picture:
     figure = figures.epochs_figure(ours, theirs)
-    name = re.sub(r"[^a-z0-9]+", "_", study.figure.lower()).strip("_")
-    with atomic(setting.out / f"{name}.png") as partial:
+    name = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
+    with atomic(out / f"{name}.png") as partial:
         partial.write_bytes(figures.to_png(figure))
-    alt = f"{study.figure}: validation accuracy after each epoch, ours (lines) and the authors' logs (dashed)"
-    return Picture(f"{name}.png", figures.to_svg(figure, name), alt)
+    logs = " and the authors' logs (dashed)" if theirs else ""
+    return Picture(f"{name}.png", figures.to_svg(figure, name), f"{title}: validation accuracy, ours (lines){logs}")

@@ -1,27 +1,46 @@
 """Experiments from plan to page: what is run, what is not run twice, what a missing part does to the rest."""
 
+import errno
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from facerwkv.cli import app
 from facerwkv.errors import InputError
-from facerwkv.experiments import EXPERIMENTS, chosen, experiment
+from facerwkv.experiments import EXPERIMENTS, chosen, experiment, study
 from facerwkv.experiments import reproduce as page
 from facerwkv.experiments.reproduce import reproduce
-from facerwkv.experiments.study import SCORE, Row, Setting, Study, mean_and_deviation
-from facerwkv.experiments.table2_scaling import STUDY as TABLE2
-from facerwkv.experiments.table3_hybrid import STUDY as TABLE3
-from facerwkv.experiments.table5_ablation import STUDY as TABLE5
+from facerwkv.experiments.study import SCORE, Figure, Incomplete, Row, Setting, Study, mean_and_deviation
+from facerwkv.training.pages import Paragraph
 
-STUDIES = {"table2_scaling": TABLE2, "table3_hybrid": TABLE3, "table5_ablation": TABLE5}
-ROWS = [pytest.param(row, id=f"{name}-{row.name}") for name, study in STUDIES.items() for row in study.rows]
-TINY = Study(
-    "Tiny", "none.", "seconds.", (Row("Small", ("model.name=facerwkv_small",), 61.41, curve=(0.2, 0.3)),), "Figure 0"
+TINY = Study("Tiny", "none.", "seconds.", (Row("Small", ("model.name=facerwkv_small",), 61.41, curve=(0.2, 0.3)),))
+DRAWN = Figure("Figure 0: tiny", "none.", TINY.rows)
+TITLES = (
+    *("Section 5.1", "Table 1: sizes", "Table 2: scaling", "Table 3: the hybrid", "Table 4: the systems"),
+    *("Table 4 as the paper prints it", "Table 5: ablation", "Figure 4: ", "Figure 5: ", "Figure 6: ", "Figure 7: "),
+    *("Section 3: augmentation", "Section 3, convergence", "Section 4.1: ", "Section 4.2: ", "Section 5.5: "),
+    *("The time mix&#x27;s width", "The schedule", "Row shift and 2-D positions"),
+    *("Outlook: newer versions", "Outlook: ViT&#x27;s sizes"),
 )
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Let these runs be all the experiments there are."""
+
+    def replaced(**runs):
+        monkeypatch.setattr(page, "chosen", lambda name: list(runs))
+        monkeypatch.setattr(page, "experiment", runs.__getitem__)
+
+    return replaced
+
+
+def written(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob(SCORE)}
 
 
 def test_every_experiment_has_a_file_and_says_its_command():
@@ -34,36 +53,6 @@ def test_every_experiment_has_a_file_and_says_its_command():
         experiment("table9")
 
 
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("as_coded", [False, True])
-@pytest.mark.parametrize("smoke", [False, True])
-def test_every_row_has_a_plan(row, as_coded, smoke):
-    setting = Setting("caer_s:/d/CAER-S", Path("out"), as_coded=as_coded, smoke=smoke, changes=["optim.lr=0.5"])
-    for protocol in setting.protocols:
-        plan = setting.recipe(protocol, row.changes, 3)
-        assert (plan.train.seed, plan.optim.lr) == (3, 0.5)
-        assert plan.data.validation == {"official": "random", "blocks": "contiguous", "as_coded": "copied"}[protocol]
-        assert plan.data.source.startswith("toy" if smoke else "caer_s:")
-        sides = (60, 40) if as_coded else (40, 60)
-        assert plan.transform.image_size == tuple(side * (1 if smoke else 10) for side in sides)
-
-
-def test_the_papers_numbers_are_the_papers(shared):
-    text = (shared / "paper" / "facerwkv.txt").read_text(encoding="utf-8")
-    for study in STUDIES.values():
-        for row in study.rows:
-            if row.paper is not None:
-                assert re.search(rf"\| (\w+ )*?{re.escape(row.name)} +\| {row.paper:.2f} +\|", text), row.name
-
-
-def test_the_authors_curves_are_those_of_their_logs(shared):
-    logs = json.loads((shared / "paper" / "authors_runs.json").read_text(encoding="utf-8"))
-    known = [tuple(round(value, 4) for value in log["val_accuracy"]) for log in logs]
-    curves = [row.curve for study in STUDIES.values() for row in study.rows if row.curve]
-    assert len(curves) == 4
-    assert all(curve in known for curve in curves)
-
-
 @pytest.mark.parametrize(
     ("values", "text"), [([0.5], "50.00"), ([0.5, 0.6], "55.00 ± 7.07"), ([0.1429, 0.1429, 0.1429], "14.29 ± 0.00")]
 )
@@ -71,12 +60,12 @@ def test_seeds_become_a_mean_and_a_deviation(values, text):
     assert mean_and_deviation(values) == text
 
 
-def test_a_study_is_run_once_and_its_page_has_both_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "experiment", lambda name: TINY.run)
+def test_a_study_is_run_once_and_its_page_has_both_numbers(tmp_path, only, capsys):
+    only(tiny=TINY.run)
     setting = Setting("toy", tmp_path, [0], smoke=True)
     html, problems = reproduce("tiny", setting)
     assert problems == []
-    scores = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(SCORE)}
+    scores = written(tmp_path)
     assert len(scores) == 2
     assert all(set(json.loads(path.read_text())) == {"train", "test", "curve"} for path in scores)
     text = (tmp_path / "reproduce.md").read_text(encoding="utf-8")
@@ -84,12 +73,28 @@ def test_a_study_is_run_once_and_its_page_has_both_numbers(tmp_path, monkeypatch
     paper, ours, difference = (cell.strip() for cell in row.split("|")[2:5])
     assert paper == "61.41"
     assert float(difference) == pytest.approx(float(ours) - 61.41, abs=0.011)
-    assert (tmp_path / "figure_0.png").is_file()
     assert "numbers mean nothing" in html.read_text(encoding="utf-8")
-    reproduce("tiny", setting)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob(SCORE)} == scores
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].strip() == "Tiny"
+    assert printed.count("61.41") == 1
+    only(drawn=DRAWN.run, tiny=TINY.run)
+    reproduce("all", setting)
+    assert written(tmp_path) == scores
     with pytest.raises(InputError, match=r"was trained under another recipe \(optim.lr was 0.001, now 0.5\)"):
         TINY.run(replace(setting, changes=["optim.lr=0.5"]))
+
+
+def test_a_figure_shows_the_authors_log_beside_ours(tmp_path):
+    ((title, (claim, numbers, picture)),) = DRAWN.run(Setting("toy", tmp_path, [5], smoke=True))
+    assert title == "Figure 0: tiny"
+    assert claim.text == "none. Ours: official split, random validation, seed 5."
+    assert numbers.headers == ("validation accuracy, %", "epoch 1", "epoch 2")
+    assert [row[0] for row in numbers.rows] == ["Small", "Small, the authors' log"]
+    assert numbers.rows[0][2] == "-"
+    assert numbers.rows[1][1:] == ("20.00", "30.00")
+    assert (tmp_path / "figure_0.png").read_bytes().startswith(b"\x89PNG")
+    assert picture.file == "figure_0.png"
+    assert len(written(tmp_path)) == 1
 
 
 def test_what_cannot_run_is_said_on_the_page_and_stops_nothing_else(tmp_path, monkeypatch):
@@ -102,10 +107,76 @@ def test_what_cannot_run_is_said_on_the_page_and_stops_nothing_else(tmp_path, mo
     assert "14,784,039" in text
 
 
+def incomplete(setting):
+    raise Incomplete(["one: no face", "two: no box"], [("What there is", [Paragraph("here")])])
+
+
+def test_a_part_that_cannot_run_is_a_problem_and_the_others_stand_on_the_page(tmp_path, only):
+    only(table=incomplete, whole=lambda setting: [("Whole", [])])
+    html, problems = reproduce("all", Setting("toy", tmp_path))
+    assert problems == ["table: one: no face", "table: two: no box"]
+    text = html.read_text(encoding="utf-8")
+    assert all(f"<h2>{title}</h2>" in text for title in ("What there is", "Whole"))
+
+
+def test_the_command_ends_with_1_where_a_part_is_missing(tmp_path, only):
+    only(table=incomplete)
+    done = CliRunner().invoke(app, ["reproduce", "table", "--out", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "facerwkv: table: two: no box" in done.stderr
+    assert f"The page: {tmp_path / 'reproduce.html'}" in done.stdout
+
+
+def test_a_full_disk_is_a_sentence_and_stops_nothing_else(tmp_path, only):
+    def full(setting):
+        raise OSError(errno.ENOSPC, "No space left on device", "events.out")
+
+    only(full=full, whole=lambda setting: [("Whole", [])])
+    html, problems = reproduce("all", Setting("toy", tmp_path))
+    assert problems == [
+        "full: Cannot use events.out: No space left on device. Mend that, then run the command again; it goes on."
+    ]
+    assert "<h2>Whole</h2>" in html.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_for_a_while_stops_nothing(tmp_path, only):
+    tmp_path.joinpath("reproduce.md").mkdir()
+    only(first=lambda setting: [("First", [])], second=lambda setting: tmp_path.joinpath("reproduce.md").rmdir() or [])
+    html, _ = reproduce("all", Setting("toy", tmp_path))
+    assert "<h2>First</h2>" in html.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_in_the_end_is_a_sentence(tmp_path, only):
+    tmp_path.joinpath("reproduce.md").mkdir()
+    only(first=lambda setting: [])
+    with pytest.raises(InputError, match=r"Cannot write .*reproduce\.md: Is a directory"):
+        reproduce("all", Setting("toy", tmp_path))
+
+
+def test_an_interrupted_one_goes_on_with_the_same_command(tmp_path, only, monkeypatch):
+    only(tiny=TINY.run)
+    command = ["reproduce", "tiny", "--smoke", "--out", str(tmp_path)]
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(study, "evaluate_folder", interrupted)
+        stopped = CliRunner().invoke(app, command)
+    assert stopped.exit_code == 1
+    assert "Stopped. The same command goes on from here." in stopped.stderr
+    (curves,) = tmp_path.rglob("metrics.csv")
+    before = curves.read_text()
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert len(written(tmp_path)) == 2
+    assert curves.read_text() == before
+
+
 @pytest.mark.slow
 def test_everything_runs_small(tmp_path):
     html, problems = reproduce("all", Setting("toy", tmp_path, [0], smoke=True))
     assert problems == []
     text = html.read_text(encoding="utf-8")
-    assert all(title in text for title in ("Table 1", "Table 2", "Table 3", "Table 4", "Table 5", "Section 5.1"))
+    assert [title for title in TITLES if f"<h2>{title}" not in text] == []
     shutil.rmtree(tmp_path)

@@ -1,0 +1,27 @@
+import re
+
+import pytest
+
+from facerwkv.experiments import experiment
+from facerwkv.experiments.study import Incomplete, Setting
+from facerwkv.experiments.table4_comparison import EPOCHS, NAMES, PAPER
+
+
+def test_every_model_of_the_comparison_has_a_plan_of_one_budget(plans, tmp_path):
+    with pytest.raises(Incomplete) as caught:
+        experiment("table4_comparison")(Setting("toy:train=14,val=7,test=7", tmp_path, [3]))
+    assert caught.value.problems == [f"{name}: planned only" for name in NAMES]
+    assert [title for title, _ in caught.value.sections][-1] == "Table 4 as the paper prints it"
+    assert tuple(plans) == NAMES
+    budgets = {(plan.train.epochs, plan.train.seed, plan.data.drop_leaks) for plan in plans.values()}
+    assert budgets == {(EPOCHS, 3, True)}
+    assert {plan.optim for plan in plans.values()} == {plans["resnet18"].optim}
+    assert plans["caer_net_s"].transform.crop == "both"
+    assert plans["facerwkv_hybrid_small"].model.options == {"patch_size": 2, "pool": "flatten", "head": "linear"}
+    assert plans["transformer_small"].model.options == plans["facerwkv7_small"].model.options
+
+
+def test_the_papers_table_is_the_papers(shared):
+    text = (shared / "paper" / "facerwkv.txt").read_text(encoding="utf-8")
+    for name, accuracy, parameters in PAPER:
+        assert re.search(rf"\| {re.escape(name)} (\[\d+\])? *\| {accuracy} +\| {parameters} +\|", text), name
