@@ -66,6 +66,13 @@ def _vision(about: str, **options: Any) -> Model:
     return Model(VRWKVConfig(**FRAME | options), about, VISION, VRWKV)
 
 
+def _shipped(about: str, **options: Any) -> Model:
+    """What FER2013's grey pictures of 48 pixels need: early convolutions, and few tokens."""
+    frame = FRAME | {"image_size": (48, 48), "in_chans": 1, "stem": "residual", "patch_size": 8, "depth": 4}
+    config = VRWKVConfig(**frame | {"mixer": "vrwkv", "drop_path_rate": 0.1} | options)
+    return Model(config, about, f"this project, trained with the recipe fer; blocks: {VISION}", VRWKV)
+
+
 def _transformer(about: str, **size: Any) -> Model:
     """The paper's control: a transformer's block whose hidden layer is as wide as the model."""
     frame = {"mixer": "attention", "position": "learned", "hidden": size["width"]}
@@ -153,6 +160,8 @@ MODELS: dict[str, Model] = {
     "vrwkv_tiny": _vision("Vision-RWKV-Tiny: bidirectional WKV, quad shift", width=192, mixer="vrwkv"),
     "vrwkv_small": _vision("Vision-RWKV-Small", width=384, mixer="vrwkv_post", drop_path_rate=0.3),
     "vrwkv_base": _vision("Vision-RWKV-Base", width=768, mixer="vrwkv_post", layer_scale=1e-5, drop_path_rate=0.5),
+    "facerwkv_fer": _shipped("The shipped model: a residual convolutional stem, then Vision-RWKV", width=192),
+    "facerwkv_fer_tiny": _shipped("The shipped model that is smaller and faster", width=96),
     "caer_net_s": Model(
         CAERNetConfig(),
         "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",
@@ -221,16 +230,15 @@ def create_model(
     """Build a model by name.
 
     `options` change fields of its config (timm's `img_size` is `image_size`). `pretrained` starts a network of timm or
-    torchvision from ImageNet, over the network the first time. `stem_weights` starts a ResNet stem from ImageNet:
-    torchvision's name ("IMAGENET1K_V1") or a file with its key names. `parts` names files with the published weights
-    of a model's parts, say {"face": "ir50.pth"} for POSTER++.
+    torchvision from ImageNet, over the network the first time, and `facerwkv_fer` and `facerwkv_fer_tiny` from the
+    weights that come with the package. `stem_weights` starts a ResNet stem from ImageNet: torchvision's name
+    ("IMAGENET1K_V1") or a file with its key names. `parts` names files with the published weights of a model's parts,
+    say {"face": "ir50.pth"} for POSTER++.
     """
     line = model_line(name)
     options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
     config = type(line.config).parse(line.config.model_dump() | options)
-    if pretrained and not isinstance(config, BackboneConfig):
-        raise InputError(f"No trained weights of {name} are published; build it with pretrained=False and train it.")
-    model = build_backbone(config, pretrained) if pretrained else line.build(config)
+    model = _pretrained(name, line, config) if pretrained else line.build(config)
     if stem_weights is not None:
         load_stem(model, stem_weights)
     for part, source in (parts or {}).items():
@@ -238,6 +246,23 @@ def create_model(
         if load_part is None:
             raise InputError(f"{name} has no parts with weights of their own; leave parts out.")
         load_part(part, source)
+    return model
+
+
+def _pretrained(name: str, line: Model, config: Any) -> nn.Module:
+    """From ImageNet, or with the weights that come with the package; the classifier is new for other classes."""
+    from facerwkv.models.checkpoint import load_checkpoint, load_weights, shipped
+
+    if isinstance(config, BackboneConfig):
+        return build_backbone(config, pretrained=True)
+    if name not in shipped():
+        raise InputError(f"No trained weights of {name} are published; build it with pretrained=False and train it.")
+    model = line.build(config)
+    weights = load_checkpoint(name).model.state_dict()
+    if config.num_classes != line.config.num_classes:
+        own = model.state_dict()
+        weights |= {key: value for key, value in own.items() if key.startswith("classifier.")}
+    load_weights(model, weights, f"the shipped {name}")
     return model
 
 

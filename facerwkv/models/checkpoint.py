@@ -4,7 +4,8 @@
     FOLDER/config.json          everything else
     FOLDER/README.md            its card, where it is meant for others
 
-Nothing is ever unpickled. "hf-hub:ORG/NAME" is such a folder on huggingface.co; what is fetched is kept.
+Nothing is ever unpickled. The package ships such folders, known by their names (`shipped`); "hf-hub:ORG/NAME" is one on
+huggingface.co: what is fetched is kept.
 """
 
 import json
@@ -30,7 +31,10 @@ from facerwkv.models.card import model_card
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 HUB = "hf-hub:"
+DEFAULT = "facerwkv_fer"  # of the shipped ones
+SHIPPED = Path(__file__).with_name("weights")
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar"}
+EXPORTED = ".onnx"  # see models/onnx.py
 LISTED_KEYS = 10
 
 
@@ -56,7 +60,7 @@ class Checkpoint:
         model, by default the folder's name. InputError for a model that was never scored.
         """
         folder = Path(folder)
-        shared = replace(self, card=_without_paths(self.card))
+        shared = replace(self, card=without_paths(self.card))
         text = model_card(shared, name or folder.resolve().name)
         save_checkpoint(folder, shared, half)
         write_text(folder / CARD, text)
@@ -77,6 +81,17 @@ class Checkpoint:
     def from_pretrained(cls, source: str | Path) -> "Checkpoint":
         """`load_checkpoint` under the name that it has elsewhere."""
         return load_checkpoint(source)
+
+
+def shipped() -> list[str]:
+    """The names of the checkpoints that come with the package."""
+    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / CONFIG).is_file())
+
+
+def reports_of(source: str | Path) -> Path:
+    """Where what is written about a checkpoint goes: beside it, or runs/NAME for one that is not a folder of ours."""
+    elsewhere = str(source).startswith(HUB) or str(source) in shipped()
+    return Path("runs", Path(source).name) if elsewhere else Path(source)
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
@@ -101,12 +116,12 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = Fal
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Read a checkpoint's folder, a run's folder (its best checkpoint), or "hf-hub:ORG/NAME" (@REVISION).
+    """Read a checkpoint's folder, a run's folder (its best checkpoint), a shipped one by name, or "hf-hub:ORG/NAME".
 
-    InputError when there is none, when it is a pickle, of another format, or its weights are of another model.
+    The last takes an @REVISION. A folder that is called like a shipped one is "./NAME". InputError when there is none,
+    when it is a pickle, of another format, or its weights are of another model.
     """
-    local = _fetched(str(source).removeprefix(HUB)) if str(source).startswith(HUB) else Path(source).expanduser()
-    folder = _find(local)
+    folder = _find(_local(source))
     described = _read_config(folder / CONFIG)
     line = model_line(described["model"])
     model = line.build(type(line.config).parse(described["config"], where=f"{folder / CONFIG}: config"))
@@ -142,18 +157,24 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     return value.half() if half and value.is_floating_point() else value
 
 
-def _without_paths(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
     """A card whose data sets and files have names only: "fer2013" for "fer2013:/home/me/fer2013"."""
     if isinstance(value, dict):
-        return {key: _without_paths(part) for key, part in value.items()}
+        return {key: without_paths(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_without_paths(part) for part in value]
+        return [without_paths(part) for part in value]
     if not isinstance(value, str):
         return value
     name = value.partition(":")[0]
     if name in DATASETS and name != "toy":
         return name
     return PurePath(value).name if PurePath(value).is_absolute() or value.startswith(("~", "..")) else value
+
+
+def _local(source: str | Path) -> Path:
+    if str(source).startswith(HUB):
+        return _fetched(str(source).removeprefix(HUB))
+    return SHIPPED / source if str(source) in shipped() else Path(source).expanduser()
 
 
 def _fetched(name: str) -> Path:
@@ -191,13 +212,17 @@ def _find(path: Path) -> Path:
             f"{path} is a pickle, which could run anything when read, so it is not opened. Give a FaceRWKV checkpoint: "
             f"a folder with {WEIGHTS} and {CONFIG}, as `facerwkv train` writes."
         )
+    if path.suffix == EXPORTED and path.is_file():
+        raise InputError(f"{path} is an exported model, which predict alone can run; give the checkpoint that it was.")
     if path.name in (WEIGHTS, CONFIG):
         path = path.parent
     for folder in (path, path / "best", path / "last"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
     what = "holds no checkpoint" if path.is_dir() else "does not exist"
-    raise InputError(f"{path} {what}: give a run's folder, or a folder with {WEIGHTS} and {CONFIG}.")
+    raise InputError(
+        f"{path} {what}: give a run's folder, a folder with {WEIGHTS} and {CONFIG}, or one of {', '.join(shipped())}."
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

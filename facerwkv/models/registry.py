@@ -29,12 +29,10 @@ def _pretrained_cfg(line: "models.Model") -> dict[str, Any]:
 
 def _entry_point(name: str):
     def build(pretrained: bool = False, **options: Any) -> nn.Module:
-        if pretrained:
-            return models.create_model(name, pretrained=True)  # says that there are none
         # timm hands every architecture some arguments of its own; None means "not given".
         options = {key: value for key, value in options.items() if value is not None}
         return build_model_with_cfg(
-            lambda **kept: models.create_model(name, **kept),
+            lambda **kept: models.create_model(name, pretrained=pretrained, **kept),
             name,
             False,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},

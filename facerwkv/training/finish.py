@@ -12,7 +12,7 @@ from facerwkv.data.leaks import copies_in_training
 from facerwkv.data.loader import DataConfig, DataModule, ImageDataset
 from facerwkv.devices import choose_device
 from facerwkv.labels import EXPRESSIONS_8
-from facerwkv.models.checkpoint import HUB, Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, reports_of, save_checkpoint
 from facerwkv.training.evaluate import SUMMARY, Evaluation, evaluate
 from facerwkv.training.report import console_table, write_report
 from facerwkv.training.run import RECIPE, read_run
@@ -73,7 +73,8 @@ def evaluate_folder(
 ) -> Scored:
     """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
 
-    The report goes to `out`, by default MODEL/SPLIT, and runs/NAME/SPLIT for "hf-hub:ORG/NAME".
+    The report goes to `out`, by default MODEL/SPLIT, and runs/NAME/SPLIT for a shipped model or
+    "hf-hub:ORG/NAME".
     """
     checkpoint = load_checkpoint(model)
     data = _data(checkpoint, source)
@@ -82,7 +83,7 @@ def evaluate_folder(
     if without_copies:
         copies = copies_in_training(data.dataset, split)
         kept = scored.restrict(np.array([name not in copies for name in scored.names]))
-    folder = Path("runs", Path(model).name) if str(model).startswith(HUB) else Path(model)
+    folder = reports_of(model)
     target = Path(out) if out else folder / split
     if kept:
         kept.save(target / "without_copies")
