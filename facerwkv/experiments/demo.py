@@ -26,9 +26,9 @@ def run(out: Path) -> None:
     console.print("[bold]2/3[/] Scoring it on the test images")
     scored = evaluate_folder(out)
     scored.print()
-    console.print("\n[bold]3/3[/] Naming the expressions in one picture")
-    picture = _picture(out)
-    result = load(out).predict(picture, mode="face", on_no_face="scene")
+    model = load()
+    console.print(f"\n[bold]3/3[/] Naming the expressions in one picture with the shipped {model.checkpoint.name}")
+    result = model.predict(_picture(out), mode="face", on_no_face="scene")
     console.print(result)
     with atomic(out / "picture_drawn.png") as partial:
         result.plot().save(partial, "PNG")

@@ -61,7 +61,8 @@ def _print(heading: str, blocks: Sequence[Block]) -> None:
         if isinstance(block, Table):
             table = rich.Table(title=Text(heading), title_justify="left", box=None, pad_edge=False)
             for place, header in enumerate(block.headers):
-                table.add_column(Text(header), justify="right" if block.numbers and place else "left")
+                number = block.numbers and place > 0
+                table.add_column(Text(header), justify="right" if number else "left", no_wrap=not place)
             for row in block.rows:
                 table.add_row(*map(Text, row))
             console.print(table, "")

@@ -178,19 +178,29 @@ def _slug(changes: Sequence[str]) -> str:
 
 
 def _table(rows: Sequence[Row], scores: Mapping[str, Scores], setting: Setting) -> Table:
-    first = next(iter(setting.protocols))
     heads = [text for title, _ in setting.protocols.values() for text in (title, "training - test")]
-    body = []
-    for row in rows:
-        own = scores[row.name]
-        cells = []
-        for protocol in setting.protocols:
-            gap = statistics.mean(own.train[protocol]) - statistics.mean(own.test[protocol])
-            cells += [mean_and_deviation(own.test[protocol]), f"{100 * gap:+.1f}"]
-        ours = 100 * statistics.mean(own.test[first])
-        paper = ("-", "-") if row.paper is None else (f"{row.paper:.2f}", f"{ours - row.paper:+.2f}")
-        body.append((row.name, paper[0], cells[0], paper[1], *cells[1:]))
-    return Table(("row", "the paper, %", heads[0], "difference", *heads[1:]), body)
+    body = [_cells(scores[row.name]) for row in rows]
+    if any(row.paper is not None for row in rows):
+        heads[:1] = ["the paper, %", heads[0], "difference"]
+        for row, cells in zip(rows, body, strict=True):
+            cells[:1] = _beside(row.paper, scores[row.name], cells[0])
+    return Table(("row", *heads), [(row.name, *cells) for row, cells in zip(rows, body, strict=True)])
+
+
+def _cells(own: Scores) -> list[str]:
+    cells = []
+    for protocol, test in own.test.items():
+        gap = statistics.mean(own.train[protocol]) - statistics.mean(test)
+        cells += [mean_and_deviation(test), f"{100 * gap:+.1f}"]
+    return cells
+
+
+def _beside(paper: float | None, own: Scores, ours: str) -> list[str]:
+    """The paper's number, ours of the first protocol, and how far they differ."""
+    if paper is None:
+        return ["-", ours, "-"]
+    first = next(iter(own.test.values()))
+    return [f"{paper:.2f}", ours, f"{100 * statistics.mean(first) - paper:+.2f}"]
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

@@ -53,7 +53,7 @@ def alone(folder: Path) -> Iterator[None]:
 
     The processes of one training share it. The lock stands among the temporary files, so that the run is what it was.
     """
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         yield
         return
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]

@@ -84,6 +84,33 @@ def test_a_study_is_run_once_and_its_page_has_both_numbers(tmp_path, only, capsy
         TINY.run(replace(setting, changes=["optim.lr=0.5"]))
 
 
+@pytest.fixture
+def scored(monkeypatch):
+    """Every run is right on 0.6 of training and 0.5 of test; nothing is trained."""
+    monkeypatch.setattr(study, "_run", lambda *of: {"train": 0.6, "test": 0.5, "curve": [0.5]})
+
+
+def table_of(**row):
+    ((_, (_, _, table, *_)),) = replace(TINY, rows=(replace(TINY.rows[0], **row),)).run(
+        Setting("toy", Path("out"), [0])
+    )
+    return table
+
+
+@pytest.mark.usefixtures("scored")
+def test_the_papers_number_and_the_difference_stand_beside_ours():
+    found = table_of()
+    assert found.headers[1:5:2] == ("the paper, %", "difference")
+    assert found.rows == [("Small", "61.41", "50.00", "-11.41", "+10.0", "50.00", "+10.0")]
+
+
+@pytest.mark.usefixtures("scored")
+def test_where_the_paper_has_no_number_there_is_no_column_for_it():
+    found = table_of(paper=None)
+    assert found.headers[1] == "official split, random validation"
+    assert found.rows == [("Small", "50.00", "+10.0", "50.00", "+10.0")]
+
+
 def test_a_figure_shows_the_authors_log_beside_ours(tmp_path):
     ((title, (claim, numbers, picture)),) = DRAWN.run(Setting("toy", tmp_path, [5], smoke=True))
     assert title == "Figure 0: tiny"
