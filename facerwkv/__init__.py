@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facerwkv.data.datasets import load_dataset as load_dataset
     from facerwkv.errors import InputError as InputError
+    from facerwkv.export import export_onnx as export_onnx
     from facerwkv.labels import EXPRESSIONS as EXPRESSIONS
     from facerwkv.models import create_model as create_model
     from facerwkv.models import list_models as list_models
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from facerwkv.training.evaluate import Evaluation as Evaluation
     from facerwkv.training.module import train as train
     from facerwkv.training.recipe import Recipe as Recipe
+    from facerwkv.video import stream as stream
 
 _HOMES = {
     "EXPRESSIONS": "labels",
@@ -30,9 +32,11 @@ _HOMES = {
     "Predictor": "predict",
     "Recipe": "training.recipe",
     "create_model": "models",
+    "export_onnx": "export",
     "list_models": "models",
     "load": "predict",
     "load_dataset": "data.datasets",
+    "stream": "video",
     "train": "training.module",
 }
 

@@ -29,7 +29,12 @@ app.add_typer(models_app, name="models")
 DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-ModelOption = Annotated[Path, typer.Option("--model", metavar="FOLDER", help="A run's folder or a checkpoint's.")]
+ModelOption = Annotated[
+    Path, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a run's or checkpoint's folder.")
+]
+PredictorOption = Annotated[
+    Path | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
+]
 
 
 AGAIN = "The same command goes on from here."
@@ -140,32 +145,49 @@ def compare(
 @app.command()
 def predict(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, patterns; - reads a list.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Pictures, folders, patterns, videos, 0 (camera), rtsp://..., - (list)."
+        ),
     ],
-    model: ModelOption,
+    model: PredictorOption = None,
     mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole picture or every face.")] = "auto",
     on_no_face: Annotated[Literal["empty", "scene", "error"], typer.Option()] = "empty",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="results.csv, .json or .jsonl")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="results.csv, .json, .jsonl or .parquet")] = None,
     save_media: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the results there.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: DeviceOption = "auto",
+    engine: Annotated[
+        Literal["torch", "onnx"] | None, typer.Option(help="What computes; onnx takes --model FILE.onnx, see export.")
+    ] = None,
     detector_model: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Video: every n-th frame.")] = 1,
+    fps: Annotated[float | None, typer.Option(help="Video: at most so many frames a second.")] = None,
+    start: Annotated[str, typer.Option(metavar="TIME", help="Video: from here, seconds or mm:ss.")] = "0",
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="Video: up to here.")] = None,
+    smooth: Annotated[str | None, typer.Option(metavar="HOW", help="Video: ema:0.6 or median:5, by face.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the apparent expression in pictures."""
+    """Name the apparent expression in pictures and videos."""
+    from facerwkv.delivery import columns_for, deliver
     from facerwkv.predict import expand_sources, load
-    from facerwkv.results import deliver
+    from facerwkv.video import predict_sources
 
-    predictor = load(model, device, detector_model)
-    results = predictor.predict_iter(expand_sources(sources, sys.stdin), mode, on_no_face, batch_size=batch_size)
-    failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty())
+    predictor = load(model, device, detector_model, engine)
+    named = list(expand_sources(sources, sys.stdin)) if out else expand_sources(sources, sys.stdin)
+    columns = columns_for(named) if out else ()
+    options = {"stride": stride, "fps": fps, "start": start, "end": end, "smooth": smooth}
+    bar = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
+    results = predict_sources(predictor, named, bar, batch_size, mode=mode, on_no_face=on_no_face, **options)
+    with _stoppable("What came before is written."):
+        failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty(), columns)
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
 def explain(
     source: Annotated[str, typer.Argument(metavar="PICTURE")],
-    model: ModelOption,
+    model: PredictorOption = None,
     method: Annotated[str, typer.Option(help="gradient, occlusion or tokens.")] = "gradient",
     label: Annotated[str | None, typer.Option(help="Whose logit; each face's likeliest if left out.")] = None,
     mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole picture or every face.")] = "auto",
@@ -180,6 +202,20 @@ def explain(
     found = explain(load(model, device), source, method, label, mode)
     deliver(found, source, out, as_json)
     raise typer.Exit(0 if found else 1)
+
+
+@app.command()
+def export(
+    model: ModelOption,
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx")],
+    kind: Annotated[Literal["onnx"], typer.Option("--format")] = "onnx",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained model as one ONNX file, with labels and preprocessing in it, and check its answers."""
+    from facerwkv.export import export_onnx
+
+    exported = export_onnx(model, out)
+    print(json.dumps(exported.to_dict()) if as_json else exported)
 
 
 @app.command()

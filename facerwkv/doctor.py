@@ -136,6 +136,33 @@ def _detector() -> Iterator[Check]:
     yield Check("face detector", "ok", f"{detector.model} ({detector.model.stat().st_size / 1024:.0f} KiB)")
 
 
+def _onnxruntime() -> Iterator[Check]:
+    """What an exported model runs in."""
+    from facerwkv.models.onnx import EXTRA
+
+    version = _version("onnxruntime") or _version("onnxruntime-gpu")
+    if version is None:
+        yield Check("onnxruntime", "ok", "not here: for export, and for --model FILE.onnx", EXTRA)
+        return
+    import onnxruntime
+
+    yield Check("onnxruntime", "ok", f"{version}: {', '.join(onnxruntime.get_available_providers())}")
+
+
+def _video() -> Iterator[Check]:
+    """PyAV, which reads and writes videos; pictures do without."""
+    if _version("av") is None:
+        yield Check("video", "ok", "PyAV is not here: pictures only", "pip install 'facerwkv[video]'")
+        return
+    from facerwkv.frames import pyav
+
+    av = pyav()
+    ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
+    encodes = "libx264" in av.codecs_available
+    step = "" if encodes else "Drawn videos need H.264: pip install --force-reinstall --only-binary av av"
+    yield Check("video", "ok" if encodes else "warn", f"PyAV {av.__version__}, libavcodec {ffmpeg}", step)
+
+
 def _storage() -> Iterator[Check]:
     from facerwkv.data.cache import cache_folder
 
@@ -188,6 +215,8 @@ CHECKS: dict[str, Callable[[], Iterable[Check]]] = {
     "packages": _packages,
     "devices": _devices,
     "face detector": _detector,
+    "video": _video,
+    "onnxruntime": _onnxruntime,
     "cache": _storage,
     "memory": _memory,
     "forward pass": _forward,

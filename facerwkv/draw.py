@@ -18,11 +18,16 @@ Font = ImageFont.FreeTypeFont
 Row = tuple[str, float | None, str]  # text, probability, colour
 
 
-def draw_faces(rgb: np.ndarray, faces: Sequence[tuple[Sequence[float] | None, Mapping[str, float]]]) -> Image.Image:
+def draw_faces(
+    rgb: np.ndarray,
+    faces: Sequence[tuple[Sequence[float] | None, Mapping[str, float]]],
+    numbers: Sequence[int | None] = (),
+) -> Image.Image:
     """A copy of the picture, uint8 (H, W, 3) RGB, with every face framed and its likeliest labels as bars.
 
-    A face is its box (x1, y1, x2, y2 in pixels; None for the whole picture) and its probabilities by name. A picture
-    whose longer side is under 480 pixels is enlarged to that, so that the text can be read.
+    A face is its box (x1, y1, x2, y2 in pixels; None for the whole picture) and its probabilities by name. `numbers`
+    are what the faces are called; without them, several are counted from 1. A picture whose longer side is under 480
+    pixels is enlarged to that, so that the text can be read.
     """
     scale = max(1.0, SMALLEST_SIDE / max(rgb.shape[:2]))
     picture = Image.fromarray(rgb)
@@ -34,8 +39,9 @@ def draw_faces(rgb: np.ndarray, faces: Sequence[tuple[Sequence[float] | None, Ma
         if frame:
             brush.rectangle(frame, outline=_colour(probs, _ranked(probs)[0]), width=max(2, round(font.size / 8)))
     taken: list[Box] = []
-    for number, (frame, (_, probs)) in enumerate(zip(frames, faces, strict=True), 1):
-        rows = _rows(probs, f"{number}  " if len(faces) > 1 else "", frame, font)
+    numbers = numbers or (range(1, len(faces) + 1) if len(faces) > 1 else [None] * len(faces))
+    for number, frame, (_, probs) in zip(numbers, frames, faces, strict=True):
+        rows = _rows(probs, "" if number is None else f"{number}  ", frame, font)
         others = [other for other in frames if other and other is not frame]
         taken.append(_place(_size(rows, font), frame, others, taken, picture.size))
         _paint(brush, taken[-1], rows, font)

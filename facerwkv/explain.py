@@ -23,6 +23,7 @@ from facerwkv.data.transforms import normalise
 from facerwkv.draw import draw_patches
 from facerwkv.errors import InputError
 from facerwkv.files import atomic
+from facerwkv.models.onnx import OnnxModel
 from facerwkv.predict import Crop, Mode, OnNoFace, Predictor
 from facerwkv.results import Source
 
@@ -79,6 +80,8 @@ def explain(
         raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if label is not None and label not in checkpoint.labels:
         raise InputError(f"{checkpoint.name} knows no label {label!r}; it has {', '.join(checkpoint.labels)}.")
+    if isinstance(checkpoint.model, OnnxModel):
+        raise InputError(f"An exported {checkpoint.name} has no gradients and no tokens; explain its checkpoint.")
     if checkpoint.transform.crop == "both":
         raise InputError(f"{checkpoint.name} looks at two pictures at once; explain a model that looks at one.")
     result, crops = predictor.crops(source, mode, on_no_face, channels)

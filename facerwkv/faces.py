@@ -49,7 +49,7 @@ class FaceDetector:
             raise InputError(f"No face detector at {self.model}. Give YuNet's ONNX file: --detector-model PATH.")
         self.score_threshold = score_threshold
         self.max_side = max_side
-        self._net: Any = None
+        self._nets: list[Any] = []  # one a search: a net whose input changes its size is set up anew, 10 ms a frame
 
     def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
         """The faces in a picture, uint8 (H, W, 3), RGB."""
@@ -57,11 +57,11 @@ class FaceDetector:
         sides = [min(max(height, width, SMALLEST_SIDE), self.max_side)]
         if sides[0] > 1.5 * COARSE_SIDE:
             sides.append(COARSE_SIDE)
-        rows = np.concatenate([self._search(rgb, side) for side in sides])
+        rows = np.concatenate([self._search(rgb, side, i) for i, side in enumerate(sides)])
         boxes = [_clipped(row, width, height) for row in _strongest(rows)]
         return sorted((box for box in boxes if min(box.x2 - box.x1, box.y2 - box.y1) >= 1), key=lambda box: box.x1)
 
-    def _search(self, rgb: np.ndarray, side: int) -> np.ndarray:
+    def _search(self, rgb: np.ndarray, side: int, i: int) -> np.ndarray:
         """YuNet's rows (x, y, w, h, 5 landmarks x 2, score), found with the picture's longer side at `side` pixels."""
         import cv2
 
@@ -71,18 +71,18 @@ class FaceDetector:
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         below, right = max(0, NARROWEST - size[1]), max(0, NARROWEST - size[0])
         small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        rows = self._detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        rows = self._detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), i)
         rows[:, :14] *= np.tile([width / size[0], height / size[1]], 7)
         return rows
 
-    def _detect(self, bgr: np.ndarray) -> np.ndarray:
+    def _detect(self, bgr: np.ndarray, i: int) -> np.ndarray:
         import cv2
 
         try:
-            if self._net is None:
-                self._net = cv2.FaceDetectorYN.create(str(self.model), "", (0, 0), self.score_threshold, OVERLAP)
-            self._net.setInputSize((bgr.shape[1], bgr.shape[0]))
-            rows = self._net.detect(bgr)[1]
+            if len(self._nets) <= i:
+                self._nets.append(cv2.FaceDetectorYN.create(str(self.model), "", (0, 0), self.score_threshold, OVERLAP))
+            self._nets[i].setInputSize((bgr.shape[1], bgr.shape[0]))
+            rows = self._nets[i].detect(bgr)[1]
         except cv2.error as error:
             raise InputError(
                 f"{self.model} is not a YuNet face detector, or it is damaged. "

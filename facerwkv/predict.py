@@ -1,11 +1,13 @@
-"""Pictures → results: read, find the faces, classify them in batches."""
+"""Pictures and frames → results: read, find the faces, classify them in batches."""
 
+import dataclasses
 import functools
 import glob
 import logging
 import math
 import os
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,32 +22,62 @@ from facerwkv.data.transforms import EvalTransform
 from facerwkv.devices import choose_device
 from facerwkv.errors import InputError
 from facerwkv.faces import FaceBox, FaceDetector
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
+from facerwkv.frames import UnreadableVideo
+from facerwkv.models.checkpoint import DEFAULT, EXPORTED, Checkpoint, load_checkpoint
 from facerwkv.models.inference import fold
+from facerwkv.models.onnx import OnnxModel, read_onnx
 from facerwkv.results import Face, Result, Source
 
 Mode = Literal["auto", "scene", "face"]
 OnNoFace = Literal["empty", "scene", "error"]
+Engine = Literal["torch", "onnx"]
 Detector = Callable[[np.ndarray], Sequence[FaceBox | Sequence[float]]]
-CHOICES = {"mode": get_args(Mode), "on_no_face": get_args(OnNoFace), "channels": get_args(Channels)}
+CHOICES = {
+    "mode": get_args(Mode),
+    "on_no_face": get_args(OnNoFace),
+    "channels": get_args(Channels),
+    "engine": get_args(Engine),
+}
 
 Box = tuple[int, int, int, int]
+
+HELD = 256 * 2**20
+"""Bytes of frames that wait together for a batch."""
 
 logger = logging.getLogger("facerwkv")
 
 
-def load(name_or_folder: str | Path, device: str = "auto", detector_model: str | Path | None = None) -> "Predictor":
-    """A trained model, ready to predict.
+def load(
+    name_or_folder: str | Path | None = None,
+    device: str = "auto",
+    detector_model: str | Path | None = None,
+    engine: Engine | None = None,
+) -> "Predictor":
+    """A trained model, ready to predict: a shipped one by name (None: facerwkv_fer), a folder, or "hf-hub:ORG/NAME".
 
-    `device` is "auto" (cuda, mps or cpu, the first that is there) or a device's name, `detector_model` YuNet's ONNX
-    file. When the model may be used for research only, logging says so, once per process. InputError if there is no
-    such checkpoint, device or file.
+    A file that `facerwkv export` wrote, FILE.onnx, runs in onnxruntime: `engine` "onnx" takes nothing else, "torch"
+    takes all but that, None takes both. `device` is "auto" (cuda, mps or cpu, the first that is there) or a device's
+    name, `detector_model` YuNet's ONNX file. When the model may be used for research only, logging says so, once per
+    process. InputError if there is no such checkpoint, device or file.
     """
-    checkpoint = load_checkpoint(name_or_folder)
+    checkpoint = _read(name_or_folder or DEFAULT, device, engine)
     predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else None)
     if text := notice(checkpoint):
         _say_once(text)
     return predictor
+
+
+def _read(source: str | Path, device: str, engine: Engine | None) -> Checkpoint:
+    exported = Path(source).suffix.lower() == EXPORTED
+    _check({"engine": engine or "torch"})
+    if exported and engine == "torch":
+        raise InputError(f"{source} runs in onnxruntime. Leave the engine out, or give the model's checkpoint.")
+    if engine == "onnx" and not exported:
+        raise InputError(
+            f"The engine onnx runs an exported file, not {source}. Write one: facerwkv export --model {source} "
+            "--out FILE.onnx. Then give that: --model FILE.onnx."
+        )
+    return read_onnx(source, device) if exported else load_checkpoint(source)
 
 
 def notice(checkpoint: Checkpoint) -> str | None:
@@ -87,8 +119,10 @@ class Predictor:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", detector: Detector | None = None):
         self.checkpoint = checkpoint
-        self.device = choose_device(device)
-        self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
+        self.device, self.model = torch.device("cpu"), checkpoint.model
+        if not isinstance(checkpoint.model, OnnxModel):  # that one's device was chosen when it was read
+            self.device = choose_device(device)
+            self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
         self._detector = detector
         both = checkpoint.transform.crop == "both"
         crops = {mode: {"crop": "both", "no_box": "whole"} if both else {"crop": mode} for mode in ("scene", "face")}
@@ -101,6 +135,8 @@ class Predictor:
         return self.checkpoint.labels
 
     def __repr__(self) -> str:
+        if isinstance(self.model, OnnxModel):
+            return f"{self.checkpoint.name} ({len(self.labels)} labels) on {self.model.runs_on}"
         millions = sum(weight.numel() for weight in self.checkpoint.model.parameters()) / 1e6
         return f"{self.checkpoint.name} ({len(self.labels)} labels, {millions:.1f} M parameters) on {self.device}"
 
@@ -136,11 +172,43 @@ class Predictor:
         pictures wait for theirs to fill. A picture that cannot be read gives a result that says why.
         """
         _check({"mode": mode, "on_no_face": on_no_face, "channels": channels})
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
+        _check_batch(batch_size)
         detector = self._detector_for(mode)
         opened = (self._open(source, i, detector, on_no_face, channels) for i, source in enumerate(sources))
         return self._in_batches(opened, batch_size)
+
+    def predict_frames(
+        self,
+        frames: Iterable[tuple[float, np.ndarray] | tuple[float, np.ndarray, int]],
+        name: str = "frames",
+        mode: Mode = "auto",
+        on_no_face: OnNoFace = "empty",
+        batch_size: int = 32,
+        ahead: int | None = None,
+    ) -> Iterator[Result]:
+        """Results of a video's frames in their order, with `time` and `frame`; options as in `predict_iter`.
+
+        A frame is its time in seconds, its picture, uint8 (H, W, 3) RGB, and maybe its number; otherwise they are
+        counted from 0. `name` is the results' source. Fewer than `ahead` frames wait for a batch to fill (None:
+        `batch_size`), and fewer where they are large. A video that ends too early gives a last result that says why.
+        """
+        _check({"mode": mode, "on_no_face": on_no_face})
+        _check_batch(batch_size)
+        opened = self._open_frames(frames, name, self._detector_for(mode), on_no_face)
+        return self._in_batches(opened, batch_size, ahead)
+
+    def _open_frames(
+        self, frames: Iterable[tuple], name: str, detector: Detector | None, on_no_face: OnNoFace
+    ) -> Iterator[tuple[Result, list[Crop]]]:
+        time, number = 0.0, -1
+        try:
+            for count, frame in enumerate(frames):
+                time, rgb, number = (*frame, count)[:3]
+                size = rgb.shape[1::-1]
+                result = functools.partial(Result, name, size=size, picture=rgb, time=time, frame=number)
+                yield self._look(result, rgb, detector, on_no_face)
+        except UnreadableVideo as error:
+            yield Result(name, "unreadable", message=str(error), time=time, frame=number + 1), []
 
     def crops(
         self, source: Source, mode: Mode = "auto", on_no_face: OnNoFace = "empty", channels: Channels = "rgb"
@@ -177,22 +245,33 @@ class Predictor:
                 name, "unreadable", message=f"{name} is a folder without pictures." if empty else str(error)
             ), []
         result = functools.partial(Result, name, size=rgb.shape[1::-1], picture=source, channels=channels)
+        return self._look(result, rgb, detector, on_no_face)
+
+    def _look(
+        self, result: Callable[..., Result], rgb: np.ndarray, detector: Detector | None, on_no_face: OnNoFace
+    ) -> tuple[Result, list[Crop]]:
         places = _places(detector(rgb), *rgb.shape[:2]) if detector else []
         if places:
             return result("ok"), [Crop(box, score, self._transforms["face"](rgb, box)) for box, score in places]
         if detector is None or on_no_face == "scene":
             return result("ok"), [Crop(None, None, self._transforms["scene"](rgb))]
-        message = f"{name}: no face was found. Choose scene to classify it whole." if on_no_face == "error" else ""
-        return result("no_face", message=message), []
+        found = result("no_face")
+        if on_no_face == "error":
+            message = f"{found.source}: no face was found. Choose scene to classify it whole."
+            found = dataclasses.replace(found, message=message)
+        return found, []
 
-    def _in_batches(self, opened: Iterable[tuple[Result, list[Crop]]], batch_size: int) -> Iterator[Result]:
+    def _in_batches(
+        self, opened: Iterable[tuple[Result, list[Crop]]], batch_size: int, ahead: int | None = None
+    ) -> Iterator[Result]:
         """Fill in the faces; a result leaves when it and all before it are complete."""
         waiting: deque[tuple[Result, int]] = deque()
         queue: list[tuple[Result, Crop]] = []
         for result, crops in opened:
             waiting.append((result, len(crops)))
             queue += [(result, crop) for crop in crops]
-            while queue and (len(queue) >= batch_size or len(waiting) >= batch_size):
+            most = min(ahead or batch_size, _held(result))
+            while queue and (len(queue) >= batch_size or len(waiting) >= most):
                 self._classify(queue[:batch_size])
                 del queue[:batch_size]
             while waiting and len(waiting[0][0].faces) == waiting[0][1]:
@@ -277,6 +356,16 @@ def _name(source: Source, index: int) -> str:
     if isinstance(source, Image.Image):
         return getattr(source, "filename", "") or f"image {index}"
     return f"{'bytes' if isinstance(source, bytes) else 'array'} {index}"
+
+
+def _held(result: Result) -> int:
+    """How many results like this one may wait: those that hold their pixels, up to HELD bytes of them."""
+    return max(1, HELD // max(1, result.picture.nbytes)) if isinstance(result.picture, np.ndarray) else sys.maxsize
+
+
+def _check_batch(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
 
 
 def _check(choices: dict[str, str]) -> None:

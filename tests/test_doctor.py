@@ -36,6 +36,12 @@ def test_what_people_read(capsys):
     assert capsys.readouterr().out.split() == ["warn", "cache", "[full]", "→", "empty", "it"]
 
 
+def test_what_an_exported_model_needs_is_named(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda distribution: None)
+    (check,) = doctor.CHECKS["onnxruntime"]()
+    assert (check.status, check.next_step) == ("ok", "pip install 'facerwkv[export]'")
+
+
 def test_the_cache_folder_is_the_one_of_the_environment(monkeypatch, tmp_path):
     (tmp_path / "some.npy").write_bytes(bytes(2**20))
     monkeypatch.setenv("FACERWKV_HOME", str(tmp_path))

@@ -47,8 +47,11 @@ def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tens
     computed again in the backward pass, so that training keeps little more than inputs and outputs.
     """
     batch, length, heads, size = inputs[0].shape
-    budget = CACHED if state.device.type == "cpu" else 100 * CACHED
-    tokens = max(1, budget // max(1, batch * heads * size * CHUNK)) * CHUNK
+    if torch.compiler.is_exporting():  # at once: a program for any batch cannot depend on its size
+        tokens = length
+    else:
+        budget = CACHED if state.device.type == "cpu" else 100 * CACHED
+        tokens = max(1, budget // max(1, batch * heads * size * CHUNK)) * CHUNK
     run = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False) if _trains() else segment
     outputs = []
     for pieces in zip(*(x.split(tokens, 1) for x in inputs), strict=True):
@@ -67,6 +70,11 @@ def join(x: Tensor, shape: torch.Size) -> Tensor:
     """Chunks (M, n, N) → (B, T, H, N), the given shape."""
     batch, length, heads, size = shape
     return x.view(length // CHUNK, batch, heads, CHUNK, size).permute(1, 0, 3, 2, 4).flatten(1, 2)
+
+
+def steps(x: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
+    """Chunks (M, ...) of a sequence of the given shape (B, T, H, N) → those of one time after the other, (B H, ...)."""
+    return x.unflatten(0, (shape[1] // CHUNK, shape[0] * shape[2])).unbind()
 
 
 def halve(left: Tensor, right: Tensor, w: Tensor, visit: Visit) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,6 +23,7 @@ from facerwkv.kernels.chunks import (
     halve,
     join,
     products,
+    steps,
     walk,
 )
 
@@ -81,14 +82,14 @@ def _chunked(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tenso
 
 
 def _segment(u: Tensor, r: Tensor, k: Tensor, v: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    shape, rows = r.shape, state.shape[0] * state.shape[1]
+    shape = r.shape
     bonus = (r * u * k).sum(-1, keepdim=True)
     r, k, v, w, bonus = (cut(x) for x in (r, k, v, w, bonus))  # (M, n, N); bonus (M, n, 1)
     y = bonus * v
     r, k, w = halve(r[:, :, None], k[:, :, None], w.exp(), partial(_read_earlier, y, v))
     r, k, w = r[:, :, 0], k[:, :, 0].mT, w[:, :, None]
     outputs, held = [], state.flatten(0, 1)
-    for y_c, r_c, k_c, v_c, w_c in zip(*(x.split(rows) for x in (y, r, k, v, w)), strict=True):
+    for y_c, r_c, k_c, v_c, w_c in zip(*(steps(x, shape) for x in (y, r, k, v, w)), strict=True):
         outputs.append(torch.baddbmm(y_c, r_c, held))
         held = (w_c * held).baddbmm_(k_c, v_c)
     return join(torch.cat(outputs), shape), held.view_as(state)

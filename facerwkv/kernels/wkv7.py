@@ -23,6 +23,7 @@ from facerwkv.kernels.chunks import (
     join,
     lower,
     products,
+    steps,
     walk,
 )
 
@@ -86,7 +87,7 @@ def _chunked(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s
 def _segment(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """With s the rows a_t^T S_{t-1}: s = inverse (a S_0 + a_k v), where a_k, like a_b, r_b and r_k, holds the chunk's
     decayed products of a's and k's, and inverse is that of 1 - a_b; then y = r S_0 + r_b s + r_k v."""
-    shape, rows = r.shape, state.shape[0] * state.shape[1]
+    shape = r.shape
     r, w, k, v, a, b = (cut(x) for x in (r, w, k, v, a, b))  # (M, n, N)
     w, right = w.exp(), torch.stack([b, k], 2)
     own = (r[:, :, None] * right).sum(-1)
@@ -96,7 +97,7 @@ def _segment(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s
     (_, r_b), (a_k, r_k) = pairs.split()
     a, of_v, y = pairs.inverse @ a, pairs.inverse @ (a_k @ v), r_k @ v
     outputs, reads, held = [], [], state.flatten(0, 1)
-    chunks = (x.split(rows) for x in (a, of_v, w, b, k, v, y, r))
+    chunks = (steps(x, shape) for x in (a, of_v, w, b, k, v, y, r))
     for a_c, of_v_c, w_c, b_c, k_c, v_c, y_c, r_c in zip(*chunks, strict=True):
         outputs.append(torch.baddbmm(y_c, r_c, held))
         reads.append(torch.baddbmm(of_v_c, a_c, held))

@@ -74,7 +74,7 @@ class CAERNet(Classifier):
     def attend(self, maps: Tensor) -> Tensor:
         """The context's maps (B, 256, h, w) → where to look, (B, 1, h, w), which sums to 1."""
         assert self.attention is not None, "a face stream alone looks everywhere alike"
-        return self.attention(maps).flatten(1).softmax(1).view(len(maps), 1, *maps.shape[2:])
+        return self.attention(maps).flatten(1).softmax(1).view(maps.shape[0], 1, *maps.shape[2:])
 
     def fusion(self, vectors: dict[str, Tensor]) -> Tensor:
         """How much face and context count, (B, 2), which sums to 1."""

@@ -103,5 +103,5 @@ def _weaknesses(scored: dict[str, Any], card: dict[str, Any]) -> str:
 
 
 def _use(name: str) -> str:
-    code = f'import facerwkv\nmodel = facerwkv.load("{name}")\nprint(model.predict("party.jpg"))'
+    code = f'import facerwkv\n\nmodel = facerwkv.load("{name}")\nprint(model.predict("party.jpg"))'
     return f"## Use\n\n```python\n{code}\n```\n\n## Intended use\n\n{INTENDED}"

@@ -73,7 +73,7 @@ class Poster(Classifier):
         x = functional.interpolate(x, size=(SIDE, SIDE))
         maps = self.fuse(x)
         tokens = torch.cat([embed(one).flatten(2).mT for embed, one in zip(self.embed, maps, strict=True)], 1)
-        x = torch.cat([self.cls.expand(len(x), -1, -1), tokens], 1) + self.position
+        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), tokens], 1) + self.position
         for block in self.blocks:
             x = block(x)
         return self.norm(x)

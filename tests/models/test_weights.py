@@ -12,6 +12,7 @@ from facerwkv.data.datasets import DATASETS
 from facerwkv.errors import InputError
 from facerwkv.labels import EXPRESSIONS
 from facerwkv.models import create_model
+from facerwkv.models.card import model_card
 from facerwkv.models.checkpoint import CARD, DEFAULT, SHIPPED, WEIGHTS, load_checkpoint, reports_of, shipped
 from facerwkv.training.finish import evaluate_folder
 
@@ -39,6 +40,7 @@ def test_it_is_small_and_its_card_has_terms_scores_and_weaknesses(name):
     folder = SHIPPED / name
     assert (folder / WEIGHTS).stat().st_size <= MEGABYTES[name] * 1e6
     card, text = load_checkpoint(name).card, (folder / CARD).read_text(encoding="utf-8")
+    assert text == model_card(load_checkpoint(name), name)
     assert card["licence"].startswith("research only: ")
     assert DATASETS[card["data"]["source"]].terms in text
     accuracy = card["metrics"]["test"]["accuracy"]

@@ -1,0 +1,188 @@
+"""An exported model: one ONNX file with the graph and all that prediction must know of it.
+
+The graph takes "pictures", uint8 (batch, h, w, channels) with values 0..255 as the evaluation transform gives them:
+RGB, or grey, or the scene's channels and then the face's. Normalisation is part of the graph, and the batch may have
+any size. It gives "logits", float32 (batch, labels). The file's metadata are the fields of `Description`, each as JSON
+under its own name; any ONNX runtime can read them. Nothing is unpickled, and a graph whose weights lie in other files
+is not read.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from facerwkv.data.transforms import TransformConfig
+from facerwkv.errors import InputError
+from facerwkv.models.checkpoint import Checkpoint
+from facerwkv.settings import Settings
+
+INPUT, OUTPUT = "pictures", "logits"
+LARGEST = 2**31  # bytes: a protocol buffer cannot be larger
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
+AUTOMATIC = ("cuda", "cpu")  # CoreML computes in half precision, so it must be asked for
+EXTRA = "pip install 'facerwkv[export]'"
+
+
+class Description(Settings):
+    """What the metadata of an exported file say."""
+
+    facerwkv: Literal[1] = 1
+    """The format's number."""
+    model: str
+    """A name in MODELS."""
+    labels: tuple[str, ...]
+    """In the order of the logits."""
+    transform: TransformConfig
+    """How a picture becomes the input; its mean and std are part of the graph."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the logits before the softmax."""
+    licence: str | None
+    """Of the weights."""
+    card: dict[str, Any]
+    """Training data and scores, as in a checkpoint's config.json."""
+    input: dict[str, Any]
+    """For readers who do not know TransformConfig: name, dtype, shape, range and colours."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, card: dict[str, Any]) -> "Description":
+        """That of a checkpoint; `card` is the part of its card that others may see."""
+        transform = checkpoint.transform
+        return cls(
+            model=checkpoint.name,
+            labels=checkpoint.labels,
+            transform=transform,
+            temperature=checkpoint.temperature,
+            licence=card.get("licence"),
+            card=card,
+            input={
+                "name": INPUT,
+                "dtype": "uint8",
+                "shape": ["batch", *transform.image_size, transform.channels],
+                "range": [0, 255],
+                "colours": _colours(transform),
+            },
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """Field → JSON."""
+        return {name: json.dumps(value) for name, value in self.model_dump(mode="json").items()}
+
+
+class OnnxModel(nn.Module):
+    """Pictures, uint8 (B, h, w, c), any B → logits, float32 (B, C), by an onnxruntime session; no gradients.
+
+    InputError for pictures of another shape or type than the graph's.
+    """
+
+    def __init__(self, session: Any):
+        super().__init__()
+        self.session = session
+        self.shape = tuple(session.get_inputs()[0].shape[1:])
+
+    @property
+    def runs_on(self) -> str:
+        return f"onnxruntime's {self.session.get_providers()[0]}"
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if pictures.dtype != torch.uint8 or tuple(pictures.shape[1:]) != self.shape:
+            given, wanted = (" x ".join(map(str, shape)) for shape in (pictures.shape[1:], self.shape))
+            raise InputError(
+                f"This ONNX graph takes uint8 pictures of {wanted}, not {pictures.dtype} of {given}; export the model "
+                "with an image_size of that kind, or resize the pictures."
+            )
+        (logits,) = self.session.run([OUTPUT], {INPUT: pictures.cpu().numpy()})
+        return torch.from_numpy(logits)
+
+
+def read_onnx(path: str | Path, device: str = "auto") -> Checkpoint:
+    """A file that `facerwkv export` wrote, its model an OnnxModel: that takes pictures as they are, not normalised.
+
+    `device` is "auto" (cuda or cpu, the first that onnxruntime has), "cpu", "cuda", "cuda:1" or "mps". InputError
+    without onnxruntime or the device, and for a file that is missing, damaged or not an exported model.
+    """
+    path = Path(path).expanduser()
+    session = _session(path, device)
+    described = _describe(session, path)
+    _check_graph(session, described, path)
+    return Checkpoint(
+        OnnxModel(session),
+        described.model,
+        described.labels,
+        described.transform,
+        described.temperature,
+        described.card,
+    )
+
+
+def _session(path: Path, device: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f"{path} needs onnxruntime, which is not installed: {EXTRA}") from error
+    providers = _providers(device, onnxruntime.get_available_providers())
+    graph = _read(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors alone: they are raised anyway
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # onnxruntime's have no common ancestor
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be run by onnxruntime ({reason}). It is damaged: export it again.") from error
+    if device != "auto" and session.get_providers()[0] != providers[0][0]:
+        raise InputError(f"onnxruntime has {providers[0][0]} but cannot start it; choose --device cpu.")
+    return session
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes: a session made of bytes has no folder to look for further files in."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Write it: facerwkv export --model NAME --out {path}")
+    if path.stat().st_size >= LARGEST:
+        raise InputError(f"{path} is larger than {LARGEST >> 30} GiB, so it is no exported model; export it again.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _providers(device: str, there: list[str]) -> list[tuple[str, dict[str, str]]]:
+    """The execution providers to try, the first that is wanted first, each with its options."""
+    if device == "auto":
+        return [(PROVIDERS[kind], {}) for kind in AUTOMATIC if PROVIDERS[kind] in there]
+    kind, _, number = device.partition(":")
+    if PROVIDERS.get(kind) not in there:
+        known = ", ".join(name for name, provider in PROVIDERS.items() if provider in there)
+        raise InputError(f"onnxruntime has no device {device!r} here. Choose auto or one of: {known}.")
+    return [(PROVIDERS[kind], {"device_id": number} if number else {})]
+
+
+def _describe(session: Any, path: Path) -> Description:
+    texts = session.get_modelmeta().custom_metadata_map
+    try:
+        values = {name: json.loads(texts[name]) for name in Description.model_fields}
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is an ONNX file, but none that `facerwkv export` wrote: its metadata do not say labels and "
+            "transform. Export the model from its checkpoint."
+        ) from error
+    return Description.parse(values, where=f"{path}: metadata")
+
+
+def _check_graph(session: Any, described: Description, path: Path) -> None:
+    """InputError for a graph that does not take and give what its metadata say."""
+    height, width = described.transform.image_size
+    wanted = [("tensor(uint8)", INPUT, [height, width, described.transform.channels])]
+    wanted += [("tensor(float)", OUTPUT, [len(described.labels)])]
+    found = [(end.type, end.name, list(end.shape[1:])) for end in (*session.get_inputs(), *session.get_outputs())]
+    if found != wanted:
+        raise InputError(f"{path} is damaged: its graph has {found}, its metadata say {wanted}. Export it again.")
+
+
+def _colours(transform: TransformConfig) -> str:
+    one = "RGB" if transform.in_chans == 3 else "grey"
+    return f"{one} of the scene, then {one} of the face" if transform.crop == "both" else one
