@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from facerwkv.models import MODELS, create_model, model_line
+from facerwkv.models.checkpoint import CARD, SHIPPED, shipped
 
 HEADERS = ("name", "parameters", "MACs", "input", "licence", "source")
 WIDE = 200  # columns for a file or a pipe, where nothing needs to be cut off
@@ -79,7 +81,15 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
 
 
 def print_one(name: str) -> None:
-    """All that is known of one model, for a terminal."""
+    """All that is known of one model, for a terminal: its facts, and the card of a shipped checkpoint of that name."""
+    if name in MODELS or name not in shipped():
+        _print_facts(name)
+    if name in shipped():
+        _, _, card = (SHIPPED / name / CARD).read_text(encoding="utf-8").split("---\n", 2)
+        Console().print(Markdown(card))
+
+
+def _print_facts(name: str) -> None:
     facts = describe(name)
     about, known, published = (facts.pop(key) for key in ("about", "known", "published"))
     paragraphs = filter(None, (about, claims(published), known))

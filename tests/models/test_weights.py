@@ -14,6 +14,7 @@ from facerwkv.labels import EXPRESSIONS
 from facerwkv.models import create_model
 from facerwkv.models.card import model_card
 from facerwkv.models.checkpoint import CARD, DEFAULT, SHIPPED, WEIGHTS, load_checkpoint, reports_of, shipped
+from facerwkv.models.describe import print_one
 from facerwkv.training.finish import evaluate_folder
 
 MEGABYTES = {"facerwkv_fer": 10, "facerwkv_fer_tiny": 2, "facerwkv_ferplus": 10}
@@ -84,3 +85,11 @@ def test_create_model_and_timm_start_from_them(name):
 def test_a_shape_that_the_weights_do_not_have_is_refused():
     with pytest.raises(InputError, match="the shipped facerwkv_fer holds another model's weights"):
         create_model("facerwkv_fer", pretrained=True, width=128)
+
+
+@every
+def test_models_info_shows_its_card(name, capsys):
+    print_one(name)
+    shown = capsys.readouterr().out
+    assert "Intended use" in shown
+    assert ("macs" in shown) == (name in PRETRAINED)
