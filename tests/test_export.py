@@ -12,14 +12,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from facerwkv import export
 from facerwkv.cli import app
-from facerwkv.data.transforms import EvalTransform, TransformConfig
+from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
 from facerwkv.errors import InputError
 from facerwkv.explain import explain
-from facerwkv.export import TOLERANCE, Exported, export_onnx, logits_of
+from facerwkv.export import TOLERANCE, Exported, drawn_pictures, export_onnx, logits_of
 from facerwkv.labels import EXPRESSIONS
 from facerwkv.models import MODELS, FaceRWKV, create_model
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -27,7 +28,7 @@ from facerwkv.models.onnx import INPUT, Description, OnnxModel, read_onnx
 from facerwkv.predict import Predictor, load
 
 SIDE = 48
-QUICK = ("facerwkv_small", "facerwkv4_small", "facerwkv6_small", "facerwkv7_small", "caer_net_s")
+QUICK = ("facerwkv_small", "facerwkv4_small", "facerwkv7_small", "caer_net_s")
 OWN_SIZE = ("facerwkv_small", "facerwkv4_small", "facerwkv5_small", "facerwkv6_small", "facerwkv7_small")
 FEW, LARGE = 10, 20_000_000  # pictures for a model with more parameters than that
 CARD = {"licence": "research only: a test", "data": {"source": "fer2013:/home/me/fer2013", "boxes": "/home/me/a.csv"}}
@@ -35,15 +36,14 @@ BOXES = [(4, 6, 40, 50), (50, 10, 120, 90)]
 
 
 def checkpoint(name: str, **options) -> Checkpoint:
-    """An untrained model whose parts all matter: our own start with zeros, after which a mixer would say nothing."""
+    """An untrained model whose parts all matter: no mixer of ours and no norm is left at the zeros it starts from."""
     torch.manual_seed(0)
-    model = create_model(name, **options).eval()
-    config = model.config
-    if isinstance(model, FaceRWKV):
-        with torch.no_grad():
-            for weight in model.parameters():
+    model = create_model(name, **options)
+    config, both = model.config, model.config.two_inputs
+    with torch.no_grad():
+        for weight in model.parameters():
+            if isinstance(model, FaceRWKV) or weight.ndim < 2:
                 weight.add_(torch.randn_like(weight) * 0.05)
-    both = config.two_inputs
     transform = TransformConfig(
         image_size=config.image_size,
         crop="both" if both else "face",
@@ -52,7 +52,18 @@ def checkpoint(name: str, **options) -> Checkpoint:
         mean=(0.5,),
         std=(0.25,),
     )
-    return Checkpoint(model, name, EXPRESSIONS, transform, 1.5)
+    settle(model, normalise(drawn_pictures(transform), transform))
+    return Checkpoint(model.eval(), name, EXPRESSIONS, transform, 1.5)
+
+
+@torch.no_grad()
+def settle(model: nn.Module, pictures: Tensor) -> None:
+    """Batch norms take the statistics of these pictures: by those that they start with, all logits would be 0."""
+    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for part in norms:
+        part.momentum = 1.0
+    if norms:
+        model.train()(pictures)
 
 
 def small(name: str) -> dict:
@@ -110,8 +121,8 @@ def test_logits_on_real_faces(exported, faces):
     batches = torch.from_numpy(np.stack([shown(face) for face in faces[:count]])).split(33)
     expected = torch.cat([logits_of(original, batch) for batch in batches])
     found = torch.cat([model(batch) for batch in batches])
-    assert expected.std(0).max() > 100 * TOLERANCE, "the pictures must matter"
-    assert (found - expected).abs().max() <= TOLERANCE
+    spread = expected.std(0).max()  # untrained, some answer much the same to every picture
+    assert (found - expected).abs().max() <= min(TOLERANCE, spread / 100)
 
 
 def test_half_of_the_shipped_model_on_an_oblong_grid(tmp_path):
