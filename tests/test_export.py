@@ -22,6 +22,7 @@ from facerwkv.errors import InputError
 from facerwkv.explain import explain
 from facerwkv.export import TOLERANCE, Exported, drawn_pictures, export_onnx, logits_of
 from facerwkv.labels import EXPRESSIONS
+from facerwkv.mixers.rwkv1 import FOLDED_TOKENS
 from facerwkv.models import MODELS, FaceRWKV, create_model
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.onnx import INPUT, Description, OnnxModel, read_onnx
@@ -40,10 +41,12 @@ def checkpoint(name: str, **options) -> Checkpoint:
     torch.manual_seed(0)
     model = create_model(name, **options)
     config, both = model.config, model.config.two_inputs
+    ours = isinstance(model, FaceRWKV)
+    scale = 0.5 / config.width**0.5 if ours else 0.05  # with it logits stay as large as a trained model's
     with torch.no_grad():
         for weight in model.parameters():
-            if isinstance(model, FaceRWKV) or weight.ndim < 2:
-                weight.add_(torch.randn_like(weight) * 0.05)
+            if ours or weight.ndim < 2:
+                weight.add_(torch.randn_like(weight) * scale)
     transform = TransformConfig(
         image_size=config.image_size,
         crop="both" if both else "face",
@@ -128,6 +131,13 @@ def test_logits_on_real_faces(exported, faces):
 def test_half_of_the_shipped_model_on_an_oblong_grid(tmp_path):
     half = checkpoint("facerwkv_fer_tiny", depth=2, image_size=(32, 40))
     assert export_onnx(half, tmp_path / "model.onnx").difference <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_more_tokens_than_rwkv1_is_folded_for(tmp_path):
+    large = checkpoint("facerwkv_small", image_size=(320, 320), patch_size=8)
+    assert large.model.blocks[0].time_mix.tokens == 1600 > FOLDED_TOKENS
+    assert export_onnx(large, tmp_path / "model.onnx").difference <= TOLERANCE
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ FOLDED_TOKENS = 1200  # a folded table holds H T^2 numbers: 46 MB for 8 heads
 class TimeMix(nn.Module):
     """out = W_o(sigmoid(r) * toeplitz(k, v)) * gamma. Its tables hold `config.tokens` positions, no more."""
 
+    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "reference"
+
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()
         check_forward(config, "rwkv1")
@@ -38,7 +40,8 @@ class TimeMix(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         length = x.shape[1]
         k, v, r = self._project(shifted(x, grid, self.shift))
-        y = toeplitz(*self._tables(length), self._split(k), self._split(self.hook_value(v)))
+        keys, values = self._split(k), self._split(self.hook_value(v))
+        y = toeplitz(*self._tables(length), keys, values, self.implementation)
         return self._gate(y.flatten(2), r) * self.time_gamma[:length]
 
     def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
