@@ -110,7 +110,7 @@ def _graph(checkpoint: Checkpoint, example: Tensor) -> Any:
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"{checkpoint.name} cannot be exported: {reason}. Use the checkpoint itself.") from error
-    # All of onnxscript's optimiser takes three times as long for RWKV-7, and onnxruntime answers no sooner for it.
+    # All of onnxscript's optimiser makes it 2.5 times as long for RWKV-7, and onnxruntime answers no sooner for it.
     optimizer.fold_constants(exported.model)
     optimizer.remove_unused_nodes(exported.model)
     exported.rename_axes({exported.model.graph.inputs[0].shape[0]: "batch"})

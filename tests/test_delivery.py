@@ -11,17 +11,9 @@ from PIL import Image
 from facerwkv.delivery import VIDEO_COLUMNS, Media, Summary, Teller, columns_for, deliver, save_media, write_results
 from facerwkv.errors import InputError
 from facerwkv.frames import read_frames
-from facerwkv.results import Face, Result
+from facerwkv.results import Result
+from tests.examples import HAPPY, LABELS, RESULTS
 
-LABELS = ("anger", "happiness")
-HAPPY = Face("happiness", 0.75, {"anger": 0.25, "happiness": 0.75}, (1, 2, 30, 40), 0.9)
-ANGRY = Face("anger", 0.5, {"anger": 0.5, "happiness": 0.5})
-RESULTS = [
-    Result("a, b.jpg", "ok", [HAPPY, HAPPY], (60, 50)),
-    Result("scene.jpg", "ok", [ANGRY], (60, 50)),
-    Result("none.jpg", "no_face", size=(60, 50)),
-    Result("bad.jpg", "unreadable", message="bad.jpg is empty."),
-]
 DICTS = [result.to_dict() for result in RESULTS]
 
 

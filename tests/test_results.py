@@ -5,17 +5,9 @@ import pytest
 from rich.console import Console
 
 from facerwkv.errors import InputError
-from facerwkv.results import Face, Result, table
+from facerwkv.results import Result, table
+from tests.examples import HAPPY, RESULTS
 
-LABELS = ("anger", "happiness")
-HAPPY = Face("happiness", 0.75, {"anger": 0.25, "happiness": 0.75}, (1, 2, 30, 40), 0.9)
-ANGRY = Face("anger", 0.5, {"anger": 0.5, "happiness": 0.5})
-RESULTS = [
-    Result("a, b.jpg", "ok", [HAPPY, HAPPY], (60, 50)),
-    Result("scene.jpg", "ok", [ANGRY], (60, 50)),
-    Result("none.jpg", "no_face", size=(60, 50)),
-    Result("bad.jpg", "unreadable", message="bad.jpg is empty."),
-]
 HAPPY_DICT = {"box": [1, 2, 30, 40], "label": "happiness", "score": 0.75, "probs": {"anger": 0.25, "happiness": 0.75}}
 DICTS = [
     {"source": "a, b.jpg", "status": "ok", "faces": [HAPPY_DICT, HAPPY_DICT]},
