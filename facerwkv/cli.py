@@ -103,6 +103,9 @@ def evaluate(
     data: DataOption = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
     without_copies: Annotated[bool, typer.Option(help="Also score the images that have no copy in training.")] = False,
+    subgroups: Annotated[
+        str | None, typer.Option(metavar="gender,race,age|all", help="Also score by who is shown, where the data say.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes. Default: MODEL/SPLIT.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -110,7 +113,7 @@ def evaluate(
     """Score a checkpoint on a data set: accuracy, UAR, macro-F1 with intervals, calibration, report."""
     from facerwkv.training.finish import evaluate_folder
 
-    scored = evaluate_folder(model, data, split, out, device, without_copies)
+    scored = evaluate_folder(model, data, split, out, device, without_copies, subgroups)
     if as_json:
         print(json.dumps(scored.to_dict()))
     else:
@@ -166,6 +169,9 @@ def predict(
     start: Annotated[str, typer.Option(metavar="TIME", help="Video: from here, seconds or mm:ss.")] = "0",
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Video: up to here.")] = None,
     smooth: Annotated[str | None, typer.Option(metavar="HOW", help="Video: ema:0.6 or median:5, by face.")] = None,
+    temporal: Annotated[
+        bool, typer.Option("--temporal", help="Video: carry a causal model's state on, one a face.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Name the apparent expression in pictures and videos."""
@@ -176,7 +182,7 @@ def predict(
     predictor = load(model, device, detector_model, engine)
     named = list(expand_sources(sources, sys.stdin)) if out else expand_sources(sources, sys.stdin)
     columns = columns_for(named) if out else ()
-    options = {"stride": stride, "fps": fps, "start": start, "end": end, "smooth": smooth}
+    options = {"stride": stride, "fps": fps, "start": start, "end": end, "smooth": smooth, "temporal": temporal}
     bar = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
     results = predict_sources(predictor, named, bar, batch_size, mode=mode, on_no_face=on_no_face, **options)
     with _stoppable("What came before is written."):

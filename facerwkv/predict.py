@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args, overlo
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from facerwkv.data.images import FORMATS, Channels, UnreadableImage, open_image
 from facerwkv.data.transforms import EvalTransform
@@ -192,10 +193,15 @@ class Predictor:
         counted from 0. `name` is the results' source. Fewer than `ahead` frames wait for a batch to fill (None:
         `batch_size`), and fewer where they are large. A video that ends too early gives a last result that says why.
         """
-        _check({"mode": mode, "on_no_face": on_no_face})
         _check_batch(batch_size)
-        opened = self._open_frames(frames, name, self._detector_for(mode), on_no_face)
-        return self._in_batches(opened, batch_size, ahead)
+        return self._in_batches(self.open_frames(frames, name, mode, on_no_face), batch_size, ahead)
+
+    def open_frames(
+        self, frames: Iterable[tuple], name: str = "frames", mode: Mode = "auto", on_no_face: OnNoFace = "empty"
+    ) -> Iterator[tuple[Result, list[Crop]]]:
+        """What the model would be shown of every frame, and the results without faces; as in `predict_frames`."""
+        _check({"mode": mode, "on_no_face": on_no_face})
+        return self._open_frames(frames, name, self._detector_for(mode), on_no_face)
 
     def _open_frames(
         self, frames: Iterable[tuple], name: str, detector: Detector | None, on_no_face: OnNoFace
@@ -286,14 +292,21 @@ class Predictor:
         batch = torch.from_numpy(np.stack([crop.image for _, crop in queue])).to(self.device)
         with torch.inference_mode():
             logits = self.model(batch).float().cpu()
+        for (result, _), face in zip(queue, self.faces([crop for _, crop in queue], logits), strict=True):
+            result.faces.append(face)
+
+    def faces(self, crops: Sequence[Crop], logits: Tensor) -> list[Face]:
+        """What logits, float32 (N, C), say of N crops. InputError where they are not finite."""
         if not torch.isfinite(logits).all():
             raise InputError(
                 f"{self.checkpoint.name} answers with NaN or infinity: its weights are broken; train it again."
             )
-        for (result, crop), row in zip(queue, (logits / self.checkpoint.temperature).softmax(-1).tolist(), strict=True):
+        found = []
+        for crop, row in zip(crops, (logits / self.checkpoint.temperature).softmax(-1).tolist(), strict=True):
             probs = dict(zip(self.labels, row, strict=True))
             label = max(probs, key=probs.__getitem__)
-            result.faces.append(Face(label, probs[label], probs, crop.box, crop.detection))
+            found.append(Face(label, probs[label], probs, crop.box, crop.detection))
+        return found
 
 
 def expand_sources(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, starmap
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,13 @@ from facerwkv.frames import Source as VideoSource
 from facerwkv.frames import seconds as to_seconds
 from facerwkv.predict import Mode, OnNoFace, Predictor, load
 from facerwkv.results import Face, Result
+from facerwkv.temporal import Temporal
+from facerwkv.tracks import Tracker
 
-PATIENCE = 1.0
-"""Seconds after which a face that is not seen any more is forgotten."""
-OVERLAP = 0.2
-"""The intersection over union from which boxes of two frames are the same face's."""
 STRIP = 12
 """The timeline is this part of the picture's height."""
 PAPER = (18, 20, 24)
 
-Box = Sequence[float]
 Smooth = Callable[[np.ndarray], np.ndarray]
 
 
@@ -54,6 +51,7 @@ def stream(
     on_no_face: OnNoFace = "empty",
     batch_size: int = 32,
     timeout: float = TIMEOUT,
+    temporal: bool = False,
 ) -> Iterator[Result]:
     """The results of a video's frames as they come, in memory that does not grow with its length.
 
@@ -62,8 +60,10 @@ def stream(
     that stays the same while the face is seen, and for a second after. `stride`, `fps`, `start` and `end` (seconds, or
     "mm:ss") choose frames; `smooth` is "ema:0.6" (a new frame counts 0.6) or "median:5" (frames), by track; `mode`,
     `on_no_face` and `batch_size` are those of `predict_iter`, except that "error" is for a video without any face. A
-    camera's and a stream's frames wait for no batch. What cannot be read, or ends too early, gives a last result with
-    status "unreadable" that says why. InputError for options that are not known and without PyAV.
+    camera's and a stream's frames wait for no batch. With `temporal`, a face's earlier frames count too: a causal
+    model's state is carried on, one for each track. What cannot be read, or ends too early, gives a last result with
+    status "unreadable" that says why. InputError for options that are not known, for a model that carries no state, and
+    without PyAV.
     """
     part = Part(stride, fps, _moment(start), None if end is None else _moment(end))
     follow = Follower(smooth)
@@ -76,7 +76,11 @@ def stream(
     else:
         pictures, name, ahead = part.of(_given(source)), "frames", None
     lenient: OnNoFace = "empty" if on_no_face == "error" else on_no_face
-    found = predictor.predict_frames(pictures, name, mode, lenient, batch_size, ahead)
+    found: Iterator[Result]
+    if temporal:
+        found = starmap(Temporal(predictor, follow.tracker), predictor.open_frames(pictures, name, mode, lenient))
+    else:
+        found = predictor.predict_frames(pictures, name, mode, lenient, batch_size, ahead)
     results = (follow(result) for result in found)
     return _with_faces(results, name) if on_no_face == "error" else results
 
@@ -135,68 +139,20 @@ def _shown(results: Iterable[Result], source: str, start: float | str, end: floa
             bar.update(task, completed=(result.time or 0) - first, rate=rate)
 
 
-class Tracker:
-    """Which boxes of successive frames are the same face's: `tracker(seconds, boxes)` gives each box's number.
-
-    A box (x1, y1, x2, y2) is the face of before that it overlaps most, from an intersection over union of `overlap`
-    on; pairs that overlap more come first. Other boxes are new faces. Numbers start at 1 and are never given again; a
-    face that is not seen for `patience` seconds is forgotten.
-    """
-
-    def __init__(self, patience: float = PATIENCE, overlap: float = OVERLAP):
-        self.patience, self.overlap = patience, overlap
-        self.alive: dict[int, tuple[float, Box]] = {}
-        self._given = 0
-
-    def __call__(self, time: float, boxes: Sequence[Box]) -> list[int]:
-        found = self._matched(boxes)
-        numbers = [found[i] if i in found else self._new() for i in range(len(boxes))]
-        self.alive |= {number: (time, box) for number, box in zip(numbers, boxes, strict=True)}
-        self.alive = {number: face for number, face in self.alive.items() if time - face[0] <= self.patience}
-        return numbers
-
-    def _matched(self, boxes: Sequence[Box]) -> dict[int, int]:
-        """Box → number of the face that it is, greedily."""
-        known = list(self.alive)
-        found: dict[int, int] = {}
-        if not (known and boxes):
-            return found
-        overlaps = overlap(np.array(boxes, float), np.array([box for _, box in self.alive.values()], float))
-        for place in np.argsort(-overlaps, axis=None, kind="stable").tolist():
-            box, face = divmod(place, len(known))
-            if overlaps[box, face] < self.overlap:
-                break
-            if box not in found and known[face] not in found.values():
-                found[box] = known[face]
-        return found
-
-    def _new(self) -> int:
-        self._given += 1
-        return self._given
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The intersection over union (A, B) of boxes x1, y1, x2, y2: (A, 4) and (B, 4)."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    common = sides.clip(0).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(-1) for boxes in (a, b)]
-    return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)
-
-
 class Follower:
     """Gives the faces of successive results their tracks, and smooths their probabilities where `smooth` says how."""
 
     def __init__(self, smooth: str | None = None):
         self._make = smoother(smooth)
-        self._tracker = Tracker()
+        self.tracker = Tracker()
         self._smooth: dict[int | None, Smooth] = {}
 
     def __call__(self, result: Result) -> Result:
         if result.status == "unreadable" or result.time is None:
             return result
-        boxes = iter(self._tracker(result.time, [face.box for face in result.faces if face.box]))
+        boxes = iter(self.tracker(result.time, [face.box for face in result.faces if face.box]))
         result.faces[:] = [self._smoothed(face, next(boxes) if face.box else None) for face in result.faces]
-        alive = {None, *self._tracker.alive}
+        alive = {None, *self.tracker.alive}
         self._smooth = {track: smooth for track, smooth in self._smooth.items() if track in alive}
         return result
 

@@ -13,8 +13,8 @@ FLOORS = [
     {"data", "mixers"},
     {"models"},
     {"training", "frames"},
-    {"predict", "results", "draw", "explain", "export"},
-    {"video", "delivery", "bench", "experiments", "doctor"},
+    {"predict", "results", "draw", "explain", "export", "browser"},
+    {"video", "temporal", "tracks", "delivery", "bench", "experiments", "doctor"},
     {"web"},
     {"cli"},
 ]
@@ -30,6 +30,9 @@ SIDEWAYS = {  # floor 0's foundation is one folder in all but name; floor 4's do
     "results": {"draw"},
     "explain": {"predict", "results", "draw"},
     "export": {"predict", "results"},
+    "browser": {"export"},
+    "temporal": {"tracks"},
+    "video": {"temporal", "tracks"},
     "delivery": {"video"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -24,7 +24,8 @@ from facerwkv.models import create_model
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.predict import Predictor
 from facerwkv.results import Face, Result
-from facerwkv.video import DrawnVideo, Follower, Tracker, overlap, predict_sources, smoother, stream
+from facerwkv.tracks import Tracker, overlap
+from facerwkv.video import DrawnVideo, Follower, predict_sources, smoother, stream
 
 SIZE = (48, 48)
 FACE = (10, 10, 40, 40)

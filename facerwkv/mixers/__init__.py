@@ -34,6 +34,11 @@ class Mixer:
         return hasattr(self.time_mix, "stream")
 
     @property
+    def endless(self) -> bool:
+        """Whether any number of tokens may come, with a state that does not grow; not with a table of positions."""
+        return self.streams and not getattr(self.time_mix, "table", False)
+
+    @property
     def shares(self) -> bool:
         """Whether the time mix hands something on to later blocks, in a dict that it is called with."""
         return getattr(self.time_mix, "shares", False)

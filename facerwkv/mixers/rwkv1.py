@@ -22,6 +22,7 @@ class TimeMix(nn.Module):
     """out = W_o(sigmoid(r) * toeplitz(k, v)) * gamma. Its tables hold `config.tokens` positions, no more."""
 
     implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "reference"
+    table = True
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__()

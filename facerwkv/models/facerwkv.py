@@ -221,10 +221,16 @@ class FaceRWKV(nn.Module):
         """timm's layer groups: the stem, each block, the head."""
         return {"stem": r"^stem|^position", "blocks": [(r"^blocks\.(\d+)", None), (r"^head|^classifier", (99999,))]}
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether `stream` can run the model."""
+        config = self.config
+        ways = (config.scan, config.shift) == ("forward", "token")
+        return MIXERS[config.mixer].streams and ways and config.pool != "flatten"
+
     def _check_recurrent(self) -> None:
-        config, streaming = self.config, [name for name, mixer in MIXERS.items() if mixer.streams]
-        ways = (config.scan, config.shift)
-        if config.mixer not in streaming or config.pool == "flatten" or ways != ("forward", "token"):
+        if not self.recurrent:
+            config, streaming = self.config, [name for name, mixer in MIXERS.items() if mixer.streams]
             raise InputError(
                 f"A model with mixer {config.mixer!r}, scan {config.scan!r}, shift {config.shift!r} and pool "
                 f"{config.pool!r} has no recurrent form; use one of {', '.join(streaming)}, forward, token, and last "
