@@ -76,7 +76,7 @@ def train(
     from facerwkv.training.finish import finish
     from facerwkv.training.module import train as run
     from facerwkv.training.recipe import Recipe
-    from facerwkv.training.run import read_run
+    from facerwkv.training.run import leads, read_run
 
     given = {
         "data.source": data,
@@ -94,7 +94,8 @@ def train(
     advice = f"Go on: facerwkv train --resume {folder}\nScore what there is: facerwkv evaluate --model {folder}"
     with _stoppable(advice):
         run(plan, folder, resume=resume is not None)
-    print(f"The report: {finish(folder)}")
+    if leads():
+        print(f"The report: {finish(folder)}")
 
 
 @app.command()

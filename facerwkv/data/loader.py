@@ -223,16 +223,24 @@ class DataModule(LightningDataModule):
         }
 
     def train_dataloader(self) -> TrainLoader:
-        trainer = self.trainer
-        replicas, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        sampler = SeededSampler(self.train.classes, self.seed, self.config.balance == "sampler", replicas, rank)
+        balanced = self.config.balance == "sampler"
+        sampler = SeededSampler(self.train.classes, self.seed, balanced, *self._share())
         return TrainLoader(self.train, sampler=sampler, **self._loading())
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val, **self._loading())
+        return self._plain(self.val)
 
     def test_dataloader(self) -> DataLoader:
-        return DataLoader(self.test, **self._loading())
+        return self._plain(self.test)
+
+    def _plain(self, images: ImageDataset) -> DataLoader:
+        """In their order, each once: with several devices, every n-th image for each."""
+        replicas, rank = self._share()
+        return DataLoader(images, sampler=range(rank, len(images), replicas), **self._loading())
+
+    def _share(self) -> tuple[int, int]:
+        """How many devices take part, and which of them this is."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _samples(self, split: Split) -> list[Sample]:
         if split not in self.dataset.splits:

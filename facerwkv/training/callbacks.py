@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from facerwkv.files import atomic
 from facerwkv.training.recipe import TrainPart
-from facerwkv.training.run import RESUME
+from facerwkv.training.run import RESUME, leads
 
 
 class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whose state is saved too
@@ -53,8 +54,9 @@ class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whos
             self.save(self.folder / "last", {"epoch": trainer.current_epoch})
 
     def _write_resume(self, trainer: Trainer) -> None:
-        with atomic(self.folder / RESUME) as partial:
-            trainer.save_checkpoint(partial)
+        """Every process of a training takes part; the first writes."""
+        with atomic(self.folder / RESUME) if trainer.is_global_zero else nullcontext(self.folder / RESUME) as place:
+            trainer.save_checkpoint(place)
 
 
 class Stopwatch(Callback):
@@ -82,7 +84,7 @@ class EpochLines(Callback):
     """Prints one line an epoch, on a terminal or in a log file."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=not leads())
         self.started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:

@@ -28,7 +28,7 @@ from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch
 from facerwkv.training.metrics import accuracy, uar
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, loss, lr_factor
-from facerwkv.training.recipe import ModelPart, Recipe
+from facerwkv.training.recipe import ModelPart, Recipe, TrainPart
 from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, alone, environment, open_run, read_run, write_json
 
 
@@ -55,8 +55,8 @@ class TrainingModule(LightningModule):
         return self.ema.module if self.ema is not None else self.model
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        # Dropout and stochastic depth depend on the seed and the step alone, so that a resumed run repeats them.
-        torch.manual_seed((self.recipe.train.seed + 1) * 1_000_003 + self.global_step)
+        # Dropout and stochastic depth depend on seed, step and device alone, so that a resumed run repeats them.
+        torch.manual_seed((self.recipe.train.seed + 1) * 1_000_003 + self.global_step + (self.global_rank << 32))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         recipe, epoch = self.recipe, self.current_epoch
@@ -212,7 +212,8 @@ def _trainer(recipe: Recipe, folder: Path, point: Path | None, own: list[Callbac
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.")  # advice for people who write loops, not for users
     return Trainer(
-        **_hardware(part.device),
+        **_hardware(part),
+        use_distributed_sampler=False,  # the data module deals the images out
         precision=part.precision,
         max_epochs=part.epochs,
         logger=[curves, TensorBoardLogger(folder, "tensorboard", "")],
@@ -224,11 +225,12 @@ def _trainer(recipe: Recipe, folder: Path, point: Path | None, own: list[Callbac
     )
 
 
-def _hardware(device: str) -> dict[str, Any]:
-    chosen = choose_device(device)
-    if chosen.type != "cuda":
-        return {"accelerator": chosen.type, "devices": 1}
-    return {"accelerator": "gpu", "devices": [chosen.index or 0]}
+def _hardware(part: TrainPart) -> dict[str, Any]:
+    chosen = choose_device(part.device)
+    kind = "gpu" if chosen.type == "cuda" else chosen.type
+    if part.devices * part.num_nodes > 1:
+        return {"accelerator": kind, "devices": part.devices, "num_nodes": part.num_nodes, "strategy": "ddp"}
+    return {"accelerator": kind, "devices": [chosen.index or 0] if kind == "gpu" else 1}
 
 
 def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:

@@ -76,6 +76,10 @@ class TrainPart(Settings):
     seed: int = 0
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    devices: Count = 1
+    """Of this kind on every host; each takes its own batches, so a step sees devices x num_nodes x data.batch_size."""
+    num_nodes: Count = 1
+    """Hosts; start the same command on each under torchrun, or as Lightning says for your cluster."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     label_smoothing: Share = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

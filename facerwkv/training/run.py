@@ -39,6 +39,8 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
     """Make the folder, or with `resume` find the file to go on from (None: from the beginning)."""
     if resume:
         return folder / RESUME if (folder / RESUME).is_file() else None
+    if not leads():
+        return None
     if (folder / RECIPE).exists():
         raise InputError(
             f"{folder} holds a run already. Continue it: facerwkv train --resume {folder}; or choose another --out."
@@ -47,13 +49,18 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
     return None
 
 
+def leads() -> bool:
+    """Whether this process is the one of a training that writes: the only one, or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold a run's folder. InputError where another process of this machine trains in it.
 
     The processes of one training share it. The lock stands among the temporary files, so that the run is what it was.
     """
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not leads():
         yield
         return
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
@@ -88,6 +95,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@rank_zero_only
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
