@@ -173,10 +173,14 @@ def predict(
     temporal: Annotated[
         bool, typer.Option("--temporal", help="Video: carry a causal model's state on, one a face.")
     ] = False,
+    runner: Annotated[
+        Literal["local", "ray"], typer.Option(help="ray: pictures on all cores or a cluster; goes on after a kill.")
+    ] = "local",
     as_json: JsonOption = False,
 ) -> None:
     """Name the apparent expression in pictures and videos."""
     from facerwkv.delivery import columns_for, deliver
+    from facerwkv.distributed import predict_on_ray
     from facerwkv.predict import expand_sources, load
     from facerwkv.video import predict_sources
 
@@ -185,9 +189,26 @@ def predict(
     columns = columns_for(named) if out else ()
     options = {"stride": stride, "fps": fps, "start": start, "end": end, "smooth": smooth, "temporal": temporal}
     bar = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
-    results = predict_sources(predictor, named, bar, batch_size, mode=mode, on_no_face=on_no_face, **options)
-    with _stoppable("What came before is written."):
+    journal = Path(f"{out}.journal") if out and runner == "ray" else None
+    results = (
+        predict_on_ray(
+            named,
+            model,
+            device,
+            detector_model,
+            engine,
+            journal,
+            batch_size=batch_size,
+            mode=mode,
+            on_no_face=on_no_face,
+        )
+        if runner == "ray"
+        else predict_sources(predictor, named, bar, batch_size, mode=mode, on_no_face=on_no_face, **options)
+    )
+    with _stoppable(AGAIN if journal else "What came before is written."):
         failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty(), columns)
+    if journal:
+        journal.unlink(missing_ok=True)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -214,15 +235,43 @@ def explain(
 @app.command()
 def export(
     model: ModelOption,
-    out: Annotated[Path, typer.Option(metavar="FILE.onnx")],
-    kind: Annotated[Literal["onnx"], typer.Option("--format")] = "onnx",
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx|FOLDER")],
+    kind: Annotated[
+        Literal["onnx", "web"], typer.Option("--format", help="web: a page, its pictures stay in it.")
+    ] = "onnx",
+    runtime: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="For web: the npm package onnxruntime-web, unpacked.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a trained model as one ONNX file, with labels and preprocessing in it, and check its answers."""
+    """Write a trained model as an ONNX file, or as a page that runs in the browser, and check its answers."""
+    from facerwkv.browser import export_web
     from facerwkv.export import export_onnx
 
-    exported = export_onnx(model, out)
+    exported = export_web(model, out, runtime) if kind == "web" else export_onnx(model, out)
     print(json.dumps(exported.to_dict()) if as_json else exported)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Who may reach it; 0.0.0.0 is every machine, with a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is a free one.")] = 8000,
+    model: PredictorOption = None,
+    token: Annotated[
+        str | None, typer.Option(help="What clients must know. Default: a new one, if one is needed.")
+    ] = None,
+    device: DeviceOption = "auto",
+    engine: Annotated[Literal["torch", "onnx"] | None, typer.Option(help="As for predict.")] = None,
+    detector_model: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")] = None,
+    limits: Annotated[
+        list[str] | None, typer.Option("--limit", metavar="KEY=VALUE", help="upload_bytes=8000000, jobs=2, ...")
+    ] = None,
+) -> None:
+    """Answer over HTTP, with a page for the browser: pictures, videos, the camera."""
+    from facerwkv.web.serve import serve as run
+
+    changed = dict(limit.partition("=")[::2] for limit in limits or [])
+    run(host, port, token, model, device, detector_model, engine, changed)
 
 
 @app.command()

@@ -79,6 +79,13 @@ class Result:
         reason = {"message": self.message} if self.message else {}
         return {"source": self.source, **moment, "status": self.status, "faces": faces} | reason
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Result":
+        """What `to_dict` gave; `size` may be among the values. The picture is read again from its source."""
+        faces = [Face(**(face | {"box": tuple(face["box"]) if "box" in face else None})) for face in values["faces"]]
+        size = tuple(values.get("size", (0, 0)))
+        return cls(**(values | {"faces": faces, "size": size, "picture": values["source"]}))
+
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
 

@@ -14,7 +14,7 @@ FLOORS = [
     {"models"},
     {"training", "frames"},
     {"predict", "results", "draw", "explain", "export", "browser"},
-    {"video", "temporal", "tracks", "delivery", "bench", "experiments", "doctor"},
+    {"video", "temporal", "tracks", "distributed", "delivery", "bench", "experiments", "doctor"},
     {"web"},
     {"cli"},
 ]
