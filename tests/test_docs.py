@@ -14,13 +14,17 @@ from facerwkv.cli import app
 from facerwkv.experiments import docs
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_tables_of_models_are_up_to_date():
     facts = docs.describe_all()
     assert docs.README.read_text(encoding="utf-8") == docs.readme(facts), "run `make docs`"
     assert docs.MODELS_PAGE.read_text(encoding="utf-8") == docs.models(facts), "run `make docs`"
+
+
+def test_the_page_of_data_sets_is_up_to_date():
+    assert docs.DATA_PAGE.read_text(encoding="utf-8") == docs.data_sets(), "run `make docs`"
 
 
 def test_the_results_follow_from_the_kept_runs():

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from facerwkv.data.check import describe_all as describe_data
 from facerwkv.errors import InputError
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.files import atomic, write_text
@@ -27,7 +28,7 @@ from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
 COMPARISONS, TABLE, PICTURE = ROOT / "docs" / "comparisons", f"{RESULT}.json", f"{RESULT}.png"
-MODELS_PAGE = ROOT / "docs" / "models.md"
+MODELS_PAGE, DATA_PAGE = ROOT / "docs" / "models.md", ROOT / "docs" / "data-sets.md"
 CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybrid", "facerwkv4_*", "facerwkv7_*")
 """Which models the README shows, as shell patterns; those in ViT's sizes not."""
 OPEN, CLOSE = "<!-- {}: written by `make docs` -->", "<!-- /{} -->"
@@ -43,6 +44,7 @@ def main(arguments: list[str]) -> None:
     facts = describe_all()
     write_text(README, readme(facts))
     write_text(MODELS_PAGE, models(facts))
+    write_text(DATA_PAGE, data_sets())
     write_text(RESULTS, results())
 
 
@@ -118,6 +120,27 @@ _MODELS_HEAD = """# Models
 Written by `make docs` from the models themselves, for seven classes. MACs are the multiply-accumulates of one picture
 of the input's size (channels x height x width) in matrix products and convolutions; another size is an option. Any
 model of timm's is there too, as `timm:NAME`.
+"""
+
+
+def data_sets() -> str:
+    """docs/data-sets.md: every line of DATASETS, with its layout and its terms."""
+    return "\n".join([_DATA_HEAD, *map(_data_set, describe_data())])
+
+
+def _data_set(one: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count:,} {split}" for split, count in one["published"].items())
+    images = f" Published: {counts} images." if counts else ""
+    classes = f" Classes: {', '.join(one['labels'])}." if one["labels"] else ""
+    return f"## {one['name']}\n\n{one['layout']}\n\n{classes}{images} {one['terms']} {one['source']}\n".replace(
+        "\n\n ", "\n\n"
+    )
+
+
+_DATA_HEAD = """# Data sets
+
+Written by `make docs` from the readers themselves. None of these is downloaded or passed on; ask those who own them.
+`facerwkv data check NAME:ROOT` says whether yours is whole. Labels travel by name, whatever number a set gives them.
 """
 
 
