@@ -1,0 +1,93 @@
+"""A wheel, installed into an empty environment, and the README's quick start there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+UV = [sys.executable, "-m", "uv"]
+EXTRAS = ("av", "fastapi", "onnx", "openvino", "pyarrow", "ray")
+
+
+def call(*command: object, cwd: Path | None = None) -> str:
+    """A program's output; the environment of this one is not handed on."""
+    kept = {name: os.environ[name] for name in ("HOME", "PATH", "UV_CACHE_DIR") if name in os.environ}
+    done = subprocess.run([*map(str, command)], cwd=cwd, env=kept, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built from a copy, so that what an earlier build left in the tree does not count."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if not name.startswith(("docs/", "tests/")) and (ROOT / name).is_file():
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / "source" / name)
+    call(
+        *UV,
+        "build",
+        "--wheel",
+        "--no-build-isolation",
+        "--offline",
+        "--out-dir",
+        folder,
+        "--python",
+        sys.executable,
+        folder / "source",
+    )
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel) -> Path:
+    """The Python of an empty environment with the wheel in it, taken from uv's cache."""
+    folder = wheel.parent / "empty"
+    call(*UV, "venv", "--python", sys.executable, folder)
+    there = folder / "bin" / "python"
+    call(*UV, "pip", "install", "--offline", "--python", there, "--constraint", ROOT / "constraints.txt", wheel)
+    return there
+
+
+def test_the_wheel_has_all_that_is_no_code(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    data = [
+        path
+        for path in (ROOT / "facerwkv").rglob("*")
+        if path.suffix in {".yaml", ".safetensors", ".json", ".html", ".js", ".css"}
+    ]
+    assert len(data) > 20
+    assert [str(path.relative_to(ROOT)) for path in data if str(path.relative_to(ROOT)) not in names] == []
+    assert not [name for name in names if name.startswith(("tests/", "docs/"))]
+
+
+@pytest.mark.slow
+def test_the_quick_start_runs_in_an_empty_environment(python, shared, tmp_path):
+    shutil.copyfile(shared / "media" / "couple.jpg", tmp_path / "party.jpg")
+    lines = re.search(r"^## Use it\n\n```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1].splitlines()
+    first = next(line.split("#")[0].split() for line in lines if line.startswith("facerwkv predict party.jpg"))
+    out = call(python.parent / first[0], *first[1:], cwd=tmp_path)
+    assert out.count('"label": "') == 2
+    assert (tmp_path / "drawn" / "party_drawn.jpg").stat().st_size > 10_000
+    example = re.search(r"^```python\n(.*?)^for frame in", README, re.MULTILINE | re.DOTALL)[1]
+    assert "happiness" in call(python, "-c", example, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_core_needs_no_extra_and_names_the_one_that_is_missing(python, tmp_path):
+    found = f"import importlib.util as i; print([m for m in {EXTRAS} if i.find_spec(m)])"
+    assert call(python, "-c", found, cwd=tmp_path).strip() == "[]"
+    doctor = call(python.parent / "facerwkv", "doctor", cwd=tmp_path)
+    for extra in ("video", "serve", "export", "parquet", "ray", "openvino"):
+        assert f"pip install 'facerwkv[{extra}]'" in doctor
