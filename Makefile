@@ -4,7 +4,7 @@ BIN := .venv/bin
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format docs constraints clean
+.PHONY: help install demo test test-all check browser format docs site constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -32,6 +32,15 @@ test: check ## lint, types and the tests (what CI runs)
 test-all: check ## the tests with the slow ones
 	$(BIN)/pytest $(TESTS)
 
+browser: tests/browser/node_modules ## what the browser tests need: onnxruntime-web (CI=true, as root: Chromium and npm too)
+
+tests/browser/node_modules: tests/browser/package-lock.json
+	@if [ "$(CI)" = true ] && [ "$$(id -u)" = 0 ] && ! (command -v chromium && command -v npm) >/dev/null; then \
+		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium npm; \
+	fi
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 format: install ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -40,9 +49,12 @@ docs: install ## write the numbers in README.md and docs/ from the kept runs and
 	$(BIN)/python -m facerwkv.experiments.docs
 	$(BIN)/python -m facerwkv.bench.page
 
+site: install ## build the documentation for a browser in build/site
+	$(BIN)/mkdocs build --strict --quiet
+
 constraints: install ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --no-header --no-annotate \
 		--no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean: ## remove .venv and what the tests and the demo wrote
-	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs build tests/browser/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -30,7 +30,7 @@ SIDEWAYS = {  # floor 0's foundation is one folder in all but name; floor 4's do
     "results": {"draw"},
     "explain": {"predict", "results", "draw"},
     "export": {"predict", "results"},
-    "browser": {"export"},
+    "browser": {"export", "draw"},
     "temporal": {"tracks"},
     "video": {"temporal", "tracks"},
     "delivery": {"video"},

@@ -1,0 +1,51 @@
+// The model and the face detector, run by onnxruntime-web on this computer.
+
+import { findFaces } from "./faces.js";
+import { env, InferenceSession, Tensor } from "./ort.wasm.min.mjs";
+import { toInput } from "./transform.js";
+
+env.wasm.numThreads = 1; // more need headers that a plain static server does not send
+
+/** All that is loaded is loaded here: { meta, predict }. */
+export async function loadModel() {
+  const meta = await (await load("meta.json")).json();
+  const model = await session("model.onnx");
+  const detector = meta.detector && (await session("yunet.onnx"));
+  return { meta, predict: (picture) => predict(picture, meta, model, detector) };
+}
+
+/** The faces of a picture, or the whole picture with box null: a list of { box, detection, label, score, probs }. */
+async function predict(picture, meta, model, detector) {
+  const places = detector ? await findFaces(picture, detector, meta.detector) : [{ box: null, score: null }];
+  const faces = [];
+  for (const { box, score } of places) {
+    faces.push({ box, detection: score, ...(await classify(toInput(picture, box, meta.transform), meta, model)) });
+  }
+  return faces;
+}
+
+async function classify(input, { labels, input: { name, shape }, temperature }, model) {
+  const { logits } = await model.run({ [name]: new Tensor("uint8", input, [1, ...shape.slice(1)]) });
+  const values = softmax(Array.from(logits.data, (logit) => logit / temperature));
+  const likeliest = values.indexOf(Math.max(...values));
+  const probs = Object.fromEntries(labels.map((label, i) => [label, values[i]]));
+  return { label: labels[likeliest], score: values[likeliest], probs };
+}
+
+function softmax(logits) {
+  const largest = Math.max(...logits);
+  const powers = logits.map((logit) => Math.exp(logit - largest));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((power) => power / sum);
+}
+
+async function session(name) {
+  const bytes = await (await load(name)).arrayBuffer();
+  return InferenceSession.create(bytes, { executionProviders: ["wasm"], logSeverityLevel: 3 });
+}
+
+async function load(name) {
+  const response = await fetch(new URL(name, import.meta.url));
+  if (!response.ok) throw new Error(`${name} is missing here (${response.status}). Copy the whole exported folder.`);
+  return response;
+}

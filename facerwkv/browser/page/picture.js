@@ -1,0 +1,35 @@
+// A file, or a video's frame → its pixels, upright and opaque.
+
+/** A file's ImageBitmap: its EXIF rotation applied, its colours as they are stored, as Python reads them. */
+export async function openPicture(file, mostPixels) {
+  const options = { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file, options);
+  } catch {
+    throw new Error(
+      file.size
+        ? "This browser cannot read it: it is damaged, or no picture that browsers know. Try it as JPEG or PNG."
+        : "The file is empty.",
+    );
+  }
+  if (bitmap.width * bitmap.height <= mostPixels) return bitmap;
+  const size = `${bitmap.width} x ${bitmap.height}`;
+  bitmap.close();
+  throw new Error(`It has ${size} pixels, more than the ${mostPixels.toLocaleString("en")} that are allowed.`);
+}
+
+/** ImageData of a bitmap or a video; transparency lies over white. */
+export function pixelsOf(source, width, height) {
+  return draw(document.createElement("canvas"), source, width, height).getImageData(0, 0, width, height);
+}
+
+/** Make the canvas so large and draw the source on it; its context. */
+export function draw(canvas, source, width, height) {
+  Object.assign(canvas, { width, height });
+  const brush = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+  brush.fillStyle = "white";
+  brush.fillRect(0, 0, width, height);
+  brush.drawImage(source, 0, 0, width, height);
+  return brush;
+}
