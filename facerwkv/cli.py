@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -159,10 +159,12 @@ def predict(
     on_no_face: Annotated[Literal["empty", "scene", "error"], typer.Option()] = "empty",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="results.csv, .json, .jsonl or .parquet")] = None,
     save_media: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the results there.")] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="A label with a score below is unsure.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: DeviceOption = "auto",
     engine: Annotated[
-        Literal["torch", "onnx"] | None, typer.Option(help="What computes; onnx takes --model FILE.onnx, see export.")
+        Literal["torch", "onnx", "openvino"] | None,
+        typer.Option(help="What computes; the last two take --model FILE.onnx, see export."),
     ] = None,
     detector_model: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Video: every n-th frame.")] = 1,
@@ -186,25 +188,17 @@ def predict(
 
     predictor = load(model, device, detector_model, engine)
     named = list(expand_sources(sources, sys.stdin)) if out else expand_sources(sources, sys.stdin)
-    columns = columns_for(named) if out else ()
-    options = {"stride": stride, "fps": fps, "start": start, "end": end, "smooth": smooth, "temporal": temporal}
+    columns = columns_for(named, threshold) if out else ()
+    kept: dict[str, Any] = {"batch_size": batch_size, "mode": mode, "on_no_face": on_no_face}
+    options = kept | {"stride": stride, "fps": fps, "start": start, "end": end, "smooth": smooth, "temporal": temporal}
     bar = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
     journal = Path(f"{out}.journal") if out and runner == "ray" else None
-    results = (
-        predict_on_ray(
-            named,
-            model,
-            device,
-            detector_model,
-            engine,
-            journal,
-            batch_size=batch_size,
-            mode=mode,
-            on_no_face=on_no_face,
-        )
-        if runner == "ray"
-        else predict_sources(predictor, named, bar, batch_size, mode=mode, on_no_face=on_no_face, **options)
-    )
+    if runner == "ray":
+        results = predict_on_ray(named, model, device, detector_model, engine, journal, **kept)
+    else:
+        results = predict_sources(predictor, named, bar, **options)
+    if threshold is not None:
+        results = (result.with_threshold(threshold) for result in results)
     with _stoppable(AGAIN if journal else "What came before is written."):
         failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty(), columns)
     if journal:
@@ -236,12 +230,8 @@ def explain(
 def export(
     model: ModelOption,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx|FOLDER")],
-    kind: Annotated[
-        Literal["onnx", "web"], typer.Option("--format", help="web: a page, its pictures stay in it.")
-    ] = "onnx",
-    runtime: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="For web: the npm package onnxruntime-web, unpacked.")
-    ] = None,
+    kind: Annotated[Literal["onnx", "web"], typer.Option("--format", help="web: a page for browsers.")] = "onnx",
+    runtime: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For web: npm's onnxruntime-web.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model as an ONNX file, or as a page that runs in the browser, and check its answers."""
@@ -261,7 +251,7 @@ def serve(
         str | None, typer.Option(help="What clients must know. Default: a new one, if one is needed.")
     ] = None,
     device: DeviceOption = "auto",
-    engine: Annotated[Literal["torch", "onnx"] | None, typer.Option(help="As for predict.")] = None,
+    engine: Annotated[Literal["torch", "onnx", "openvino"] | None, typer.Option(help="As for predict.")] = None,
     detector_model: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")] = None,
     limits: Annotated[
         list[str] | None, typer.Option("--limit", metavar="KEY=VALUE", help="upload_bytes=8000000, jobs=2, ...")

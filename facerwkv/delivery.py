@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from facerwkv.errors import InputError
 from facerwkv.files import atomic
 from facerwkv.frames import is_video
-from facerwkv.results import SHOWN, Face, Result, count_of, describe
+from facerwkv.results import SHOWN, Face, Result, below, count_of, describe
 from facerwkv.video import DrawnVideo
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 COLUMNS = ("source", "status", "x1", "y1", "x2", "y2", "label", "score")
 VIDEO_COLUMNS = (*COLUMNS[:2], "time", "frame", "track", *COLUMNS[2:6], "detection", *COLUMNS[6:])
-TYPES = {"string": ("source", "status", "label"), "int64": ("frame", "track", "x1", "y1", "x2", "y2")}
+UNSURE = "unsure"
+TYPES = {
+    "string": ("source", "status", "label"),
+    "int64": ("frame", "track", "x1", "y1", "x2", "y2"),
+    "bool_": (UNSURE,),
+}
 ROWS = 4096
 """Rows of a Parquet file that are written at once."""
 REMEMBERED, LISTED = 1000, 20
@@ -115,7 +120,8 @@ def _rows(result: Result, columns: Sequence[str], labels: Sequence[str]) -> list
 
 def _cells(face: Face) -> dict[str, Any]:
     box = dict(zip(("x1", "y1", "x2", "y2"), face.box or (), strict=False))
-    return box | {"track": face.track, "detection": face.detection, "label": face.label, "score": face.score}
+    judged = {"label": face.label, "score": face.score, UNSURE: face.unsure}
+    return box | {"track": face.track, "detection": face.detection} | judged
 
 
 def _csv_text(rows: Iterable[Iterable[Any]]) -> str:
@@ -226,12 +232,14 @@ def save_media(results: Iterable[Result], folder: str | Path) -> list[Path]:
 
 @dataclass
 class Seen:
-    """A face through a video: first and last time in seconds, frames, and the sum of its probabilities."""
+    """A face through a video: first and last time in seconds, frames, the sum of its probabilities, and below what mean
+    it is unsure."""
 
     first: float
     last: float
     frames: int
     probs: Counter[str]
+    threshold: float | None
 
 
 class Teller:
@@ -257,7 +265,7 @@ class Teller:
         self._source, self._size, self._frames = result.source, result.size, self._frames + 1
         now = result.time or 0.0
         for face in result.faces:
-            seen = self._seen.setdefault(face.track, Seen(now, now, 0, Counter()))
+            seen = self._seen.setdefault(face.track, Seen(now, now, 0, Counter(), face.threshold))
             seen.last, seen.frames = now, seen.frames + 1
             seen.probs.update(face.probs)
         if len(self._seen) > REMEMBERED:
@@ -282,12 +290,16 @@ class Teller:
 def _line(track: int | None, seen: Seen) -> str:
     ranked = sorted(seen.probs.items(), key=lambda item: -item[1])[:SHOWN]
     means = "".join(f"  {name} {total / seen.frames:.2f}" for name, total in ranked)
-    return f"\n  {track or 'whole picture'}  {seen.first:.1f}-{seen.last:.1f} s{means}"
+    unsure = seen.threshold is not None and ranked[0][1] / seen.frames < seen.threshold
+    doubt = f"  {below(seen.threshold)}" if unsure else ""
+    return f"\n  {track or 'whole picture'}  {seen.first:.1f}-{seen.last:.1f} s{means}{doubt}"
 
 
-def columns_for(sources: Iterable[str]) -> tuple[str, ...]:
-    """A table's columns before those of the labels: a video's have time, frame, track and detection too."""
-    return VIDEO_COLUMNS if any(map(is_video, sources)) else COLUMNS
+def columns_for(sources: Iterable[str], threshold: float | None = None) -> tuple[str, ...]:
+    """A table's columns before those of the labels: a video's have time, frame, track and detection too, and where
+    there is a threshold, unsure is the last."""
+    columns = VIDEO_COLUMNS if any(map(is_video, sources)) else COLUMNS
+    return columns if threshold is None else (*columns, UNSURE)
 
 
 def deliver(

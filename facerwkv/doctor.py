@@ -149,6 +149,17 @@ def _onnxruntime() -> Iterator[Check]:
     yield Check("onnxruntime", "ok", f"{version}: {', '.join(onnxruntime.get_available_providers())}")
 
 
+def _openvino() -> Iterator[Check]:
+    """What an exported model may run in instead."""
+    from facerwkv.models.openvino import EXTRA, openvino
+
+    version = _version("openvino")
+    if version is None:
+        yield Check("openvino", "ok", "not here: for --engine openvino", EXTRA)
+        return
+    yield Check("openvino", "ok", f"{version}: {', '.join(openvino('doctor').Core().available_devices)}")
+
+
 def _video() -> Iterator[Check]:
     """PyAV, which reads and writes videos; pictures do without."""
     if _version("av") is None:
@@ -217,6 +228,7 @@ CHECKS: dict[str, Callable[[], Iterable[Check]]] = {
     "face detector": _detector,
     "video": _video,
     "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
     "cache": _storage,
     "memory": _memory,
     "forward pass": _forward,

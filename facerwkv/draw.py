@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Dark enough for white text on them. In the order of the labels; with more classes than colours it starts again.
 COLOURS = ("#c0392b", "#4f7a1e", "#7d3c98", "#a86400", "#566573", "#1f6fa8", "#b5125b", "#7b5b4c")
+UNSURE = "#aab2bd"
 INK, PAPER = "#ffffff", (18, 20, 24, 205)
 FOR, AGAINST = (214, 47, 39), (33, 102, 172)
 SMALLEST_SIDE = 480
@@ -22,12 +23,14 @@ def draw_faces(
     rgb: np.ndarray,
     faces: Sequence[tuple[Sequence[float] | None, Mapping[str, float]]],
     numbers: Sequence[int | None] = (),
+    unsure: Sequence[bool] = (),
 ) -> Image.Image:
     """A copy of the picture, uint8 (H, W, 3) RGB, with every face framed and its likeliest labels as bars.
 
     A face is its box (x1, y1, x2, y2 in pixels; None for the whole picture) and its probabilities by name. `numbers`
-    are what the faces are called; without them, several are counted from 1. A picture whose longer side is under 480
-    pixels is enlarged to that, so that the text can be read.
+    are what the faces are called; without them, several are counted from 1. `unsure` says which labels are called so,
+    their faces framed in grey. A picture whose longer side is under 480 pixels is enlarged to that, to keep the text
+    readable.
     """
     scale = max(1.0, SMALLEST_SIDE / max(rgb.shape[:2]))
     picture = Image.fromarray(rgb)
@@ -35,13 +38,16 @@ def draw_faces(
     font = cast(Font, ImageFont.load_default(max(13, round(max(picture.size) / 55))))
     brush = ImageDraw.Draw(picture, "RGBA")
     frames = [None if box is None else _scaled(box, scale) for box, _ in faces]
-    for frame, (_, probs) in zip(frames, faces, strict=True):
+    unsure = unsure or [False] * len(faces)
+    for frame, (_, probs), doubt in zip(frames, faces, unsure, strict=True):
         if frame:
-            brush.rectangle(frame, outline=_colour(probs, _ranked(probs)[0]), width=max(2, round(font.size / 8)))
+            colour = UNSURE if doubt else _colour(probs, _ranked(probs)[0])
+            brush.rectangle(frame, outline=colour, width=max(2, round(font.size / 8)))
     taken: list[Box] = []
     numbers = numbers or (range(1, len(faces) + 1) if len(faces) > 1 else [None] * len(faces))
-    for number, frame, (_, probs) in zip(numbers, frames, faces, strict=True):
-        rows = _rows(probs, "" if number is None else f"{number}  ", frame, font)
+    for number, frame, (_, probs), doubt in zip(numbers, frames, faces, unsure, strict=True):
+        name = "" if number is None else f"{number}  "
+        rows = _rows(probs, f"{name}unsure: " if doubt else name, frame, font)
         others = [other for other in frames if other and other is not frame]
         taken.append(_place(_size(rows, font), frame, others, taken, picture.size))
         _paint(brush, taken[-1], rows, font)

@@ -26,12 +26,12 @@ from facerwkv.faces import FaceBox, FaceDetector
 from facerwkv.frames import UnreadableVideo
 from facerwkv.models.checkpoint import DEFAULT, EXPORTED, Checkpoint, load_checkpoint
 from facerwkv.models.inference import fold
-from facerwkv.models.onnx import OnnxModel, read_onnx
+from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx
 from facerwkv.results import Face, Result, Source
 
 Mode = Literal["auto", "scene", "face"]
 OnNoFace = Literal["empty", "scene", "error"]
-Engine = Literal["torch", "onnx"]
+Engine = Literal["torch", "onnx", "openvino"]
 Detector = Callable[[np.ndarray], Sequence[FaceBox | Sequence[float]]]
 CHOICES = {
     "mode": get_args(Mode),
@@ -56,10 +56,10 @@ def load(
 ) -> "Predictor":
     """A trained model, ready to predict: a shipped one by name (None: facerwkv_fer), a folder, or "hf-hub:ORG/NAME".
 
-    A file that `facerwkv export` wrote, FILE.onnx, runs in onnxruntime: `engine` "onnx" takes nothing else, "torch"
-    takes all but that, None takes both. `device` is "auto" (cuda, mps or cpu, the first that is there) or a device's
-    name, `detector_model` YuNet's ONNX file. When the model may be used for research only, logging says so, once per
-    process. InputError if there is no such checkpoint, device or file.
+    A file that `facerwkv export` wrote, FILE.onnx, runs in onnxruntime, or in OpenVINO where that is the `engine`:
+    "onnx" and "openvino" take nothing else, "torch" takes all but that, None takes both. `device` is "auto" (cuda, mps
+    or cpu, the first that is there) or a device's name, `detector_model` YuNet's ONNX file. When the model may be used
+    for research only, logging says so, once per process. InputError if there is no such checkpoint, device or file.
     """
     checkpoint = _read(name_or_folder or DEFAULT, device, engine)
     predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else None)
@@ -73,12 +73,14 @@ def _read(source: str | Path, device: str, engine: Engine | None) -> Checkpoint:
     _check({"engine": engine or "torch"})
     if exported and engine == "torch":
         raise InputError(f"{source} runs in onnxruntime. Leave the engine out, or give the model's checkpoint.")
-    if engine == "onnx" and not exported:
+    if not exported and engine in get_args(Runtime):
         raise InputError(
-            f"The engine onnx runs an exported file, not {source}. Write one: facerwkv export --model {source} "
+            f"The engine {engine} runs an exported file, not {source}. Write one: facerwkv export --model {source} "
             "--out FILE.onnx. Then give that: --model FILE.onnx."
         )
-    return read_onnx(source, device) if exported else load_checkpoint(source)
+    if not exported:
+        return load_checkpoint(source)
+    return read_onnx(source, device, "openvino" if engine == "openvino" else "onnx")
 
 
 def notice(checkpoint: Checkpoint) -> str | None:

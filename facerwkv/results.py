@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +28,8 @@ class Face:
 
     `probs` holds every label's probability by name, in the model's order; `label` is the likeliest and `score` its
     probability. `box` is x1, y1, x2, y2 in pixels of the upright picture, `detection` the detector's score, 0 to 1.
-    `track` is the number that a face keeps through a video, from 1; None in a picture.
+    `track` is the number that a face keeps through a video, from 1; None in a picture. `threshold` is the score below
+    which the label is unsure, None where no one asked.
     """
 
     label: str
@@ -37,16 +38,23 @@ class Face:
     box: tuple[int, int, int, int] | None = None
     detection: float | None = None
     track: int | None = None
+    threshold: float | None = None
+
+    @property
+    def unsure(self) -> bool:
+        return self.threshold is not None and self.score < self.threshold
 
     def to_dict(self) -> dict[str, Any]:
         place: dict[str, Any] = {} if self.track is None else {"track": self.track, "detection": self.detection}
         place |= {} if self.box is None else {"box": list(self.box)}
-        return place | {"label": self.label, "score": self.score, "probs": dict(self.probs)}
+        judged = {} if self.threshold is None else {"unsure": self.unsure}
+        return place | {"label": self.label, "score": self.score} | judged | {"probs": dict(self.probs)}
 
     def __repr__(self) -> str:
         ranked = sorted(self.probs.items(), key=lambda item: -item[1])[:SHOWN]
         place = "whole picture" if self.box is None else str(list(self.box))
-        return "  ".join([place, *(f"{name} {probability:.2f}" for name, probability in ranked)])
+        doubt = [below(self.threshold)] if self.unsure else []
+        return "  ".join([place, *(f"{name} {probability:.2f}" for name, probability in ranked), *doubt])
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,10 +89,17 @@ class Result:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Result":
-        """What `to_dict` gave; `size` may be among the values. The picture is read again from its source."""
-        faces = [Face(**(face | {"box": tuple(face["box"]) if "box" in face else None})) for face in values["faces"]]
+        """What `to_dict` gave, without a threshold; `size` may be among the values. The picture is read again."""
+        known = [{name: value for name, value in face.items() if name != "unsure"} for face in values["faces"]]
+        faces = [Face(**(face | {"box": tuple(face["box"]) if "box" in face else None})) for face in known]
         size = tuple(values.get("size", (0, 0)))
         return cls(**(values | {"faces": faces, "size": size, "picture": values["source"]}))
+
+    def with_threshold(self, threshold: float) -> "Result":
+        """The same faces, those with a score below `threshold`, 0 to 1, marked as unsure."""
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold}; a score is a probability, so choose one from 0 to 1.")
+        return replace(self, faces=[replace(face, threshold=threshold) for face in self.faces])
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
@@ -95,7 +110,8 @@ class Result:
             raise InputError(self.message or f"The picture of {self.source} was not kept, so it cannot be drawn.")
         rgb = open_image(self.picture, self.channels, self.source)
         numbers = [face.track for face in self.faces] if self.frame is not None else ()
-        return draw_faces(rgb, [(face.box, face.probs) for face in self.faces], numbers)
+        unsure = [face.unsure for face in self.faces]
+        return draw_faces(rgb, [(face.box, face.probs) for face in self.faces], numbers, unsure)
 
     def __repr__(self) -> str:
         return describe(self).plain
@@ -115,7 +131,7 @@ def describe(result: Result) -> "Text":
         text.append("  no face" if result.status == "no_face" else f"  {count_of(found, 'face')}" if found else "")
     for number, face in enumerate(result.faces, 1):
         line = Text(f"\n  {number if face.track is None else face.track}  {face!r}")
-        line.highlight_words([face.label], "bold green")
+        line.highlight_words([face.label], "yellow" if face.unsure else "bold green")
         text.append_text(line)
     return text.append(f"\n  {result.message}", style="red") if result.message else text
 
@@ -125,6 +141,10 @@ def table(results: Iterable[Result]) -> "Group":
     from rich.console import Group
 
     return Group(*map(describe, results))
+
+
+def below(threshold: float | None) -> str:
+    return f"(unsure: below {threshold:g})"
 
 
 def count_of(number: int, thing: str) -> str:

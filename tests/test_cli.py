@@ -98,6 +98,17 @@ def test_predict_reads_a_list_and_writes_a_table(run_folder, pictures):
     assert out.read_text().splitlines()[0].startswith("source,status,x1,y1,x2,y2,label,score,anger")
 
 
+def test_predict_says_what_is_below_the_threshold(run_folder, pictures):
+    options = ["--model", run_folder, "--mode", "scene", "--device", "cpu"]
+    good, out = pictures / "good.png", pictures / "out.csv"
+    done = facerwkv("predict", good, *options, "--threshold", "1", "--json", "--out", out, "--save-media", pictures)
+    (face,) = json.loads(done.stdout)["faces"]
+    assert face["unsure"] is True
+    assert face["label"] == max(face["probs"], key=face["probs"].get)
+    assert out.read_text().splitlines()[0].startswith("source,status,x1,y1,x2,y2,label,score,unsure,anger")
+    assert (pictures / "good_drawn.jpg").is_file()
+
+
 def test_evaluate_prints_one_object(run_folder, tmp_path):
     done = facerwkv("evaluate", "--model", run_folder, "--json", "--out", tmp_path / "report", "--device", "cpu")
     scores = json.loads(done.stdout)
@@ -123,6 +134,7 @@ def test_evaluate_prints_one_object(run_folder, tmp_path):
         (("models", "info", "resnet9000"), "Known models: facerwkv_small"),
         (("reproduce", "table9"), "Known experiments: all, sanity"),
         (("data", "check", "/nowhere"), "NAME:ROOT"),
+        (("predict", "a.jpg", "--threshold", "2"), "Invalid value for '--threshold'"),
         (("predict",), "Missing"),
     ],
 )

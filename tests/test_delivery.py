@@ -75,6 +75,28 @@ def test_parquet_has_the_same_rows_with_their_types(tmp_path, monkeypatch, rows_
     ]
 
 
+def test_with_a_threshold_a_table_says_what_is_unsure(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    judged = [result.with_threshold(0.6) for result in RESULTS]
+    columns = columns_for(["a.jpg"], 0.6)
+    for name in ("out.csv", "out.parquet"):
+        write_results(judged, tmp_path / name, LABELS, columns)
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert [row["unsure"] for row in csv.DictReader(file)] == ["False", "False", "True", "", ""]
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert table["unsure"].to_pylist() == [False, False, True, None, None]
+    assert table.column_names == [*columns, *LABELS]
+
+
+@pytest.mark.parametrize(("threshold", "told"), [(0.75, ""), (0.8, "  (unsure: below 0.8)")])
+def test_a_face_whose_mean_through_a_video_is_below_the_threshold_is_unsure(threshold, told):
+    teller = Teller()
+    for result in CLIP[:2]:
+        assert list(teller(result.with_threshold(threshold))) == []
+    (text,) = teller.end()
+    assert text.plain.splitlines()[1] == f"  2  0.0-0.2 s  happiness 0.75  anger 0.25{told}"
+
+
 def test_parquet_of_nothing_has_columns(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     write_results([], tmp_path / "out.parquet", LABELS)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from facerwkv.draw import COLOURS, draw_faces
+from facerwkv.draw import COLOURS, UNSURE, draw_faces
 
 PROBS = {"anger": 0.1, "happiness": 0.7, "neutral": 0.2}
 
@@ -24,6 +24,14 @@ def test_the_frame_has_the_colour_of_the_likeliest_label():
     assert picture.getpixel((100, 200)) == colour
     assert picture.getpixel((299, 200)) == colour
     assert picture.getpixel((200, 200)) == (128, 128, 128)
+
+
+def test_an_unsure_face_is_framed_in_grey_and_called_so():
+    box = (100, 100, 300, 300)
+    sure, unsure = (np.asarray(draw_faces(grey(600, 600), [(box, PROBS)], unsure=[doubt])) for doubt in (False, True))
+    assert tuple(unsure[200, 100]) == tuple(bytes.fromhex(UNSURE[1:]))
+    wider = [np.ptp(np.nonzero((picture != 128).any(-1)[301:])[1]) for picture in (sure, unsure)]
+    assert wider[1] > wider[0], "the panel, below the face, is longer by a word"
 
 
 def test_panels_hide_no_face_and_no_other_panel():

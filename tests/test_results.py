@@ -49,6 +49,26 @@ def test_a_frame_says_when_and_its_faces_say_who():
     assert repr(result) == "talk.mp4  1.50 s  60x50  1 face\n  3  [1, 2, 30, 40]  happiness 0.75  anger 0.25"
 
 
+@pytest.mark.parametrize(("threshold", "unsure"), [(0.0, False), (0.75, False), (0.76, True), (1.0, True)])
+def test_a_score_below_the_threshold_is_unsure(threshold, unsure):
+    (face, _) = RESULTS[0].with_threshold(threshold).faces
+    assert face.unsure is unsure
+    assert face.to_dict() == HAPPY_DICT | {"unsure": unsure}
+    assert repr(face) == repr(HAPPY) + f"  (unsure: below {threshold:g})" * unsure
+    assert HAPPY.to_dict() == HAPPY_DICT
+
+
+def test_a_result_is_read_again_without_its_threshold():
+    judged = RESULTS[0].with_threshold(0.9)
+    assert Result.from_dict(judged.to_dict()).to_dict() == RESULTS[0].to_dict()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_a_threshold_is_a_probability(threshold):
+    with pytest.raises(InputError, match=f"threshold is {threshold}; .* from 0 to 1"):
+        RESULTS[0].with_threshold(threshold)
+
+
 def test_an_unreadable_picture_cannot_be_drawn():
     with pytest.raises(InputError, match=r"bad\.jpg is empty"):
         RESULTS[3].plot()

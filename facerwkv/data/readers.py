@@ -31,7 +31,7 @@ from facerwkv.data.listing import (
     split_folders,
     text_rows,
 )
-from facerwkv.data.samples import Box, Sample, Split, Splits
+from facerwkv.data.samples import UNKNOWN, Box, Sample, Split, Splits
 from facerwkv.errors import InputError
 from facerwkv.labels import EXPRESSIONS, EXPRESSIONS_8
 
@@ -144,6 +144,7 @@ _PERSON = {
     "race": ("Caucasian", "African-American", "Asian"),
     "age": ("0-3", "4-19", "20-39", "40-69", "70+"),
 }
+_LANDMARKS = 5
 
 
 def rafdb(root: Path, problems: list[str]) -> Splits:
@@ -157,18 +158,24 @@ def rafdb(root: Path, problems: list[str]) -> Splits:
         file, number = cells
         stem = Path(file).stem
         path = images / (stem + ending)
-        attributes = {"native": number} | _person(base / "Annotation/manual" / f"{stem}_manu_attri.txt")
+        attributes = {"native": number} | _person(base / "Annotation/manual" / f"{stem}_manu_attri.txt", problems)
         name = path.relative_to(root).as_posix()
         return SPLIT_NAMES[file.split("_")[0]], Sample(name, path, native(number, RAF_DB), attributes=attributes)
 
     return from_rows(text_rows(labels), parse, problems)
 
 
-def _person(path: Path) -> dict[str, str]:
-    """Gender, race and age: the three lines after those of the five landmarks."""
-    numbers = path.read_text().split()[-3:] if path.is_file() else []
-    found = zip(_PERSON.items(), numbers, strict=False)
-    return {kind: native(number, dict(enumerate(names))) for (kind, names), number in found}
+def _person(path: Path, problems: list[str]) -> dict[str, str]:
+    """Gender, race and age: the three lines after those of the five landmarks; UNKNOWN where the file is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        numbers = path.read_text().split()[2 * _LANDMARKS :][: len(_PERSON)]
+        found = zip(_PERSON.items(), numbers, strict=True)
+        return {kind: native(number, dict(enumerate(names))) for (kind, names), number in found}
+    except (ValueError, OSError):
+        problems.append(f"{path} does not say {', '.join(_PERSON)}; they count as unknown for its picture.")
+        return dict.fromkeys(_PERSON, UNKNOWN)
 
 
 AFFECTNET = dict(enumerate(("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")))

@@ -15,6 +15,10 @@ Splits = dict[Split, list["Sample"]]
 Box = tuple[float, float, float, float]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
+UNKNOWN = "unknown"
+"""The value of an attribute that cannot be read."""
+MARKS = ("native", "usage")
+"""The attributes that say how the data set writes a sample, not who is shown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +29,7 @@ class Sample:
     RGB; or a picklable callable that returns such an array. label: a canonical name, or one of the user's classes.
     box: the face as x1, y1, x2, y2 in pixels of the upright image; it may leave the image on the right and below.
     group: the clip, subject or picture that must not stand on both sides of a grouped split. votes: the share of each
-    label, sum 1. attributes: the data set's own mark of the class ("native"), gender, race, age.
+    label, sum 1. attributes: by name and in words, who is shown ("gender": "female"), and the data set's own MARKS.
     """
 
     name: str

@@ -9,8 +9,9 @@ is not read.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.errors import InputError
 from facerwkv.models.checkpoint import Checkpoint
+from facerwkv.models.openvino import OpenVinoSession
 from facerwkv.settings import Settings
 
 INPUT, OUTPUT = "pictures", "logits"
@@ -25,6 +27,9 @@ LARGEST = 2**31  # bytes: a protocol buffer cannot be larger
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
 AUTOMATIC = ("cuda", "cpu")  # CoreML computes in half precision, so it must be asked for
 EXTRA = "pip install 'facerwkv[export]'"
+
+Runtime = Literal["onnx", "openvino"]
+"""onnxruntime or OpenVINO."""
 
 
 class Description(Settings):
@@ -72,20 +77,34 @@ class Description(Settings):
         return {name: json.dumps(value) for name, value in self.model_dump(mode="json").items()}
 
 
+class Session(Protocol):
+    """A graph in a runtime: pictures uint8 (B, h, w, c) → logits float32 (B, C).
+
+    `ends` are type, name and shape without the batch of every input and output, `metadata` the file's own, `runs_on`
+    says what computes.
+    """
+
+    ends: list[tuple[str, str, list[int | str]]]
+    metadata: dict[str, str]
+    runs_on: str
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray: ...
+
+
 class OnnxModel(nn.Module):
-    """Pictures, uint8 (B, h, w, c), any B → logits, float32 (B, C), by an onnxruntime session; no gradients.
+    """Pictures, uint8 (B, h, w, c), any B → logits, float32 (B, C), by a session; no gradients.
 
     InputError for pictures of another shape or type than the graph's.
     """
 
-    def __init__(self, session: Any):
+    def __init__(self, session: Session):
         super().__init__()
         self.session = session
-        self.shape = tuple(session.get_inputs()[0].shape[1:])
+        self.shape = tuple(session.ends[0][2])
 
     @property
     def runs_on(self) -> str:
-        return f"onnxruntime's {self.session.get_providers()[0]}"
+        return self.session.runs_on
 
     def forward(self, pictures: Tensor) -> Tensor:
         if pictures.dtype != torch.uint8 or tuple(pictures.shape[1:]) != self.shape:
@@ -94,18 +113,19 @@ class OnnxModel(nn.Module):
                 f"This ONNX graph takes uint8 pictures of {wanted}, not {pictures.dtype} of {given}; export the model "
                 "with an image_size of that kind, or resize the pictures."
             )
-        (logits,) = self.session.run([OUTPUT], {INPUT: pictures.cpu().numpy()})
-        return torch.from_numpy(logits)
+        return torch.from_numpy(self.session(pictures.cpu().numpy()))
 
 
-def read_onnx(path: str | Path, device: str = "auto") -> Checkpoint:
+def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx") -> Checkpoint:
     """A file that `facerwkv export` wrote, its model an OnnxModel: that takes pictures as they are, not normalised.
 
-    `device` is "auto" (cuda or cpu, the first that onnxruntime has), "cpu", "cuda", "cuda:1" or "mps". InputError
-    without onnxruntime or the device, and for a file that is missing, damaged or not an exported model.
+    `device` is "auto" (cuda or cpu, the first that onnxruntime has), "cpu", "cuda", "cuda:1" or "mps"; for OpenVINO see
+    OpenVinoSession. InputError without the runtime or the device, and for a file that is missing, damaged or not an
+    exported model.
     """
     path = Path(path).expanduser()
-    session = _session(path, device)
+    session: Session
+    session = OpenVinoSession(_read(path), path, device) if runtime == "openvino" else OnnxRuntimeSession(path, device)
     described = _describe(session, path)
     _check_graph(session, described, path)
     return Checkpoint(
@@ -118,7 +138,22 @@ def read_onnx(path: str | Path, device: str = "auto") -> Checkpoint:
     )
 
 
-def _session(path: Path, device: str) -> Any:
+class OnnxRuntimeSession:
+    """A file's graph in onnxruntime."""
+
+    def __init__(self, path: Path, device: str):
+        self._session = session = _onnxruntime(path, device)
+        ends = (*session.get_inputs(), *session.get_outputs())
+        self.ends = [(end.type, end.name, list(end.shape[1:])) for end in ends]
+        self.metadata = session.get_modelmeta().custom_metadata_map
+        self.runs_on = f"onnxruntime's {session.get_providers()[0]}"
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        (logits,) = self._session.run([OUTPUT], {INPUT: pictures})
+        return logits
+
+
+def _onnxruntime(path: Path, device: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -161,10 +196,9 @@ def _providers(device: str, there: list[str]) -> list[tuple[str, dict[str, str]]
     return [(PROVIDERS[kind], {"device_id": number} if number else {})]
 
 
-def _describe(session: Any, path: Path) -> Description:
-    texts = session.get_modelmeta().custom_metadata_map
+def _describe(session: Session, path: Path) -> Description:
     try:
-        values = {name: json.loads(texts[name]) for name in Description.model_fields}
+        values = {name: json.loads(session.metadata[name]) for name in Description.model_fields}
     except (KeyError, ValueError) as error:
         raise InputError(
             f"{path} is an ONNX file, but none that `facerwkv export` wrote: its metadata do not say labels and "
@@ -173,14 +207,15 @@ def _describe(session: Any, path: Path) -> Description:
     return Description.parse(values, where=f"{path}: metadata")
 
 
-def _check_graph(session: Any, described: Description, path: Path) -> None:
+def _check_graph(session: Session, described: Description, path: Path) -> None:
     """InputError for a graph that does not take and give what its metadata say."""
     height, width = described.transform.image_size
     wanted = [("tensor(uint8)", INPUT, [height, width, described.transform.channels])]
     wanted += [("tensor(float)", OUTPUT, [len(described.labels)])]
-    found = [(end.type, end.name, list(end.shape[1:])) for end in (*session.get_inputs(), *session.get_outputs())]
-    if found != wanted:
-        raise InputError(f"{path} is damaged: its graph has {found}, its metadata say {wanted}. Export it again.")
+    if session.ends != wanted:
+        raise InputError(
+            f"{path} is damaged: its graph has {session.ends}, its metadata say {wanted}. Export it again."
+        )
 
 
 def _colours(transform: TransformConfig) -> str:

@@ -14,8 +14,9 @@ from facerwkv.devices import choose_device
 from facerwkv.labels import EXPRESSIONS_8
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, reports_of, save_checkpoint
 from facerwkv.training.evaluate import SUMMARY, Evaluation, evaluate
-from facerwkv.training.report import console_table, write_report
+from facerwkv.training.report import console_subgroups, console_table, write_report
 from facerwkv.training.run import RECIPE, read_run
+from facerwkv.training.subgroups import Subgroups, choose_attributes, score_subgroups
 
 WITHOUT_COPIES = "without the images that have a copy in training"
 Split = Literal["train", "val", "test"]
@@ -23,15 +24,17 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation, that of the images without a copy in training where it was asked for, and the report's file."""
+    """An evaluation, the report's file, and where asked for the images without a copy in training and the subgroups."""
 
     evaluation: Evaluation
     report: Path
     without_copies: Evaluation | None = None
+    subgroups: Subgroups | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """One JSON object; `without_copies` holds the same scores for those images alone."""
+        """One JSON object; `without_copies` holds the same scores for those images, `subgroups` those by group."""
         extra = {} if self.without_copies is None else {"without_copies": self.without_copies.summary()}
+        extra |= {} if self.subgroups is None else {"subgroups": self.subgroups.to_dict()}
         return self.evaluation.summary() | extra | {"report": str(self.report)}
 
     def print(self) -> None:
@@ -42,6 +45,8 @@ class Scored:
         if self.without_copies is not None:
             console.print(f"\n{WITHOUT_COPIES}: {len(self.without_copies.names)} of {len(self.evaluation.names)}")
             console.print(console_table(self.without_copies))
+        if self.subgroups is not None:
+            console.print(console_subgroups(self.subgroups))
         console.print(f"\nThe report: {self.report}")
 
 
@@ -70,19 +75,23 @@ def evaluate_folder(
     out: str | Path | None = None,
     device: str = "auto",
     without_copies: bool = False,
+    subgroups: str | None = None,
 ) -> Scored:
     """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
 
     The report goes to `out`, by default MODEL/SPLIT, and runs/NAME/SPLIT for a shipped model or
-    "hf-hub:ORG/NAME".
+    "hf-hub:ORG/NAME". subgroups: attributes to score by, "gender,age" or "all". InputError for one that the data lack.
     """
     checkpoint = load_checkpoint(model)
     data = _data(checkpoint, source)
+    attributes = [sample.attributes for sample in getattr(data, split).samples]
+    chosen = choose_attributes(subgroups, attributes, data.config.source) if subgroups is not None else ()
     scored = evaluate(checkpoint, data, split, choose_device(device))
     kept = None
     if without_copies:
         copies = copies_in_training(data.dataset, split)
         kept = scored.restrict(np.array([name not in copies for name in scored.names]))
+    by_group = score_subgroups(scored, [attributes[index] for index in scored.indices], chosen) if chosen else None
     folder = reports_of(model)
     target = Path(out) if out else folder / split
     if kept:
@@ -93,8 +102,9 @@ def evaluate_folder(
         run=folder if (folder / RECIPE).is_file() else None,
         images=_pictures(getattr(data, split)),
         selections={WITHOUT_COPIES: kept} if kept else None,
+        subgroups=by_group,
     )
-    return Scored(scored, report, kept)
+    return Scored(scored, report, kept, by_group)
 
 
 def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | None = None) -> Checkpoint:

@@ -4,13 +4,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
@@ -19,8 +19,10 @@ from facerwkv.files import atomic, write_text
 from facerwkv.training import figures, metrics, pages
 from facerwkv.training.evaluate import SUMMARY, Evaluation
 from facerwkv.training.run import CURVES, ENVIRONMENT, RECIPE
+from facerwkv.training.subgroups import FEW, Gap, Subgroups, is_few
 
 MISTAKES = 12
+LISTED = 5  # images that lack attributes
 THUMBNAIL = 192  # pixels
 WIDEST_TABLE = 30  # classes
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}
@@ -32,6 +34,13 @@ READING = (
     "truth, each alike. The calibration error (ECE, 15 bins) is the mean distance between the probability a model "
     "shows and how often it is right. Intervals hold 95 % of 2,000 resamples of the images; they do not cover the "
     "variation between training runs."
+)
+READING_GROUPS = (
+    f"The groups are those that the data set's annotators saw. One of fewer than {FEW} images is marked (few); it and "
+    "unknown are not compared. A gap is the best group's score minus the worst's, with the 95 % interval of these two "
+    "groups' difference. p is how often a gap between any two groups is as large when the groups are shuffled among "
+    "the images of each class, 2,000 times; p (Holm) is corrected for the number of gaps. A group's UAR and macro-F1 "
+    "count the classes that the group shows; its accuracy also depends on how often it shows each."
 )
 INTENDED_USE = (
     "The model names the apparent expression of a face, as the people who labelled its training images would have. "
@@ -51,21 +60,25 @@ def write_report(
     run: str | Path | None = None,
     images: Callable[[int], np.ndarray] | None = None,
     selections: Mapping[str, Evaluation] | None = None,
+    subgroups: Subgroups | None = None,
 ) -> Path:
     """Write report.md, report.html, confusion.png, curves.png, reliability.png and the evaluation; return report.html.
 
     source: an evaluation, or a folder that holds one (a run's folder: that of its test split). run: the folder whose
     curves, recipe and environment belong to it. images: index in the data set → uint8 (H, W, 3) RGB or (H, W), for
     small pictures of the mistakes; without it no image goes into the report. selections: evaluations of parts of the
-    images, by what they are called ("without the copies").
+    images, by what they are called ("without the copies"). subgroups: scores by who is shown, also written to
+    subgroups.json.
     """
     if not isinstance(source, Evaluation):
         run = run or _run_of(Path(source))
         source = Evaluation.load(_evaluation_in(Path(source)))
     out = Path(out)
     source.save(out)
+    if subgroups:
+        subgroups.save(out)
     title = f"{source.model or 'A model'} on {source.source or 'images'} ({source.split})"
-    sections = list(_sections(source, out, Path(run) if run else None, images, selections or {}))
+    sections = list(_sections(source, out, Path(run) if run else None, images, selections or {}, subgroups))
     write_text(out / "report.md", pages.to_markdown(title, sections))
     write_text(out / "report.html", pages.to_html(title, sections))
     return out / "report.html"
@@ -73,21 +86,28 @@ def write_report(
 
 def console_table(evaluation: Evaluation) -> Group:
     """The scores for a terminal (rich): those of all images with their intervals, then those of each class."""
-    scores = ConsoleTable(box=None, pad_edge=False)
-    for header in ("", "value", "95 % interval"):
-        scores.add_column(header, justify="left" if not header else "right")
-    for name, value, interval in _headline(evaluation):
-        scores.add_row(name, value, interval)
-    classes = ConsoleTable(box=None, pad_edge=False)
-    headers, rows = _class_rows(evaluation)
-    for header in headers:
-        classes.add_column(header, justify="left" if header == "class" else "right")
-    for row in rows:
-        classes.add_row(*(Text(cell) for cell in row))
+    scores = _console(("", "value", "95 % interval"), _headline(evaluation))
+    classes = _console(*_class_rows(evaluation))
     title = f"{evaluation.model} on {evaluation.source}, {evaluation.split}: {len(evaluation.names):,} images"
     ignored = evaluation.meta.get("ignored_labels")
     note = [Text(f"not scored, since only one side knows them: {', '.join(ignored)}")] if ignored else []
     return Group(Text(title, style="bold"), *note, "", scores, "", classes)
+
+
+def console_subgroups(subgroups: Subgroups) -> Group:
+    """The scores of every group, the gaps and the notes for a terminal (rich)."""
+    parts: list[RenderableType] = [_console(table.headers, table.rows) for table in _subgroup_tables(subgroups)]
+    parts += [Text(pages.clean(note), style="dim") for note in _subgroup_notes(subgroups)]
+    return Group(*(line for part in parts for line in ("", part)))
+
+
+def _console(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> ConsoleTable:
+    table = ConsoleTable(box=None, pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(Text(pages.clean(cell)) for cell in row))
+    return table
 
 
 def read_curves(path: Path) -> tuple[dict[str, list[tuple[float, float]]], str]:
@@ -113,10 +133,13 @@ def _sections(
     run: Path | None,
     images: Callable[[int], np.ndarray] | None,
     selections: Mapping[str, Evaluation],
+    subgroups: Subgroups | None,
 ) -> Iterator[pages.Section]:
     yield "", [pages.Tiles(_headline(evaluation)), pages.Paragraph(_baseline(evaluation)), pages.Paragraph(READING)]
     if selections:
         yield "Parts of the images", [_selection_table({"all": evaluation, **selections})]
+    if subgroups:
+        yield "Subgroups", [*_subgroup_tables(subgroups), *map(pages.Paragraph, _subgroup_notes(subgroups))]
     curves, x_name = read_curves(run / CURVES) if run else ({}, "")
     if curves:
         figure = figures.curves_figure(curves, x_name)
@@ -152,12 +175,36 @@ def _baseline(evaluation: Evaluation) -> str:
     )
 
 
-def _selection_table(selections: Mapping[str, Evaluation]) -> pages.Table:
+def _selection_table(selections: Mapping[str, Evaluation], header: str = "images") -> pages.Table:
     rows = [
         (name, f"{len(part.names):,}", *(f"{value} ({interval})" for _, value, interval in _headline(part)[:3]))
         for name, part in selections.items()
     ]
-    return pages.Table(("images", "number", *SCORES.values()), rows)
+    return pages.Table((header, "number", *SCORES.values()), rows)
+
+
+def _subgroup_tables(subgroups: Subgroups) -> Iterator[pages.Table]:
+    for attribute, parts in subgroups.groups.items():
+        named = {f"{value} (few)" if is_few(part) else value: part for value, part in parts.items()}
+        yield _selection_table(named, attribute)
+    if subgroups.gaps:
+        headers = ("gap", "best", "worst", "difference", "95 % interval", "p", "p (Holm)")
+        yield pages.Table(headers, list(map(_gap_row, subgroups.gaps)))
+
+
+def _gap_row(gap: Gap) -> tuple[str, ...]:
+    value, low, high = (f"{share:.1%}" for share in (gap.difference.value, gap.difference.low, gap.difference.high))
+    p, corrected = (f"{p:.4f}" for p in (gap.p, gap.p_holm))
+    return f"{gap.attribute}: {SCORES[gap.score]}", gap.best, gap.worst, value, f"{low} – {high}", p, corrected
+
+
+def _subgroup_notes(subgroups: Subgroups) -> Iterator[str]:
+    if alone := set(subgroups.groups) - {gap.attribute for gap in subgroups.gaps}:
+        yield f"Not compared, for want of two groups of {FEW} images: {', '.join(sorted(alone))}."
+    if unknown := subgroups.unknown:
+        more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+        yield f"Without an attribute that can be read, so unknown: {', '.join(unknown[:LISTED])}{more}."
+    yield READING_GROUPS
 
 
 def _class_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -183,6 +183,20 @@ def test_rafdb_reads_who_is_shown_and_falls_back_to_the_originals(tmp_path):
     assert sample.attributes == expected
 
 
+@pytest.mark.parametrize("damaged", [b"", b"1 2\n" * 5 + b"0\n1\n", b"1 2\n" * 5 + b"0\n3\n1\n", b"\xff" * 40])
+def test_a_damaged_file_of_rafdb_leaves_unknown_who_is_shown(tmp_path, damaged):
+    source = trees.build("rafdb", tmp_path)
+    (tmp_path / "basic/Annotation/manual/test_00001_manu_attri.txt").write_bytes(damaged)
+    (tmp_path / "basic/Annotation/manual/test_00002_manu_attri.txt").unlink()
+    dataset = load_dataset(source)
+    first, second, *_ = dataset.splits["test"]
+    assert first.attributes == {"native": "1", "gender": "unknown", "race": "unknown", "age": "unknown"}
+    assert second.attributes == {"native": "2"}
+    (problem,) = dataset.problems
+    said = "does not say gender, race, age; they count as unknown for its picture."
+    assert problem.endswith(f"test_00001_manu_attri.txt {said}")
+
+
 def test_affectnet_is_read_in_its_older_release_too(tmp_path):
     trees.build_affectnet_older(tmp_path)
     dataset = load_dataset(f"affectnet:{tmp_path}")

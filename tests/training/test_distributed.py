@@ -45,7 +45,7 @@ def test_two_processes_end_with_the_weights_of_one(runs):
 def test_two_processes_see_the_same_scores(runs):
     rows = [(run / "metrics.csv").read_text(encoding="utf-8").splitlines() for run in runs]
     assert len(rows[0]) == len(rows[1])
-    for one, two in zip(*(map(lambda line: line.split(","), lines[1:]) for lines in rows), strict=True):
+    for one, two in zip(*((line.split(",") for line in lines[1:]) for lines in rows), strict=True):
         assert one[:2] == two[:2]
         assert [float(v or 0) for v in two[2:]] == pytest.approx([float(v or 0) for v in one[2:]], abs=1e-5)
 

@@ -1,0 +1,113 @@
+"""An exported model's graph in OpenVINO, as models/onnx.py asks for it. Nothing is sent to OpenVINO's makers."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from facerwkv.errors import InputError
+
+EXTRA = 'pip install "facerwkv[openvino]"'
+TELEMETRY = "openvino_telemetry"
+FRAMEWORK = "framework"  # where OpenVINO keeps the metadata of an ONNX file
+METADATA = 14  # the number of this field of an ONNX file
+TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}  # as onnxruntime calls them
+
+
+class OpenVinoSession:
+    """A graph from the bytes of an ONNX file. `path` is for messages.
+
+    `device` is "auto" (the CPU), or one that OpenVINO lists: "cpu", "gpu", "gpu:1". It computes in float32. InputError
+    without OpenVINO or the device, and for a graph that it cannot run or whose weights lie in other files.
+    """
+
+    def __init__(self, graph: bytes, path: Path, device: str = "auto"):
+        core = openvino(path).Core()
+        place = _place(device, core.available_devices)
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if place == "CPU" else {}
+        try:
+            if _refers_to_files(graph):
+                raise ValueError("its weights lie in other files, which are not read")
+            model = core.read_model(graph)
+            self._compiled = core.compile_model(model, place, settings)
+        except Exception as error:  # OpenVINO's have no common ancestor
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise InputError(f"{path} cannot be run by OpenVINO ({reason}). It is damaged: export it again.") from error
+        known = model.get_rt_info()[FRAMEWORK] if FRAMEWORK in model.rt_info else {}
+        self.metadata = {name: model.get_rt_info([FRAMEWORK, name]).value for name in known}
+        self.ends = [_end(port) for port in (*model.inputs, *model.outputs)]
+        self.runs_on = f"OpenVINO's {place}"
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        request = self._compiled.create_infer_request()  # its own, so that threads may share the session
+        return request.infer([pictures])[0]
+
+
+def openvino(wanted_by: Any) -> Any:
+    """The package, imported without its telemetry, which otherwise reports every import. InputError without it."""
+    known = sys.modules.get(TELEMETRY)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # then OpenVINO takes a stub that sends nothing
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise InputError(f"{wanted_by} needs OpenVINO, which is not installed: {EXTRA}") from error
+    finally:
+        if known is None:
+            del sys.modules[TELEMETRY]
+        else:
+            sys.modules[TELEMETRY] = known
+
+
+def _place(device: str, there: list[str]) -> str:
+    place = "CPU" if device == "auto" else device.upper().replace(":", ".")
+    if place not in there:
+        known = ", ".join(name.lower().replace(".", ":") for name in there)
+        raise InputError(f"OpenVINO has no device {device!r} here. Choose auto or one of: {known}.")
+    return place
+
+
+def _refers_to_files(graph: bytes) -> bool:
+    """Whether a tensor names the "location" of its values, where OpenVINO would look. A node of that name counts."""
+    return any(graph.find(b"location", start, end) >= 0 for number, start, end in _fields(graph) if number != METADATA)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int, int]]:
+    """Number, start and end of every field of a protocol buffer. ValueError for what is none."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        kind, start = key & 7, at
+        if kind == 0:
+            _, at = _varint(message, at)
+        elif kind == 2:
+            length, start = _varint(message, at)
+            at = start + length
+        else:
+            raise ValueError(f"a field of kind {kind}")
+        yield key >> 3, start, at
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, the lowest first, and where the next begins."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at == len(message):
+            raise ValueError("it is cut off")
+        byte, at = message[at], at + 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("a number that is too long")
+
+
+def _end(port: Any) -> tuple[str, str, list[int | str]]:
+    """Type, name and shape without the batch of an input or output."""
+    kind, shape = port.element_type.get_type_name(), port.partial_shape
+    sides = [] if shape.rank.is_dynamic else list(shape)[1:]
+    lengths = [str(side) if side.is_dynamic else side.get_length() for side in sides]
+    return TYPES.get(kind, kind), min(port.names, default=""), lengths
