@@ -1,0 +1,50 @@
+"""What the service says: of itself and its model, and of a picture."""
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from facerwkv.draw import COLOURS
+from facerwkv.errors import InputError
+from facerwkv.explain import METHODS, explain
+from facerwkv.models.card import INTENDED
+from facerwkv.models.checkpoint import without_paths
+from facerwkv.predict import Predictor, notice
+from facerwkv.results import Result
+from facerwkv.web.limits import Limits
+
+VERSION = version("facerwkv")
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    return result.to_dict() | {"size": list(result.size)}
+
+
+def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
+    """The model: what it knows and takes, what it may be used for; and what may be asked of the service."""
+    checkpoint = predictor.checkpoint
+    transform = checkpoint.transform
+    return {
+        "name": checkpoint.name,
+        "labels": list(predictor.labels),
+        "colours": [COLOURS[i % len(COLOURS)] for i in range(len(predictor.labels))],
+        "transform": transform.model_dump(mode="json"),
+        "mode": "face" if transform.sees_faces else "scene",
+        "modes": ["face"] if transform.crop == "both" else ["face", "scene"],
+        "methods": [method for method in METHODS if _fits(predictor, method)],
+        "licence": checkpoint.card.get("licence"),
+        "notice": notice(checkpoint),
+        "card": without_paths(checkpoint.card),
+        "intended_use": " ".join(INTENDED.replace("*", "").split()),
+        "limits": limits.model_dump(),
+        "version": VERSION,
+    }
+
+
+def _fits(predictor: Predictor, method: str) -> bool:
+    """Whether a method can explain the model, found out on an empty picture."""
+    try:
+        return bool(explain(predictor, np.zeros((64, 64, 3), np.uint8), method, mode="scene"))
+    except InputError:
+        return False

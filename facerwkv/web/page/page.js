@@ -1,0 +1,101 @@
+// The page: what the service is, tabs, mode, and where dropped and pasted files go.
+
+import { againCamera, setUpCamera, stopCamera } from "./camera.js";
+import { showCard } from "./card.js";
+import { complain, find } from "./dom.js";
+import { addPictures, againPictures, setUpPictures } from "./pictures.js";
+import { askJson } from "./service.js";
+import { chooseVideo, setUpVideo } from "./video.js";
+
+const tabs = [...document.querySelectorAll('[role="tab"]')];
+
+function openTab(chosen) {
+  complain("");
+  for (const tab of tabs) {
+    tab.setAttribute("aria-selected", String(tab === chosen));
+    tab.tabIndex = tab === chosen ? 0 : -1;
+    find(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
+  }
+  find("no-face-choice").hidden = chosen.id === "tab-camera";
+  if (chosen.id !== "tab-camera") stopCamera();
+  if (chosen.id !== "tab-video") find("video-player").pause();
+}
+
+function setUpTabs() {
+  tabs.forEach((tab, i) => {
+    tab.addEventListener("click", () => openTab(tab));
+    tab.addEventListener("keydown", (event) => {
+      const goal = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: -1 }[event.key];
+      if (goal === undefined) return;
+      event.preventDefault();
+      const next = tabs.at(goal % tabs.length);
+      openTab(next);
+      next.focus();
+    });
+  });
+}
+
+function setUpMode(meta) {
+  const radios = [...document.querySelectorAll('[name="mode"]')];
+  const whole = meta.modes.includes("scene");
+  radios[0].nextElementSibling.title = `The model was trained on ${meta.mode === "face" ? "faces" : "whole pictures"}`;
+  for (const radio of radios.slice(1)) radio.disabled = !meta.modes.includes(radio.value);
+  find("no-face").disabled = !whole;
+  const changed = () => {
+    againPictures();
+    againCamera();
+  };
+  radios.forEach((radio) => radio.addEventListener("change", changed));
+  find("no-face").addEventListener("change", againPictures);
+}
+
+function setUpHandingOver() {
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("dragging");
+  });
+  document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dragging"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dragging");
+    take([...event.dataTransfer.files]);
+  });
+  document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
+}
+
+/** Files that were dropped or pasted go to their tab; of those without a known type the open tab decides. */
+function take(files) {
+  const isVideo = ({ type }) => type.startsWith("video/") || (!type && !find("video").hidden);
+  const pictures = files.filter((file) => !isVideo(file));
+  if (pictures.length) {
+    openTab(find("tab-pictures"));
+    addPictures(pictures);
+  } else if (files.length) {
+    openTab(find("tab-video"));
+    chooseVideo(files[0]);
+  }
+}
+
+async function begin() {
+  setUpTabs();
+  document.querySelector('[href="#card"]').addEventListener("click", () => (find("card").open = true));
+  try {
+    const meta = await askJson("meta");
+    const settings = {
+      meta,
+      get mode() { return document.querySelector('[name="mode"]:checked').value; },
+      get onNoFace() { return find("no-face").checked ? "scene" : "empty"; },
+    };
+    showCard(meta);
+    setUpMode(meta);
+    setUpPictures(settings);
+    setUpCamera(settings);
+    setUpVideo(settings);
+    setUpHandingOver();
+    document.body.classList.add("ready");
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+begin();

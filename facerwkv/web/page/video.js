@@ -1,0 +1,238 @@
+// A video: choose, upload, follow its job, then a player beside its timeline.
+
+import { announce, bytes, clock, complain, count, create, find, percent } from "./dom.js";
+import { bars, colourOf, drawFaces, fit } from "./draw.js";
+import { ask, askJson, link, upload } from "./service.js";
+import { Timeline } from "./timeline.js";
+import { byName, chips, likeliest, nameOf, smoothed, tracksOf } from "./tracks.js";
+
+const PAUSE = 400; // milliseconds between two looks at a job
+const TITLES = { "results.csv": "Download CSV", "results.json": "Download JSON", "drawn.mp4": "Download drawn MP4" };
+
+const [player, overlay] = [find("video-player"), find("video-boxes")];
+let settings, panel, timeline, showChips;
+let file = null;
+let running = null; // the AbortController of what is uploaded or read
+let seen = null; // what is shown: job, results, tracks, points of the chosen one, step, whether the player shows `file`
+
+export function setUpVideo(given) {
+  settings = given;
+  const { limits, labels, colours } = settings.meta;
+  panel = bars(settings.meta);
+  find("video-bars").append(panel.element);
+  showChips = chips(find("video-chips"), settings.meta, choose);
+  timeline = new Timeline(find("timeline"), colours, seek);
+  find("video-limits").textContent = `Up to ${bytes(limits.video_bytes)}`;
+  find("video-legend").append(...labels.map((label) => {
+    const swatch = create("span", { className: "swatch" });
+    swatch.style.backgroundColor = colourOf(settings.meta, label);
+    return create("li", {}, swatch, label);
+  }));
+  listen();
+}
+
+function listen() {
+  find("video-file").addEventListener("change", (event) => event.target.files[0] && chooseVideo(event.target.files[0]));
+  find("video-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (file) analyse();
+  });
+  find("video-cancel").addEventListener("click", () => running?.abort());
+  find("video-remove").addEventListener("click", removeVideo);
+  find("video-frames").addEventListener("change", follow);
+  find("video-smooth").addEventListener("input", (event) => {
+    find("video-smooth-text").value = +event.target.value ? percent(event.target.value / 100) : "off";
+    choose(seen.chosen);
+  });
+  player.addEventListener("error", () => seen?.own && playDrawn());
+  for (const name of ["timeupdate", "seeking", "seeked", "loadedmetadata"]) player.addEventListener(name, follow);
+  player.addEventListener("play", run);
+  new ResizeObserver(follow).observe(player);
+}
+
+/** Take a video that was chosen or dropped; it is uploaded when the person says so. */
+export async function chooseVideo(chosen) {
+  complain("");
+  const { video_bytes: most } = settings.meta.limits;
+  if (chosen.size > most) {
+    complain(`${chosen.name} is larger than the ${bytes(most)} that are taken. Cut it or make it smaller first.`);
+    return;
+  }
+  if (running) {
+    complain("One video at a time: wait for this one, or cancel it.");
+    return;
+  }
+  if (seen) await removeVideo();
+  file = chosen;
+  find("video-name").replaceChildren(create("b", { textContent: file.name }), ` ${bytes(file.size)}`);
+  find("video-start").disabled = false;
+  find("video-start").focus();
+}
+
+async function analyse() {
+  complain("");
+  running = new AbortController();
+  const { signal } = running;
+  let job = null;
+  showProgress("Uploading", 0);
+  try {
+    const [stride, fps] = [find("video-stride").value, find("video-fps").value];
+    const query = { stride, fps, mode: settings.mode, on_no_face: settings.onNoFace };
+    const onProgress = (share) => showProgress(`Uploading, ${percent(share)}`, share);
+    job = await upload("jobs", { query, field: "file", file, signal, onProgress });
+    job = await finished(job, signal);
+    if (job.files.includes("results.json")) await showJob(job);
+    else await forget(job);
+    if (job.message) complain(job.message);
+  } catch (error) {
+    if (job) await forget(job).catch(() => {});
+    if (error.name === "AbortError") announce("Cancelled.");
+    else complain(error.message);
+  }
+  running = null;
+  find("video-progress").hidden = true;
+  find("video-form").hidden = Boolean(seen);
+  if (!seen) find("video-start").focus();
+}
+
+/** Look at a job until it ends. */
+async function finished(job, signal) {
+  while (["queued", "running"].includes(job.state)) {
+    showProgress(...progressOf(job));
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+    signal.throwIfAborted();
+    job = await askJson(`jobs/${job.id}`);
+  }
+  return job;
+}
+
+function progressOf({ state, progress, frames, fps }) {
+  if (state === "queued") return ["Waiting for its turn", null];
+  const rate = fps ? `, ${fps.toFixed(1)} a second` : "";
+  return [`Reading: ${count(frames ?? 0, "frame")}${rate}`, progress];
+}
+
+const forget = (job) => ask(`jobs/${job.id}`, { method: "DELETE" });
+
+function showProgress(text, share) {
+  find("video-form").hidden = true;
+  if (find("video-progress").hidden) {
+    find("video-progress").hidden = false;
+    find("video-cancel").focus();
+    announce("The video is being read.");
+  }
+  find("video-state").textContent = text;
+  if (share === null || share === undefined) find("video-bar").removeAttribute("value");
+  else find("video-bar").value = share;
+}
+
+async function showJob(job) {
+  const results = (await askJson(`jobs/${job.id}/results.json`)).filter(({ status }) => status !== "unreadable");
+  const tracks = tracksOf(results, settings.meta.labels);
+  const length = Math.max(job.seconds ?? 0, results.at(-1)?.time ?? 0);
+  seen = { job, results, tracks, length, step: stepOf(results), own: true, url: URL.createObjectURL(file) };
+  player.src = seen.url;
+  find("video-title").textContent = job.source;
+  find("video-result").hidden = false;
+  find("video-downloads").replaceChildren(...job.files.map((name) => create("a", {
+    className: "button", href: link(`jobs/${job.id}/${name}`), download: name, textContent: TITLES[name],
+  })));
+  choose(tracks[0]?.number ?? null);
+  announce(`${job.source} is read: ${count(results.length, "frame")}, ${count(tracks.length, "face")}.`);
+  find("timeline").focus();
+}
+
+/** The usual time between two frames that were looked at. */
+function stepOf(results) {
+  const steps = results.slice(1).map(({ time }, i) => time - results[i].time).sort((a, b) => a - b);
+  return steps[steps.length >> 1] || 1;
+}
+
+/** The browser cannot play the file: the service's own, with its faces drawn, takes its place. */
+function playDrawn() {
+  seen.own = false;
+  if (seen.job.files.includes("drawn.mp4")) player.src = link(`jobs/${seen.job.id}/drawn.mp4`);
+}
+
+function choose(number) {
+  const { labels } = settings.meta;
+  const track = seen.tracks.find((each) => each.number === number);
+  seen.chosen = number;
+  seen.points = smoothed(track?.points ?? [], find("video-smooth").value / 100);
+  showChips(seen.tracks.map((each) => chipOf(each, labels)), number);
+  timeline.show(seen.points, seen.length, seen.step);
+  follow();
+}
+
+function chipOf({ number, points }, labels) {
+  const there = Math.min(seen.length, points.length * seen.step).toFixed(1);
+  const sums = labels.map((_, i) => points.reduce((sum, { probs }) => sum + probs[i], 0));
+  return { number, label: likeliest(sums, labels), text: `${nameOf(number)}, ${there} s` };
+}
+
+function seek(time) {
+  player.currentTime = time;
+  follow();
+}
+
+function run() {
+  follow();
+  if (!player.paused) requestAnimationFrame(run);
+}
+
+/** Everything that depends on the player's time. */
+function follow() {
+  if (!seen) return;
+  const time = player.currentTime;
+  const { labels } = settings.meta;
+  const point = at(seen.points, time);
+  const label = point && likeliest(point.probs, labels);
+  const said = point ? `${label} ${percent(Math.max(...point.probs))}` : "not seen";
+  const text = seen.chosen === null ? "No face was found in any frame."
+    : `${clock(time)}  ${nameOf(seen.chosen)}: ${said}`;
+  find("video-moment").textContent = text;
+  panel.show(point ? byName(point.probs, labels) : null);
+  timeline.move(time, text);
+  paintFaces(time);
+}
+
+/** The last of what has a time that is not later than `time`, unless it is long over. */
+function at(all, time) {
+  let [low, high] = [0, all.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (all[middle].time <= time + 1e-3) low = middle + 1;
+    else high = middle;
+  }
+  const found = all[low - 1];
+  return found && time - found.time <= 2.5 * seen.step ? found : null;
+}
+
+function paintFaces(time) {
+  const bounds = { width: player.clientWidth, height: player.clientHeight };
+  const pen = fit(overlay, bounds.width, bounds.height);
+  const faces = at(seen.results, time)?.faces ?? [];
+  if (!seen.own || !player.videoWidth || !find("video-frames").checked) return;
+  const [wide, tall] = [player.videoWidth, player.videoHeight];
+  const scale = Math.min(bounds.width / wide, bounds.height / tall);
+  const [left, top] = [(bounds.width - wide * scale) / 2, (bounds.height - tall * scale) / 2];
+  const place = ([x1, y1, x2, y2]) => [left + x1 * scale, top + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale];
+  drawFaces(pen, faces, settings.meta, place, faces.map(({ track }) => track ?? ""), bounds);
+}
+
+async function removeVideo() {
+  const { job, url } = seen;
+  seen = null;
+  file = null;
+  player.removeAttribute("src");
+  player.load();
+  URL.revokeObjectURL(url);
+  showChips([], null);
+  find("video-result").hidden = true;
+  find("video-form").hidden = false;
+  find("video-form").reset();
+  find("video-name").replaceChildren(create("b", { textContent: "Choose a video" }), " or drop it here");
+  find("video-start").disabled = true;
+  find("video-file").focus();
+  await forget(job).catch((error) => complain(error.message));
+}

@@ -1,0 +1,151 @@
+"""Pictures from many clients → results: every core looks for faces, and what was found is classified together."""
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from fastapi import HTTPException
+from PIL import Image
+
+from facerwkv.data.images import FORMATS
+from facerwkv.faces import FaceBox, FaceDetector
+from facerwkv.predict import Crop, Mode, OnNoFace, Predictor
+from facerwkv.results import Result
+from facerwkv.web.limits import Limits
+from facerwkv.web.uploads import Picture
+
+BATCH = 16
+"""Faces from which on a batch does not wait for more, though more pictures are there."""
+MOST_THREADS = 8
+
+
+class ThreadDetectors(threading.local):
+    """A face detector of its own for every thread that asks, since one serves one thread at a time."""
+
+    def __init__(self, model: Path | None = None):
+        self._detector = FaceDetector(model)
+
+    def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
+        return self._detector(rgb)
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A picture, where its result goes, and what was found in it so far."""
+
+    picture: Picture
+    mode: Mode
+    on_no_face: OnNoFace
+    future: "Future[Result]" = field(default_factory=Future)
+    result: Result | None = None
+    crops: list[Crop] = field(default_factory=list)
+
+
+class Predictions:
+    """`await predictions(pictures, mode, on_no_face)` gives their results. Close it.
+
+    The predictor's detector must serve several threads. HTTPException 503 where too many pictures wait.
+    """
+
+    def __init__(self, predictor: Predictor, limits: Limits):
+        self.predictor, self.limits = predictor, limits
+        self._queue: deque[Waiting] = deque()
+        self._found: list[Waiting] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(thread_count())]
+        for thread in self._threads:
+            thread.start()
+
+    async def __call__(
+        self, pictures: Sequence[Picture], mode: Mode = "auto", on_no_face: OnNoFace = "empty"
+    ) -> list[Result]:
+        waiting = [Waiting(picture, mode, on_no_face) for picture in pictures]
+        with self._changed:
+            if len(self._queue) + len(waiting) > self.limits.waiting:
+                raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
+            self._queue.extend(waiting)
+            self._changed.notify(len(waiting))
+        return await asyncio.gather(*(asyncio.wrap_future(each.future) for each in waiting))
+
+    def close(self) -> None:
+        """Leave what waits, and end when what is worked on is done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while task := self._next():
+            task()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Classify what was found if it fills a batch or no picture waits; otherwise look at the next picture."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._found or self._closed)
+            if self._closed:
+                return None
+            if self._queue and sum(len(each.crops) for each in self._found) < BATCH:
+                return partial(self._look, self._queue.popleft())
+            found, self._found = self._found, []
+            return partial(self._classify, found)
+
+    def _look(self, each: Waiting) -> None:
+        if not each.future.set_running_or_notify_cancel():  # its client is gone
+            return
+        name = each.picture.name
+        try:
+            if message := too_large(each.picture, self.limits.pixels):
+                each.result = Result(name, "unreadable", message=message)
+            else:
+                result, each.crops = self.predictor.crops(each.picture.data, each.mode, each.on_no_face)
+                message = result.message.replace(result.source, name)
+                each.result = replace(result, source=name, message=message, picture=None)
+        except Exception as error:
+            each.future.set_exception(error)
+            return
+        if not each.crops:
+            each.future.set_result(each.result)
+            return
+        with self._changed:
+            self._found.append(each)
+
+    def _classify(self, found: Sequence[Waiting]) -> None:
+        queue = [(each.result, crop) for each in found for crop in each.crops if each.result]
+        try:
+            for start in range(0, len(queue), 2 * BATCH):
+                self.predictor._classify(queue[start : start + 2 * BATCH])
+        except Exception as error:
+            for each in found:
+                each.future.set_exception(error)
+            return
+        for each in found:
+            assert each.result
+            each.future.set_result(each.result)
+
+
+def thread_count() -> int:
+    return min(MOST_THREADS, os.cpu_count() or 1)
+
+
+def too_large(picture: Picture, pixels: int) -> str:
+    """A sentence for a picture whose header says that it has more than `pixels`."""
+    Image.init()
+    formats = [each for each in FORMATS if each in Image.OPEN]
+    with suppress(Exception), Image.open(BytesIO(picture.data), formats=formats) as image:
+        if image.width * image.height > pixels:
+            return (
+                f"{picture.name} has {image.width} x {image.height} pixels, more than the {pixels:,} that are allowed. "
+                "Make it smaller first."
+            )
+    return ""

@@ -1,0 +1,82 @@
+"""A service in a process of its own, as `facerwkv serve` runs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+MODEL = "facerwkv_fer_tiny"
+
+
+@dataclass
+class Server:
+    """`url` ends without a slash, `token` is "" where none is needed, `temp` holds the files, `line` the address."""
+
+    url: str
+    token: str
+    temp: Path
+    process: subprocess.Popen
+    line: str
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory."""
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def client(self, **options) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=120, trust_env=False, **options)
+
+
+@contextmanager
+def serving(
+    folder: Path,
+    *arguments: str,
+    token: str = "",
+    model: str = MODEL,
+    program: tuple[str, ...] = ("-m", "facerwkv.cli"),
+    **environment: str,
+) -> Iterator[Server]:
+    """A service with its own working, home and temporary folder, all below `folder`."""
+    places = {name: folder / name for name in ("work", "home", "temp")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    given = ["--token", token] if token else []
+    process = subprocess.Popen(
+        [sys.executable, *program, "serve", "--port", "0", "--model", model, *given, *arguments],
+        cwd=places["work"],
+        env=os.environ | {"HOME": str(places["home"]), "TMPDIR": str(places["temp"])} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        line = next((line for line in process.stdout if line.startswith("Open ")), "")
+        url = re.match(r"Open (http://[^/]+)", line)
+        assert url, f"the service did not start: exit code {process.poll()}"
+        yield Server(url[1], token, places["temp"], process, line)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory) -> Iterator[Server]:
+    """A service that wants a token."""
+    with serving(tmp_path_factory.mktemp("guarded"), token="s3cret") as running:
+        yield running

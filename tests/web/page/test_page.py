@@ -1,0 +1,137 @@
+"""The page for everyone: on a phone, with a keyboard, in the dark; what the model is for; with a token."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.web.page.visits import choose, hand_over
+
+
+def test_nothing_scrolls_sideways_on_a_phone(visit, media):
+    page = visit(viewport={"width": 360, "height": 740}, has_touch=True).page
+    choose(page, media / "couple.jpg", media / "selfie-many-people.jpg")
+    page.get_by_label("Show the deciding patches").check()
+    page.locator("summary").click()
+    for tab in ("Pictures", "Camera", "Video"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360, tab
+
+
+def test_everything_is_reached_with_the_keyboard_and_seen(page, media):
+    choose(page, media / "couple.jpg")
+    page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        here = page.evaluate(
+            """() => {
+                const at = document.activeElement;
+                if (at === document.body) return null;
+                const outlined = (each) => each && getComputedStyle(each).outlineStyle !== "none";
+                return [at.id || at.className || at.tagName, outlined(at) || outlined(at.closest("label"))];
+            }"""
+        )
+        if here is None:
+            break
+        reached.append(here[0])
+        assert here[1], f"the focus on {here[0]} cannot be seen"
+    wanted = ["skip", "tab-pictures", "no-face", "picture-files", "patches", "pictures-json", "pictures-csv"]
+    assert [name for name in reached if name in wanted] == wanted
+    assert "SUMMARY" in reached
+
+
+def test_tabs_and_the_file_chooser_work_with_keys(page):
+    page.on("filechooser", lambda chooser: None)  # from here on the browser tells of it
+    page.locator("#tab-pictures").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Camera")).to_be_focused()
+    expect(page.locator("#camera")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#pictures")).to_be_visible()
+    page.locator("#picture-files").focus()
+    with page.expect_file_chooser():
+        page.keyboard.press("Enter")
+
+
+def test_a_dropped_video_opens_its_tab(page, media):
+    hand_over(page, media / "one_face.mp4", "video/mp4", "drop")
+    expect(page.get_by_role("tab", name="Video")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#video-name")).to_contain_text("one_face.mp4")
+    expect(page.get_by_role("button", name="Analyse the video")).to_be_enabled()
+
+
+def test_every_control_has_a_name(page, media):
+    choose(page, media / "couple.jpg")
+    unnamed = page.locator("input, select, button, [role=slider], video").evaluate_all(
+        """(all) => all.filter((each) => !(each.ariaLabel || each.textContent.trim()
+            || [...(each.labels ?? [])].some((label) => label.textContent.trim()))).map((each) => each.id)"""
+    )
+    assert unnamed == []
+
+
+CONTRAST = """() => {
+    const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const rgba = (colour) => {
+        pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+        return [...pen.getImageData(0, 0, 1, 1).data];
+    };
+    const ground = (at) => {
+        for (; at; at = at.parentElement) {
+            const colour = rgba(getComputedStyle(at).backgroundColor);
+            if (colour[3] === 255) return colour;
+        }
+        return [255, 255, 255];
+    };
+    const light = (colour) => colour.slice(0, 3).map((value) => value / 255)
+        .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+    const poor = [];
+    for (const at of document.querySelectorAll("body *")) {
+        const own = [...at.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        if (!own || !at.checkVisibility() || at.closest(":disabled, .unseen")) continue;
+        const [a, b] = [light(rgba(getComputedStyle(at).color)), light(ground(at))];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) poor.push(`${at.textContent.trim()}: ${ratio.toFixed(2)}`);
+    }
+    return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out(visit, media, scheme):
+    page = visit(color_scheme=scheme).page
+    choose(page, media / "couple.jpg")
+    page.get_by_label("Show the deciding patches").check()
+    page.locator("summary").click()
+    assert page.evaluate(CONTRAST) == []
+    for tab in ("Camera", "Video"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate(CONTRAST) == []
+
+
+def test_the_colours_follow_the_systems(visit):
+    grounds = [
+        visit(color_scheme=scheme).page.evaluate("getComputedStyle(document.body).backgroundColor")
+        for scheme in ("light", "dark")
+    ]
+    assert grounds == ["rgb(247, 246, 243)", "rgb(18, 20, 23)"]
+
+
+def test_the_page_says_what_the_model_is_and_is_for(page, server):
+    with server.client() as client:
+        meta = client.get("/meta").json()
+    page.get_by_role("link", name="Intended use").click()
+    card = page.locator("#card-body")
+    for text in (meta["name"], meta["notice"], meta["intended_use"], "28,006 train", "61.2% (59.7% to 62.7%)"):
+        expect(card).to_contain_text(text)
+    expect(page.locator(".notice")).to_contain_text("apparent expression")
+    expect(page.locator(".notice")).to_contain_text("Nothing is stored")
+
+
+def test_with_a_token_pictures_and_the_camera_work(visit, guarded, media):
+    page = visit(f"{guarded.url}/?token={guarded.token}").page
+    choose(page, media / "couple.jpg")
+    expect(page.locator(".faces > li")).to_have_count(2)
+    page.get_by_role("tab", name="Camera").click()
+    page.get_by_role("button", name="Start camera").click()
+    expect(page.locator("#camera-chips .chip").first).to_have_text("Face 1")

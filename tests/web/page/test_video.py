@@ -1,0 +1,198 @@
+"""A video on the page: its job, its timeline beside the player, its files."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from facerwkv.frames import VideoWriter
+from tests.web.page.visits import LONG, Visit, as_mjpeg, bars, percents
+
+FPS = "4"
+LENGTH = 19.685  # seconds of one_face.mp4
+
+
+def analyse(page, path, **numbers) -> str:
+    """Upload a video; the number of its job."""
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#video-file").set_input_files(path)
+    for name, number in numbers.items():
+        page.locator(f"#video-{name}").fill(number)
+    with page.expect_response(lambda answer: answer.url.partition("?")[0].endswith("/jobs")) as caught:
+        page.get_by_role("button", name="Analyse the video").click()
+    return caught.value.json()["id"]
+
+
+@pytest.fixture(scope="module")
+def watched(browser, server, shared):
+    """A page with a video that was read, and its job."""
+    opened = Visit(browser, server.url)
+    opened.job = analyse(opened.page, shared / "media/one_face.mp4", fps=FPS)
+    expect(opened.page.locator("#video-result")).to_be_visible(timeout=LONG)
+    yield opened
+    opened.close()
+
+
+def player_time(page) -> float:
+    return page.locator("#video-player").evaluate("(player) => player.currentTime")
+
+
+def at_time(results, time) -> dict:
+    return [result for result in results if result["time"] <= time + 1e-3][-1]
+
+
+def job_results(server, job) -> list[dict]:
+    with server.client() as client:
+        return client.get(f"/jobs/{job}/results.json").json()
+
+
+def test_a_click_on_the_timeline_seeks_and_the_bars_follow(watched, server):
+    page = watched.page
+    line = page.locator("#timeline").bounding_box()
+    page.mouse.click(line["x"] + 0.4 * line["width"], line["y"] + 40)
+    time = player_time(page)
+    assert time == pytest.approx(0.4 * LENGTH, abs=0.1)
+    face = at_time(job_results(server, watched.job), time)["faces"][0]
+    assert bars(page.locator("#video-bars")) == percents(face["probs"])
+    value = page.get_by_role("slider", name="Time in the video")
+    expect(value).to_have_attribute("aria-valuenow", f"{time:.1f}")
+    expect(value).to_have_attribute("aria-valuetext", re.compile(f"Face 1: {face['label']}"))
+
+
+def test_arrow_keys_on_the_timeline_seek(watched):
+    page = watched.page
+    page.locator("#timeline").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert player_time(page) == 2
+    page.keyboard.press("ArrowLeft")
+    assert player_time(page) == 1
+
+
+def test_the_cursor_follows_the_player(watched):
+    page = watched.page
+    page.locator("#video-player").evaluate("(player) => { player.currentTime = 9.845 }")
+    expect(page.locator("#timeline")).to_have_attribute("aria-valuenow", "9.8")
+    cursor, line = (page.locator(place).bounding_box() for place in ("#timeline .cursor", "#timeline"))
+    assert (cursor["x"] + 1 - line["x"]) / line["width"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_cursor_moves_while_the_video_plays(watched):
+    page = watched.page
+    page.locator("#timeline").press("Home")
+    expect(page.locator("#timeline")).to_have_attribute("aria-valuenow", "0.0")
+    page.locator("#video-player").evaluate("(player) => { player.muted = true; return player.play() }")
+    expect(page.locator("#timeline")).not_to_have_attribute("aria-valuenow", re.compile(r"0\.[0-4]"))
+    page.locator("#video-player").evaluate("(player) => player.pause()")
+    expect(page.locator("#timeline")).to_have_attribute("aria-valuenow", f"{player_time(page):.1f}")
+
+
+def test_the_timeline_is_stacked_in_the_labels_colours(watched, server):
+    """In the middle of a column's largest band stands its label's colour."""
+    page = watched.page
+    with server.client() as client:
+        meta = client.get("/meta").json()
+    result = job_results(server, watched.job)[12]
+    probs = [result["faces"][0]["probs"][label] for label in meta["labels"]]
+    most = probs.index(max(probs))
+    height = sum(probs[:most]) + probs[most] / 2
+    pixel = page.locator("#timeline canvas").evaluate(
+        """(canvas, [across, down]) => [...canvas.getContext("2d").getImageData(
+            across * canvas.width, down * canvas.height, 1, 1).data]""",
+        [result["time"] / LENGTH, height * 168 / 190],  # below the stack is the axis
+    )
+    assert pixel[:3] == list(bytes.fromhex(meta["colours"][most][1:]))
+
+
+def test_smoothing_is_off_until_it_is_wanted(watched, server):
+    page = watched.page
+    results = job_results(server, watched.job)
+    expect(page.locator("#video-smooth-text")).to_have_text("off")
+    page.locator("#timeline").press("Home")
+    page.locator("#timeline").press("ArrowRight")
+    page.locator("#video-smooth").fill("50")
+    mean = None
+    for result in results:
+        if result["time"] > 1.001:
+            break
+        probs = result["faces"][0]["probs"]
+        mean = probs if mean is None else {label: 0.5 * mean[label] + 0.5 * probs[label] for label in probs}
+    assert bars(page.locator("#video-bars")) == percents(mean)
+    page.locator("#video-smooth").fill("0")
+    assert bars(page.locator("#video-bars")) == percents(at_time(results, 1)["faces"][0]["probs"])
+
+
+def test_downloads_of_a_video_are_the_services_files(watched, server):
+    page = watched.page
+    for text, name in [("CSV", "results.csv"), ("JSON", "results.json"), ("drawn MP4", "drawn.mp4")]:
+        with page.expect_download() as caught:
+            page.get_by_role("link", name=f"Download {text}").click()
+        with server.client() as client:
+            assert Path(caught.value.path()).read_bytes() == client.get(f"/jobs/{watched.job}/{name}").content
+        assert caught.value.suggested_filename == name
+
+
+def test_a_video_that_is_removed_is_gone(visit, server, media):
+    page = visit().page
+    job = analyse(page, media / "one_face.mp4", fps="1")
+    expect(page.locator("#video-result")).to_be_visible(timeout=LONG)
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.get_by_role("button", name="Remove this video").click()
+    expect(page.locator("#video-form")).to_be_visible()
+    with server.client() as client:
+        assert client.get(f"/jobs/{job}").status_code == 404
+
+
+def test_a_video_can_be_cancelled(visit, server, media):
+    page = visit().page
+    job = analyse(page, media / "one_face.mp4")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#video-form")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_text("")
+    with server.client() as client:
+        assert client.get(f"/jobs/{job}").status_code == 404
+
+
+def test_a_chip_chooses_the_face(visit, server, media, tmp_path):
+    path = tmp_path / "couple.mp4"
+    with Image.open(media / "couple.jpg") as couple, VideoWriter(path) as video:
+        for number in range(4):
+            video.write(number / 2, np.asarray(couple.resize((640, 446))))
+    page = visit().page
+    job = analyse(page, path)
+    expect(page.locator("#video-result")).to_be_visible(timeout=LONG)
+    faces = job_results(server, job)[0]["faces"]
+    chips = page.locator("#video-chips .chip")
+    expect(chips).to_have_text(["Face 1, 1.5 s", "Face 2, 1.5 s"])
+    for face, chip in zip(faces, chips.all(), strict=True):
+        chip.click()
+        expect(chip).to_have_attribute("aria-pressed", "true")
+        assert bars(page.locator("#video-bars")) == percents(face["probs"])
+
+
+def test_what_the_browser_cannot_play_is_played_as_it_was_drawn(visit, media, tmp_path):
+    old = as_mjpeg(media / "one_face.mp4", tmp_path / "old.avi", frames=12)
+    page = visit().page
+    job = analyse(page, old)
+    expect(page.locator("#video-result")).to_be_visible(timeout=LONG)
+    expect(page.locator("#video-player")).to_have_attribute("src", re.compile(f"/jobs/{job}/drawn.mp4$"))
+    expect(page.locator("#video-player")).to_have_js_property("readyState", 4)
+
+
+def test_a_file_that_is_no_video_shows_why(visit, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is text")
+    opened = visit()
+    opened.page.get_by_role("tab", name="Video").click()
+    opened.page.locator("#video-file").set_input_files(broken)
+    opened.page.get_by_role("button", name="Analyse the video").click()
+    expect(opened.page.get_by_role("alert")).to_contain_text("broken.mp4 is no video that can be read")
+    expect(opened.page.locator("#video-form")).to_be_visible()
+    (logged,) = opened.faults  # the browser's own line for the answer 415
+    assert "415" in logged
+    opened.faults.clear()
