@@ -280,14 +280,14 @@ class Predictor:
             queue += [(result, crop) for crop in crops]
             most = min(ahead or batch_size, _held(result))
             while queue and (len(queue) >= batch_size or len(waiting) >= most):
-                self._classify(queue[:batch_size])
+                self.classify(queue[:batch_size])
                 del queue[:batch_size]
             while waiting and len(waiting[0][0].faces) == waiting[0][1]:
                 yield waiting.popleft()[0]
-        self._classify(queue)
+        self.classify(queue)
         yield from (result for result, _ in waiting)
 
-    def _classify(self, queue: Sequence[tuple[Result, Crop]]) -> None:
+    def classify(self, queue: Sequence[tuple[Result, Crop]]) -> None:
         """Add a face to its result for every crop."""
         if not queue:
             return

@@ -29,10 +29,14 @@ ELSEWHERE = {
     "facerwkv train --recipe fer --data fer2013:/d/fer2013 --out runs/two": "tests/training/test_distributed.py",
 }
 SMALL = {
+    "facerwkv train --recipe modern": "transform.image_size=[48,48] 'model.options={patch_size: 8}'",
     "facerwkv train": "train.epochs=1 data.limit=7 data.batch_size=4 data.validation=random",
-    "facerwkv compare": "train.epochs=1 data.limit=7 data.batch_size=4",
+    "facerwkv compare": (
+        "train.epochs=1 data.limit=7 data.batch_size=4 transform.image_size=[48,48] 'model.options={patch_size: 8}'"
+    ),
 }
 """What makes a training short, put behind its command."""
+INCOMPLETE = "facerwkv data check fer2013"  # says, with exit code 1, that this made-up tree is smaller than published
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -66,10 +70,10 @@ def run(line: str) -> None:
     """One line of a page, made short where it trains, its data taken from d/."""
     listing, _, command = line.rpartition(" | ")
     command = command.replace("/d/", "d/")
-    small = next((more for start, more in SMALL.items() if command.startswith(start) and "--resume" not in command), "")
+    small = " ".join(more for start, more in SMALL.items() if command.startswith(start) and "--resume" not in command)
     given = "\n".join(map(str, sorted(Path("photos").glob("*.png")))) if listing else None
     result = CliRunner().invoke(app, shlex.split(f"{command} {small}")[1:], input=given)
-    assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
+    assert result.exit_code == int(command.startswith(INCOMPLETE)), f"{command}\n{result.output}\n{result.exception!r}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -8,7 +8,7 @@ import numpy as np
 from facerwkv.draw import COLOURS
 from facerwkv.errors import InputError
 from facerwkv.explain import METHODS, explain
-from facerwkv.models.card import INTENDED
+from facerwkv.models.card import INTENDED, licence
 from facerwkv.models.checkpoint import without_paths
 from facerwkv.predict import Predictor, notice
 from facerwkv.results import Result
@@ -33,7 +33,7 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "mode": "face" if transform.sees_faces else "scene",
         "modes": ["face"] if transform.crop == "both" else ["face", "scene"],
         "methods": [method for method in METHODS if _fits(predictor, method)],
-        "licence": checkpoint.card.get("licence"),
+        "licence": licence(checkpoint.card),
         "notice": notice(checkpoint),
         "card": without_paths(checkpoint.card),
         "intended_use": " ".join(INTENDED.replace("*", "").split()),

@@ -124,7 +124,7 @@ class Predictions:
         queue = [(each.result, crop) for each in found for crop in each.crops if each.result]
         try:
             for start in range(0, len(queue), 2 * BATCH):
-                self.predictor._classify(queue[start : start + 2 * BATCH])
+                self.predictor.classify(queue[start : start + 2 * BATCH])
         except Exception as error:
             for each in found:
                 each.future.set_exception(error)
