@@ -23,7 +23,7 @@ from facerwkv.results import Result
 from facerwkv.web.limits import Limits
 from facerwkv.web.uploads import Picture
 
-BATCH = 16
+BATCH = 8
 """Faces from which on a batch does not wait for more, though more pictures are there."""
 MOST_THREADS = 8
 

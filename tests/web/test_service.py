@@ -19,6 +19,7 @@ from facerwkv.cli import main
 from facerwkv.draw import COLOURS
 from facerwkv.explain import METHODS
 from facerwkv.labels import EXPRESSIONS
+from facerwkv.web.serve import _listening
 from tests.web.conftest import MODEL, serving
 
 POLICY = (
@@ -328,3 +329,9 @@ def test_another_machines_host_gets_a_token(tmp_path):
         answer = httpx.get(f"{url}/meta?token={token}", headers={"Host": "my-machine:80"}, trust_env=False)
         assert len(token) >= 20
         assert answer.status_code == 200
+
+
+def test_answers_do_not_wait_for_full_packets():
+    """asyncio turns Nagle's algorithm off for sockets that say TCP: it cost every answer 40 ms."""
+    with _listening("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
