@@ -1,5 +1,6 @@
 """`facerwkv serve`: one process, one port, until Ctrl-C."""
 
+import gc
 import importlib
 import logging
 import os
@@ -107,6 +108,8 @@ def _run(predictor: Predictor, limits: Limits, token: str | None, local: bool, l
     from facerwkv.web.app import create_app
 
     _one_core_each()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: looking through it made everybody wait for 0.2 s now and then
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damaged uploads are no news
     config = uvicorn.Config(
         create_app(predictor, limits, token, local),

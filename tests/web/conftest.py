@@ -80,3 +80,9 @@ def guarded(tmp_path_factory) -> Iterator[Server]:
     """A service that wants a token."""
     with serving(tmp_path_factory.mktemp("guarded"), token="s3cret") as running:
         yield running
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as client:
+        yield client

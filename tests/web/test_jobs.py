@@ -32,12 +32,6 @@ def predictor():
     return facerwkv.load(MODEL, "cpu")
 
 
-@pytest.fixture
-def client(server):
-    with server.client() as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def talk(shared):
     """20 s of one face."""

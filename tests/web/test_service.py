@@ -28,12 +28,6 @@ POLICY = (
 )
 
 
-@pytest.fixture
-def client(server):
-    with server.client() as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def justin(shared):
     """One face, 381 x 384."""
