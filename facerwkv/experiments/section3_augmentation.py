@@ -6,7 +6,7 @@ The paper gives no numbers and no logs of it; its experiments used none. POSTER+
 picture, PAtt-Lite flips and changes the contrast. About 1 h a run, as table 5's, on a laptop's RTX 4070.
 """
 
-from facerwkv.experiments.study import Figure, Row, Setting, Study
+from facerwkv.experiments.study import Figure, Row, Setting, Study, run_all
 from facerwkv.experiments.table5_ablation import HOURS, SMALL
 from facerwkv.training.pages import Section
 
@@ -32,4 +32,4 @@ FIGURE = Figure(
 
 def run(setting: Setting) -> list[Section]:
     """The table and the curves."""
-    return [*STUDY.run(setting), *FIGURE.run(setting)]
+    return run_all((STUDY, FIGURE), setting)

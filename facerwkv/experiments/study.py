@@ -8,10 +8,10 @@ import csv
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -25,6 +25,7 @@ from facerwkv.training.pages import Block, Paragraph, Picture, Section, Table
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import CURVES, RECIPE, write_json
 
+Found = TypeVar("Found")
 SCORE = "score.json"
 Protocols = dict[str, tuple[str, list[str]]]
 PROTOCOLS: Protocols = {
@@ -102,15 +103,18 @@ class Study:
     rows: tuple[Row, ...]
 
     def run(self, setting: Setting) -> list[Section]:
-        """Train and score what is missing; the table's part of the page."""
-        scores = {row.name: _scores(row, setting) for row in self.rows}
+        """Train and score what is missing; the table's part of the page. Incomplete if some rows cannot run.
+
+        InputError if none can.
+        """
+        scores, problems = _every(self.rows, lambda row: _scores(row, setting))
         blocks: list[Block] = [Paragraph(self.claim), Paragraph(f"Time: {self.hours}")]
-        blocks.append(_table(self.rows, scores, setting))
+        blocks.append(_table([row for row in self.rows if row.name in scores], scores, setting))
         if ran := [(row.name, row.ran) for row in self.rows if row.ran]:
             blocks.append(Table(("row", "what the authors' code really ran"), ran, numbers=False))
         if reduced := [f"{row.name} ({', '.join(row.smoke)})" for row in self.rows if row.smoke and setting.smoke]:
             blocks.append(Paragraph(f"Reduced for this trial: {'; '.join(reduced)}."))
-        return [(self.title, blocks)]
+        return _complete(self.title, blocks, problems)
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,51 @@ class Figure:
     rows: tuple[Row, ...]
 
     def run(self, setting: Setting) -> list[Section]:
-        """Train what is missing, under the first protocol and seed; the figure's part of the page."""
+        """Train what is missing, under the first protocol and seed; the figure's part of the page. Errors as above."""
         protocol, seed = next(iter(setting.protocols)), setting.seeds[0]
-        ours = {row.name: _run(row, setting, protocol, seed)["curve"] for row in self.rows}
+        ours, problems = _every(self.rows, lambda row: _run(row, setting, protocol, seed)["curve"])
         theirs = {row.name: row.curve for row in self.rows if row.curve}
         how = f"Ours: {setting.protocols[protocol][0]}, seed {seed}."
         picture = _picture(self.title.partition(":")[0], ours, theirs, setting.out)
-        return [(self.title, [Paragraph(f"{self.claim} {how}"), _epochs_table(ours, theirs), picture])]
+        blocks: list[Block] = [Paragraph(f"{self.claim} {how}"), _epochs_table(ours, theirs), picture]
+        return _complete(self.title, blocks, problems)
+
+
+def run_all(parts: Sequence[Study | Figure], setting: Setting) -> list[Section]:
+    """The sections of several tables and figures. Incomplete if parts of them cannot run."""
+    sections: list[Section] = []
+    problems: list[str] = []
+    for part in parts:
+        try:
+            sections += part.run(setting)
+        except Incomplete as error:
+            sections += error.sections
+            problems += error.problems
+    if problems:
+        raise Incomplete(problems, sections)
+    return sections
+
+
+def _every(rows: Sequence[Row], find: Callable[[Row], Found]) -> tuple[dict[str, Found], list[str]]:
+    """What was found for the rows that can run, and a sentence for each of the others. InputError if none can."""
+    found: dict[str, Found] = {}
+    problems: list[str] = []
+    for row in rows:
+        try:
+            found[row.name] = find(row)
+        except InputError as error:
+            problems.append(f"{row.name}: {error}")
+            first = error
+    if not found:
+        raise first
+    return found, problems
+
+
+def _complete(title: str, blocks: list[Block], problems: Sequence[str]) -> list[Section]:
+    """A section of these blocks. Incomplete, with the problems below them, if there are any."""
+    if problems:
+        raise Incomplete(problems, [(title, [*blocks, Paragraph("Missing. " + " ".join(problems))])])
+    return [(title, blocks)]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from facerwkv.experiments import EXPERIMENTS, chosen, experiment, study
 from facerwkv.experiments import reproduce as page
 from facerwkv.experiments.reproduce import reproduce
 from facerwkv.experiments.study import SCORE, Figure, Incomplete, Row, Setting, Study, mean_and_deviation
-from facerwkv.training.pages import Paragraph
+from facerwkv.training.pages import Paragraph, Table
 
 TINY = Study("Tiny", "none.", "seconds.", (Row("Small", ("model.name=facerwkv_small",), 61.41, curve=(0.2, 0.3)),))
 DRAWN = Figure("Figure 0: tiny", "none.", TINY.rows)
@@ -144,6 +144,40 @@ def test_a_part_that_cannot_run_is_a_problem_and_the_others_stand_on_the_page(tm
     assert problems == ["table: one: no face", "table: two: no box"]
     text = html.read_text(encoding="utf-8")
     assert all(f"<h2>{title}</h2>" in text for title in ("What there is", "Whole"))
+
+
+@pytest.fixture
+def half(monkeypatch):
+    """A table and a figure of two rows, of which the second cannot run."""
+
+    def found(row, setting, protocol, seed):
+        if row.name == "Large":
+            raise InputError("no weights there.")
+        return {"test": 0.6, "train": 0.7, "curve": [0.5, 0.6]}
+
+    monkeypatch.setattr(study, "_run", found)
+    rows = (*TINY.rows, Row("Large", ("model.name=facerwkv_large",), 70.82, curve=(0.4, 0.5)))
+    return replace(TINY, rows=rows), replace(DRAWN, rows=rows)
+
+
+def test_a_row_that_cannot_run_leaves_the_others_on_the_page(tmp_path, half):
+    for part in half:
+        with pytest.raises(Incomplete) as caught:
+            part.run(Setting("toy", tmp_path))
+        assert caught.value.problems == ["Large: no weights there."]
+        ((title, blocks),) = caught.value.sections
+        assert title == part.title
+        names = [row[0] for block in blocks if isinstance(block, Table) for row in block.rows]
+        assert "Small" in names
+        assert "Large" not in names
+        assert blocks[-1] == Paragraph("Missing. Large: no weights there.")
+
+
+def test_a_row_that_cannot_run_stops_no_other_part_of_its_experiment(tmp_path, half):
+    with pytest.raises(Incomplete) as caught:
+        study.run_all(half, Setting("toy", tmp_path))
+    assert [title for title, _ in caught.value.sections] == ["Tiny", "Figure 0: tiny"]
+    assert caught.value.problems == ["Large: no weights there."] * 2
 
 
 def test_the_command_ends_with_1_where_a_part_is_missing(tmp_path, only):
