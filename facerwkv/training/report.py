@@ -20,6 +20,7 @@ from facerwkv.training import figures, metrics, pages
 from facerwkv.training.evaluate import SUMMARY, Evaluation
 from facerwkv.training.run import CURVES, ENVIRONMENT, RECIPE
 from facerwkv.training.subgroups import FEW, Gap, Subgroups, is_few
+from facerwkv.training.subgroups import FILE as SUBGROUPS
 
 MISTAKES = 12
 LISTED = 5  # images that lack attributes
@@ -70,6 +71,7 @@ def write_report(
     images, by what they are called ("without the copies"). subgroups: scores by who is shown, also written to
     subgroups.json.
     """
+    fresh = isinstance(source, Evaluation)
     if not isinstance(source, Evaluation):
         run = run or _run_of(Path(source))
         source = Evaluation.load(_evaluation_in(Path(source)))
@@ -77,6 +79,8 @@ def write_report(
     source.save(out)
     if subgroups:
         subgroups.save(out)
+    elif fresh:
+        (out / SUBGROUPS).unlink(missing_ok=True)  # an earlier evaluation's
     title = f"{source.model or 'A model'} on {source.source or 'images'} ({source.split})"
     sections = list(_sections(source, out, Path(run) if run else None, images, selections or {}, subgroups))
     write_text(out / "report.md", pages.to_markdown(title, sections))

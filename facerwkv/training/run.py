@@ -11,12 +11,13 @@ RUN/val/  RUN/test/                  predictions per image, scores, report
 import csv
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,14 @@ def alone(folder: Path) -> Iterator[None]:
         yield
         return
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir(), f"facerwkv-{name}.lock"), timeout=0)
     try:
-        with FileLock(Path(tempfile.gettempdir(), f"facerwkv-{name}.lock"), timeout=0):
-            yield
+        with lock:
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows removes no file that is open
+                    os.remove(lock.lock_file)
     except Timeout as error:
         raise InputError(
             f"Another process is training in {folder}. Wait for its end or stop it; or choose another --out."

@@ -1,9 +1,10 @@
 """What the service says: of itself and its model, and of a picture."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from fastapi import Query
 
 from facerwkv.draw import COLOURS
 from facerwkv.errors import InputError
@@ -15,9 +16,12 @@ from facerwkv.results import Result
 from facerwkv.web.limits import Limits
 
 VERSION = version("facerwkv")
+Threshold = Annotated[float, Query(ge=0, le=1)]
+"""A label with a score below is unsure."""
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def as_json(result: Result, threshold: float | None = None) -> dict[str, Any]:
+    result = result if threshold is None else result.with_threshold(threshold)
     return result.to_dict() | {"size": list(result.size)}
 
 

@@ -17,6 +17,7 @@ from facerwkv.errors import InputError
 from facerwkv.predict import Predictor
 from facerwkv.web.limits import Limits
 from facerwkv.web.videos import Cancelled, Job, Plan, State, work_on
+from facerwkv.web.workplace import Workplace
 
 TICK = 5.0
 """Seconds after which an idle worker looks for what has expired."""
@@ -28,7 +29,7 @@ class Jobs:
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
-        self._folder = tempfile.TemporaryDirectory(prefix="facerwkv-serve-", ignore_cleanup_errors=True)
+        self._place = Workplace()
         self._jobs: dict[str, Job] = {}
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -42,7 +43,7 @@ class Jobs:
         with self._lock:
             if len(self._jobs) >= self.limits.jobs:
                 raise HTTPException(429, f"There are {self.limits.jobs} videos already. Delete one, or wait.")
-            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self._folder.name)))
+            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self._place.path)))
             self._jobs[job.id] = job
         try:
             yield job
@@ -85,7 +86,7 @@ class Jobs:
             job.cancelled.set()
         self._queue.put(None)
         self._worker.join()
-        self._folder.cleanup()
+        self._place.close()
 
     def _remove(self, job: Job) -> None:
         with self._lock:

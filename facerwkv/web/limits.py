@@ -34,5 +34,7 @@ class Limits(Settings):
     """Cameras at a time."""
     idle_seconds: PositiveInt = 60
     """Time that a camera may send nothing."""
+    header_seconds: PositiveInt = 20
+    """Time that the headers of a request may take."""
     upload_seconds: PositiveInt = 600
     """Time that an upload may take."""

@@ -12,27 +12,29 @@ from facerwkv.errors import InputError
 from facerwkv.predict import Mode
 from facerwkv.results import Result
 from facerwkv.video import Follower
-from facerwkv.web.answers import as_json
+from facerwkv.web.answers import Threshold, as_json
 from facerwkv.web.uploads import Picture
 
 router = APIRouter()
 
 
 @router.websocket("/stream")
-async def stream(socket: WebSocket, mode: Mode = "auto", smooth: str | None = None) -> None:
+async def stream(
+    socket: WebSocket, mode: Mode = "auto", smooth: str | None = None, threshold: Threshold | None = None
+) -> None:
     """One JPEG or PNG a message; each is answered by its result before the next is read."""
     await socket.accept()
     try:
         with socket.app.state.streams.lent() as take:
             take(1)
-            await _answer_all(socket, mode, Follower(smooth or None))
+            await _answer_all(socket, mode, Follower(smooth or None), threshold)
     except HTTPException as error:
         raise WebSocketException(1013, error.detail) from error
     except InputError as error:
         raise WebSocketException(1008, str(error)[:100]) from error
 
 
-async def _answer_all(socket: WebSocket, mode: Mode, follow: Follower) -> None:
+async def _answer_all(socket: WebSocket, mode: Mode, follow: Follower, threshold: float | None) -> None:
     started = time.monotonic()
     for number in count():
         try:
@@ -43,7 +45,7 @@ async def _answer_all(socket: WebSocket, mode: Mode, follow: Follower) -> None:
             return
         result = await _result(socket.app, message.get("bytes"), mode)
         result = follow(replace(result, time=time.monotonic() - started, frame=number))
-        await socket.send_json(as_json(result))
+        await socket.send_json(as_json(result, threshold))
 
 
 async def _result(app: Any, data: bytes | None, mode: Mode) -> Result:

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from facerwkv.errors import InputError
 from facerwkv.explain import Explanation, explain
 from facerwkv.predict import Mode
-from facerwkv.web.answers import VERSION, as_json
+from facerwkv.web.answers import VERSION, Threshold, as_json
 from facerwkv.web.predictions import too_large
 from facerwkv.web.uploads import Picture, read_pictures, save_video
 from facerwkv.web.videos import Plan, check_video
@@ -67,15 +67,20 @@ async def meta(request: Request) -> dict[str, Any]:
 
 
 @router.post("/predict", openapi_extra=_form("files", several=True, also=IMAGES))
-async def predict(request: Request, mode: Mode = "auto", on_no_face: OnNoFace = "empty") -> dict[str, Any]:
-    """The apparent expressions in one or several pictures, in their order."""
+async def predict(
+    request: Request, mode: Mode = "auto", on_no_face: OnNoFace = "empty", threshold: Threshold | None = None
+) -> dict[str, Any]:
+    """The apparent expressions in one or several pictures, in their order.
+
+    With a threshold, 0 to 1, every face says whether its label is unsure: its score lies below.
+    """
     state = request.app.state
     with state.memory.lent() as take:
         pictures = await read_pictures(request, state.limits, take, "files")
         results = await state.predictions(pictures, mode, on_no_face)
     if all(result.status == "unreadable" for result in results):
         raise HTTPException(400, results[0].message)
-    return {"results": [as_json(result) for result in results]}
+    return {"results": [as_json(result, threshold) for result in results]}
 
 
 @router.post("/explain", openapi_extra=_form("file"))
@@ -113,10 +118,11 @@ async def add_job(
     mode: Mode = "auto",
     on_no_face: OnNoFace = "empty",
     draw: bool = True,
+    threshold: Threshold | None = None,
 ) -> dict[str, str]:
-    """Put a video in the queue."""
+    """Put a video in the queue; `threshold` as for pictures."""
     state = request.app.state
-    plan = Plan(stride, fps, start or "0", end or None, smooth or None, mode, on_no_face, draw)
+    plan = Plan(stride, fps, start or "0", end or None, smooth or None, mode, on_no_face, draw, threshold)
     with state.jobs.receiving() as job:
         source = await save_video(request, state.limits, job.upload)
         await asyncio.to_thread(check_video, job.upload, source, state.limits.pixels)
@@ -142,4 +148,5 @@ async def job_file(request: Request, id: str, name: Literal["results.json", "res
     job = request.app.state.jobs.get(id)
     if name not in job.files:
         raise HTTPException(404 if job.state == "done" else 409, f"{job.source} has no {name}: it is {job.state}.")
-    return FileResponse(job.folder / name, filename=name, content_disposition_type="inline")
+    called = f"{Path(job.source).stem}_{name}"
+    return FileResponse(job.folder / name, filename=called, content_disposition_type="inline")

@@ -106,6 +106,7 @@ def _run(predictor: Predictor, limits: Limits, token: str | None, local: bool, l
     import uvicorn
 
     from facerwkv.web.app import create_app
+    from facerwkv.web.patience import patient
 
     _one_core_each()
     gc.collect()
@@ -113,7 +114,7 @@ def _run(predictor: Predictor, limits: Limits, token: str | None, local: bool, l
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damaged uploads are no news
     config = uvicorn.Config(
         create_app(predictor, limits, token, local),
-        http="h11",  # it bounds the headers
+        http=patient(limits.header_seconds),
         ws_max_size=limits.upload_bytes,
         ws_max_queue=2,
         log_level="critical",  # addresses hold the token
@@ -121,4 +122,7 @@ def _run(predictor: Predictor, limits: Limits, token: str | None, local: bool, l
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GOODBYE,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        gc.unfreeze()  # or some libraries complain at the end of what was not freed

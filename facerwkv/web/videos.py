@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fastapi import HTTPException
 
-from facerwkv.delivery import VIDEO_COLUMNS, writer
+from facerwkv.delivery import UNSURE, VIDEO_COLUMNS, writer
 from facerwkv.errors import InputError
 from facerwkv.frames import Part, duration, pyav, seconds
 from facerwkv.predict import Predictor
@@ -33,7 +33,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of a video; `stream` takes all but `draw`. InputError for what means nothing."""
+    """What is asked of a video. InputError for what means nothing."""
 
     stride: int = 1
     fps: float | None = None
@@ -43,6 +43,17 @@ class Plan:
     mode: str = "auto"
     on_no_face: str = "empty"
     draw: bool = True
+    threshold: float | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `stream` takes of it."""
+        return {name: value for name, value in vars(self).items() if name not in ("draw", "threshold")}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the table, before those of the labels."""
+        return VIDEO_COLUMNS if self.threshold is None else (*VIDEO_COLUMNS, UNSURE)
 
     def __post_init__(self) -> None:
         smoother(self.smooth)
@@ -102,17 +113,16 @@ def check_video(path: Path, name: str, pixels: int) -> None:
 def work_on(job: Job, predictor: Predictor, limits: Limits) -> None:
     """Write the job's files, and say in it how far it is. InputError where nothing can be read; Cancelled."""
     assert job.plan
-    options = {name: value for name, value in vars(job.plan).items() if name != "draw"}
     job.seconds = duration(job.upload)
     try:
         with ExitStack() as open_files:
             takers = [
-                open_files.enter_context(writer(job.folder / name, predictor.labels, VIDEO_COLUMNS))
+                open_files.enter_context(writer(job.folder / name, predictor.labels, job.plan.columns))
                 for name in FILES[:2]
             ]
             drawn = DrawnVideo(job.folder / FILES[2])
             open_files.callback(drawn.close)
-            for result in _watched(job, stream(predictor, job.upload, batch_size=BATCH, **options), limits):
+            for result in _watched(job, stream(predictor, job.upload, batch_size=BATCH, **job.plan.options), limits):
                 for take in takers:
                     take(result)
                 if job.plan.draw and result.status != "unreadable":
@@ -125,8 +135,10 @@ def work_on(job: Job, predictor: Predictor, limits: Limits) -> None:
 
 def _watched(job: Job, results: Iterator[Result], limits: Limits) -> Iterator[Result]:
     """The results under the upload's name, up to the limits; the job says how far they are."""
-    started = time.monotonic()
+    assert job.plan
+    started, threshold = time.monotonic(), job.plan.threshold
     for result in results:
+        result = result if threshold is None else result.with_threshold(threshold)
         result = replace(result, source=job.source, message=_named(job, result.message))
         took = time.monotonic() - started
         if job.cancelled.is_set():

@@ -169,6 +169,14 @@ def test_the_report_shows_groups_gaps_and_how_to_read_them(unfair, tmp_path):
     assert json.loads((tmp_path / "subgroups.json").read_text(encoding="utf-8")) == unfair.to_dict()
 
 
+def test_another_evaluation_in_the_same_folder_leaves_no_old_subgroups(unfair, tmp_path):
+    write_report(evaluation([0, 1], [0, 1]), tmp_path, subgroups=unfair)
+    write_report(tmp_path, tmp_path)
+    assert (tmp_path / "subgroups.json").is_file()
+    write_report(evaluation([0, 1], [1, 1]), tmp_path)
+    assert not (tmp_path / "subgroups.json").exists()
+
+
 def test_the_terminal_shows_the_same(unfair):
     console = Console(width=110, file=io.StringIO())
     console.print(console_subgroups(unfair))

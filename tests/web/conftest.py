@@ -19,13 +19,17 @@ MODEL = "facerwkv_fer_tiny"
 
 @dataclass
 class Server:
-    """`url` ends without a slash, `token` is "" where none is needed, `temp` holds the files, `line` the address."""
+    """`url` ends without a slash, `token` is "" where none is needed, `temp` holds the files, `line` the address.
+
+    `errors` is the file of what it said on its standard error.
+    """
 
     url: str
     token: str
     temp: Path
     process: subprocess.Popen
     line: str
+    errors: Path
 
     @property
     def resident(self) -> int:
@@ -50,23 +54,26 @@ def serving(
     places = {name: folder / name for name in ("work", "home", "temp")}
     for place in places.values():
         place.mkdir(parents=True)
-    given = ["--token", token] if token else []
-    process = subprocess.Popen(
-        [sys.executable, *program, "serve", "--port", "0", "--model", model, *given, *arguments],
-        cwd=places["work"],
-        env=os.environ | {"HOME": str(places["home"]), "TMPDIR": str(places["temp"])} | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    given, errors = ["--token", token] if token else [], folder / "errors"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *program, "serve", "--port", "0", "--model", model, *given, *arguments],
+            cwd=places["work"],
+            env=os.environ | {"HOME": str(places["home"]), "TMPDIR": str(places["temp"])} | environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     try:
         assert process.stdout
         line = next((line for line in process.stdout if line.startswith("Open ")), "")
         url = re.match(r"Open (http://[^/]+)", line)
-        assert url, f"the service did not start: exit code {process.poll()}"
-        yield Server(url[1], token, places["temp"], process, line)
+        assert url, f"the service did not start: exit code {process.wait(60)}, {errors.read_text()}"
+        yield Server(url[1], token, places["temp"], process, line, errors)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
+        sys.stderr.write(errors.read_text())
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,7 @@ def test_its_table_has_a_row_a_face(done):
     answer = client.get(f"/jobs/{job['id']}/results.csv")
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert answer.headers["content-type"].startswith("text/csv")
+    assert answer.headers["content-disposition"] == 'inline; filename="talk_results.csv"'
     assert [row["frame"] for row in rows] == [str(number) for number in range(0, 240, STRIDE)]
     assert {row["source"] for row in rows} == {"talk.mp4"}
 
@@ -144,6 +145,15 @@ def test_without_drawing_there_is_no_video(client, tmp_path):
     assert job["files"] == ["results.json", "results.csv"]
     answer = client.get(f"/jobs/{job['id']}/drawn.mp4")
     assert (answer.status_code, answer.json()) == (404, {"detail": "talk.mp4 has no drawn.mp4: it is done."})
+    assert client.delete(f"/jobs/{job['id']}").status_code == 204
+
+
+def test_a_threshold_marks_what_is_unsure_in_every_file(client, talk):
+    job = ended(client, upload(client, talk.read_bytes(), end="1", draw=False, threshold=1).json()["id"])
+    results = client.get(f"/jobs/{job['id']}/results.json").json()
+    rows = list(csv.DictReader(io.StringIO(client.get(f"/jobs/{job['id']}/results.csv").text)))
+    assert {face["unsure"] for result in results for face in result["faces"]} == {True}
+    assert {row["unsure"] for row in rows} == {"True"}
     assert client.delete(f"/jobs/{job['id']}").status_code == 204
 
 

@@ -5,8 +5,10 @@ import json
 import signal
 import socket
 import sys
+import tempfile
 import time
 from io import BytesIO
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,6 +22,7 @@ from facerwkv.draw import COLOURS
 from facerwkv.explain import METHODS
 from facerwkv.labels import EXPRESSIONS
 from facerwkv.web.serve import _listening
+from facerwkv.web.workplace import Workplace
 from tests.web.conftest import MODEL, serving
 
 POLICY = (
@@ -109,6 +112,23 @@ def test_scene_when_there_is_no_face(client):
         (result,) = client.post("/predict", files=sent, params=options).json()["results"]
         assert result["status"] == "ok"
         assert "box" not in result["faces"][0]
+
+
+@pytest.mark.parametrize(("threshold", "unsure"), [(0.0, False), (1.0, True)])
+def test_a_threshold_marks_what_is_unsure(client, server, justin, threshold, unsure):
+    answer = client.post("/predict", files=files(("a.jpg", justin)), params={"threshold": threshold})
+    assert answer.json()["results"][0]["faces"][0]["unsure"] is unsure
+    with connect(socket_of(server, f"threshold={threshold}")) as stream:
+        stream.send(justin)
+        assert json.loads(stream.recv())["faces"][0]["unsure"] is unsure
+
+
+def test_a_threshold_that_is_no_share_is_refused(client, justin):
+    answer = client.post("/predict", files=files(("a.jpg", justin)), params={"threshold": 2})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"detail": "threshold is '2': Input should be less than or equal to 1."},
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -283,6 +303,44 @@ def test_ctrl_c_ends_it_and_removes_the_temporary_folder(tmp_path, shared):
             assert own.process.wait(60) == 0
         assert list(own.temp.glob("facerwkv-serve-*")) == []
         assert own.process.stdout.read().endswith("Stopped; the temporary files are removed.\n")
+        (notice,) = own.errors.read_text().splitlines()  # and no library's complaint
+        assert notice.startswith("facerwkv_fer_tiny may be used for research only")
+
+
+def test_what_a_killed_service_left_is_removed_by_the_next(tmp_path, shared, monkeypatch):
+    video = (shared / "media" / "one_face.mp4").read_bytes()
+    with serving(tmp_path / "killed") as killed, killed.client() as client:
+        client.post("/jobs", files={"file": ("talk.mp4", video)})
+        (left,) = killed.temp.glob("facerwkv-serve-*")
+        monkeypatch.setattr(tempfile, "tempdir", str(killed.temp))
+        Workplace().close()
+        assert left.is_dir()  # somebody works there
+        killed.process.kill()
+        killed.process.wait(60)
+    Workplace().close()
+    assert list(killed.temp.iterdir()) == []
+
+
+def health_over(connection: socket.socket) -> bytes:
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"}"):
+        answer += connection.recv(10_000)
+    return answer
+
+
+def test_headers_that_never_end_close_the_connection(tmp_path):
+    with serving(tmp_path, "--limit", "header_seconds=1") as own:
+        place = urlsplit(own.url).hostname, urlsplit(own.url).port
+        silent, slow, good = (socket.create_connection(place, timeout=30) for _ in range(3))
+        for _ in range(2):  # the clock runs anew for every request
+            assert health_over(good).startswith(b"HTTP/1.1 200 OK")
+            time.sleep(0.6)
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        assert silent.recv(1) == slow.recv(1) == b""
+        assert health_over(good).startswith(b"HTTP/1.1 200 OK")
+        for connection in (silent, slow, good):
+            connection.close()
 
 
 def test_a_busy_port_is_one_sentence(monkeypatch, capsys):

@@ -5,7 +5,7 @@ import { showCard } from "./card.js";
 import { complain, find } from "./dom.js";
 import { addPictures, againPictures, setUpPictures } from "./pictures.js";
 import { askJson } from "./service.js";
-import { chooseVideo, setUpVideo } from "./video.js";
+import { chooseVideo, remembered, resume, setUpVideo } from "./video.js";
 
 const tabs = [...document.querySelectorAll('[role="tab"]')];
 
@@ -93,6 +93,10 @@ async function begin() {
     setUpVideo(settings);
     setUpHandingOver();
     document.body.classList.add("ready");
+    if (remembered()) {
+      openTab(find("tab-video"));
+      resume();
+    }
   } catch (error) {
     complain(error.message);
   }

@@ -7,6 +7,7 @@ import { Timeline } from "./timeline.js";
 import { byName, chips, likeliest, nameOf, smoothed, tracksOf } from "./tracks.js";
 
 const PAUSE = 400; // milliseconds between two looks at a job
+const REMEMBERED = "facerwkv-video"; // in the tab's own storage, until it is closed
 const TITLES = { "results.csv": "Download CSV", "results.json": "Download JSON", "drawn.mp4": "Download drawn MP4" };
 
 const [player, overlay] = [find("video-player"), find("video-boxes")];
@@ -69,17 +70,34 @@ export async function chooseVideo(chosen) {
   find("video-start").focus();
 }
 
-async function analyse() {
+function analyse() {
+  const [stride, fps] = [find("video-stride").value, find("video-fps").value];
+  const query = { stride, fps, mode: settings.mode, on_no_face: settings.onNoFace };
+  const onProgress = (share) => showProgress(`Uploading, ${percent(share)}`, share);
+  showProgress("Uploading", 0);
+  return work((signal) => upload("jobs", { query, field: "file", file, signal, onProgress }));
+}
+
+/** The number of the video that was here before the page was loaded again. */
+export const remembered = () => sessionStorage.getItem(REMEMBERED);
+
+/** Go on with the video that was here before the page was loaded again. */
+export function resume() {
+  const id = remembered();
+  sessionStorage.removeItem(REMEMBERED); // should it be gone, that is said once
+  showProgress("Looking for the video", null);
+  return work(() => askJson(`jobs/${id}`));
+}
+
+/** Follow a job to its end; `begin` gives it. */
+async function work(begin) {
   complain("");
   running = new AbortController();
   const { signal } = running;
   let job = null;
-  showProgress("Uploading", 0);
   try {
-    const [stride, fps] = [find("video-stride").value, find("video-fps").value];
-    const query = { stride, fps, mode: settings.mode, on_no_face: settings.onNoFace };
-    const onProgress = (share) => showProgress(`Uploading, ${percent(share)}`, share);
-    job = await upload("jobs", { query, field: "file", file, signal, onProgress });
+    job = await begin(signal);
+    sessionStorage.setItem(REMEMBERED, job.id);
     job = await finished(job, signal);
     if (job.files.includes("results.json")) await showJob(job);
     else await forget(job);
@@ -92,7 +110,7 @@ async function analyse() {
   running = null;
   find("video-progress").hidden = true;
   find("video-form").hidden = Boolean(seen);
-  if (!seen) find("video-start").focus();
+  if (!seen) find(file ? "video-start" : "video-file").focus();
 }
 
 /** Look at a job until it ends. */
@@ -112,7 +130,10 @@ function progressOf({ state, progress, frames, fps }) {
   return [`Reading: ${count(frames ?? 0, "frame")}${rate}`, progress];
 }
 
-const forget = (job) => ask(`jobs/${job.id}`, { method: "DELETE" });
+function forget(job) {
+  sessionStorage.removeItem(REMEMBERED);
+  return ask(`jobs/${job.id}`, { method: "DELETE" });
+}
 
 function showProgress(text, share) {
   find("video-form").hidden = true;
@@ -130,12 +151,14 @@ async function showJob(job) {
   const results = (await askJson(`jobs/${job.id}/results.json`)).filter(({ status }) => status !== "unreadable");
   const tracks = tracksOf(results, settings.meta.labels);
   const length = Math.max(job.seconds ?? 0, results.at(-1)?.time ?? 0);
-  seen = { job, results, tracks, length, step: stepOf(results), own: true, url: URL.createObjectURL(file) };
-  player.src = seen.url;
+  const url = file && URL.createObjectURL(file);
+  seen = { job, results, tracks, length, step: stepOf(results), own: Boolean(file), url };
+  if (file) player.src = url;
+  else playDrawn();
   find("video-title").textContent = job.source;
   find("video-result").hidden = false;
   find("video-downloads").replaceChildren(...job.files.map((name) => create("a", {
-    className: "button", href: link(`jobs/${job.id}/${name}`), download: name, textContent: TITLES[name],
+    className: "button", href: link(`jobs/${job.id}/${name}`), download: "", textContent: TITLES[name],
   })));
   choose(tracks[0]?.number ?? null);
   announce(`${job.source} is read: ${count(results.length, "frame")}, ${count(tracks.length, "face")}.`);
@@ -148,7 +171,7 @@ function stepOf(results) {
   return steps[steps.length >> 1] || 1;
 }
 
-/** The browser cannot play the file: the service's own, with its faces drawn, takes its place. */
+/** The browser cannot play the file, or lost it: the service's own, with its faces drawn, takes its place. */
 function playDrawn() {
   seen.own = false;
   if (seen.job.files.includes("drawn.mp4")) player.src = link(`jobs/${seen.job.id}/drawn.mp4`);
@@ -226,7 +249,7 @@ async function removeVideo() {
   file = null;
   player.removeAttribute("src");
   player.load();
-  URL.revokeObjectURL(url);
+  if (url) URL.revokeObjectURL(url);
   showChips([], null);
   find("video-result").hidden = true;
   find("video-form").hidden = false;

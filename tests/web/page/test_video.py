@@ -133,7 +133,7 @@ def test_downloads_of_a_video_are_the_services_files(watched, server):
             page.get_by_role("link", name=f"Download {text}").click()
         with server.client() as client:
             assert Path(caught.value.path()).read_bytes() == client.get(f"/jobs/{watched.job}/{name}").content
-        assert caught.value.suggested_filename == name
+        assert caught.value.suggested_filename == f"one_face_{name}"
 
 
 def test_a_video_that_is_removed_is_gone(visit, server, media):
@@ -156,6 +156,41 @@ def test_a_video_can_be_cancelled(visit, server, media):
     expect(page.get_by_role("alert")).to_have_text("")
     with server.client() as client:
         assert client.get(f"/jobs/{job}").status_code == 404
+
+
+def test_a_video_outlives_a_reload_of_the_page(visit, server, media):
+    opened = visit()
+    page = opened.page
+    job = analyse(page, media / "one_face.mp4", fps=FPS)
+    page.reload()
+    expect(page.locator("#video-result")).to_be_visible(timeout=LONG)
+    page.reload()  # now that it is done
+    expect(page.locator("#video-title")).to_have_text("one_face.mp4", timeout=LONG)
+    expect(page.locator("#video-player")).to_have_attribute("src", re.compile(f"/jobs/{job}/drawn.mp4$"))
+    page.get_by_role("button", name="Remove this video").click()
+    expect(page.locator("#video-form")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("tab", name="Pictures")).to_have_attribute("aria-selected", "true")
+    assert {fault.partition("/drawn.mp4 ")[2] for fault in opened.faults} <= {"failed: net::ERR_ABORTED"}
+    opened.faults.clear()  # the player was reading it as the page was loaded again
+    with server.client() as client:
+        assert client.get(f"/jobs/{job}").status_code == 404
+
+
+def test_a_video_that_went_while_the_page_was_loaded_again_is_missed_once(visit, server, media):
+    opened = visit()
+    job = analyse(opened.page, media / "one_face.mp4", fps="1")
+    expect(opened.page.locator("#video-result")).to_be_visible(timeout=LONG)
+    with server.client() as client:
+        client.delete(f"/jobs/{job}")
+    opened.page.reload()
+    expect(opened.page.get_by_role("alert")).to_have_text("There is no such video: it was deleted, or it expired.")
+    expect(opened.page.locator("#video-form")).to_be_visible()
+    opened.page.reload()
+    expect(opened.page.get_by_role("alert")).to_have_text("")
+    (logged,) = opened.faults
+    assert "404" in logged
+    opened.faults.clear()
 
 
 def test_a_chip_chooses_the_face(visit, server, media, tmp_path):
