@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from importlib.metadata import version
 
 import pytest
@@ -19,7 +21,7 @@ from facerwkv.training.callbacks import Stopwatch
 from facerwkv.training.finish import evaluate_folder, finish
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe, shipped
-from facerwkv.training.run import COLUMNS
+from facerwkv.training.run import COLUMNS, alone
 
 
 def curve(folder):
@@ -140,6 +142,16 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(reci
     spent = json.loads((killed / "time.json").read_text())
     assert spent["epochs"] == 4
     assert spent["seconds"] > 0.3 * 2  # what the killed part took, two slow steps or more, counts
+
+
+def test_the_lock_of_a_run_goes_with_it(tmp_path, monkeypatch):
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(locks))
+    with suppress(KeyboardInterrupt), alone(tmp_path / "run"):
+        assert len(list(locks.iterdir())) == 1
+        raise KeyboardInterrupt
+    assert list(locks.iterdir()) == []
 
 
 def test_the_time_of_an_earlier_sitting_counts():
