@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from facerwkv.results import Result
 from facerwkv.web.limits import Limits
 from facerwkv.web.uploads import Picture
 
-BATCH = 8
-"""Faces from which on a batch does not wait for more, though more pictures are there."""
+BATCH = 12
+"""The most faces that a batch waits for."""
 MOST_THREADS = 8
 
 
@@ -58,6 +59,7 @@ class Predictions:
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
+        self._asked = 0
         self._queue: deque[Waiting] = deque()
         self._found: list[Waiting] = []
         self._changed = threading.Condition()
@@ -74,8 +76,12 @@ class Predictions:
             if len(self._queue) + len(waiting) > self.limits.waiting:
                 raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
             self._queue.extend(waiting)
+            self._asked += len(waiting)
             self._changed.notify(len(waiting))
-        return await asyncio.gather(*(asyncio.wrap_future(each.future) for each in waiting))
+        try:
+            return await asyncio.gather(*(asyncio.wrap_future(each.future) for each in waiting))
+        finally:
+            self._asked -= len(waiting)
 
     def close(self) -> None:
         """Leave what waits, and end when what is worked on is done."""
@@ -90,12 +96,16 @@ class Predictions:
             task()
 
     def _next(self) -> Callable[[], None] | None:
-        """Classify what was found if it fills a batch or no picture waits; otherwise look at the next picture."""
+        """Classify what was found if it fills a batch or no picture waits; otherwise look at the next picture.
+
+        What is unanswered is divided into batches of one size, or some pictures would wait for one batch more than
+        others.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._found or self._closed)
             if self._closed:
                 return None
-            if self._queue and sum(len(each.crops) for each in self._found) < BATCH:
+            if self._queue and sum(len(each.crops) for each in self._found) < even_batch(self._asked):
                 return partial(self._look, self._queue.popleft())
             found, self._found = self._found, []
             return partial(self._classify, found)
@@ -132,6 +142,11 @@ class Predictions:
         for each in found:
             assert each.result
             each.future.set_result(each.result)
+
+
+def even_batch(count: int, most: int = BATCH) -> int:
+    """The size of the batches, of `most` or fewer, into which `count` pictures divide evenly."""
+    return ceil(count / ceil(count / most)) if count else 1
 
 
 def thread_count() -> int:
