@@ -12,7 +12,7 @@ from facerwkv.training.finish import evaluate_folder
 from facerwkv.training.module import TrainingModule, train
 from facerwkv.training.recipe import Recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]  # a ViT takes more than one hour
 
 FRAME = "model.options={stem: conv, patch_size: 16, pool: flatten, head: linear}"
 PICTURES = "transform={image_size: [64, 64], crop: face, mean: [0.5], std: [0.25]}"
