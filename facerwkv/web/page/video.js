@@ -153,6 +153,7 @@ async function showJob(job) {
   const length = Math.max(job.seconds ?? 0, results.at(-1)?.time ?? 0);
   const url = file && URL.createObjectURL(file);
   seen = { job, results, tracks, length, step: stepOf(results), own: Boolean(file), url };
+  find("video-frames").disabled = false;
   if (file) player.src = url;
   else playDrawn();
   find("video-title").textContent = job.source;
@@ -174,6 +175,7 @@ function stepOf(results) {
 /** The browser cannot play the file, or lost it: the service's own, with its faces drawn, takes its place. */
 function playDrawn() {
   seen.own = false;
+  find("video-frames").disabled = true; // they are part of its pictures
   if (seen.job.files.includes("drawn.mp4")) player.src = link(`jobs/${seen.job.id}/drawn.mp4`);
 }
 
