@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +190,9 @@ def _first_convolution(stem: PatchEmbed) -> tuple[nn.Conv2d, bool]:
 
 
 def _fold_norms(stem: PatchEmbed) -> None:
-    """Make batch norms part of the convolutions before them."""
-    if isinstance(stem, ResNetPatchEmbed):
-        stem.conv1, stem.bn1 = fuse_conv_bn_eval(stem.conv1, stem.bn1), nn.Identity()  # type: ignore[assignment]
-    if isinstance(stem, ConvPatchEmbed):
-        for layers in stem.convs:
-            layers[0], layers[1] = fuse_conv_bn_eval(layers[0], layers[1]), nn.Identity()  # type: ignore
-            for block in layers[3:]:  # type: ignore[index]
-                block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
-                block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
+    """Make batch norms part of the convolutions that stand before them."""
+    for module in list(stem.modules()):
+        for (name, conv), (behind, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, behind, nn.Identity())

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from facerwkv.errors import InputError
 from facerwkv.kernels.linear import linear
 from facerwkv.models.arrays import read_weights
 
 RESNET_STRIDE = 4
-RESNET_CHANNELS = 64
 
 
 class PatchEmbed(nn.Module):
@@ -90,6 +90,18 @@ class ResidualPatchEmbed(ConvPatchEmbed):
         return super().stage(in_chans, out_chans).append(BasicBlock(out_chans, out_chans))
 
 
+class VGGPatchEmbed(ConvPatchEmbed):
+    """A convolutional stem that looks at each size before it halves it, as VGG does (arXiv 1409.1556), with batch norm.
+
+    Its first convolution sees every pixel, which small faces need.
+    """
+
+    def stage(self, in_chans: int, out_chans: int) -> nn.Sequential:
+        conv = nn.Conv2d(in_chans, out_chans, 3, padding=1, bias=False)
+        look = nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
+        return look.extend(super().stage(out_chans, out_chans))
+
+
 class ResNetPatchEmbed(PatchEmbed):
     """The stem of ResNet-50 (conv1, bn1, relu, maxpool: what the paper calls its "initial 4 blocks"), then patches.
 
@@ -98,11 +110,14 @@ class ResNetPatchEmbed(PatchEmbed):
 
     reduction = RESNET_STRIDE
     first_conv = "conv1"
+    from_imagenet: tuple[str, ...] = ("conv1", "bn1")
+    """The layers that `load_imagenet` sets."""
+    out_chans = 64
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
-        super().__init__(RESNET_CHANNELS, patch_size, width)
-        self.conv1 = nn.Conv2d(in_chans, RESNET_CHANNELS, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(RESNET_CHANNELS)
+        super().__init__(self.out_chans, patch_size, width)
+        self.conv1 = nn.Conv2d(in_chans, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
 
@@ -110,12 +125,14 @@ class ResNetPatchEmbed(PatchEmbed):
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
-        """Take conv1 and bn1 from weights with torchvision's key names; other keys are left alone."""
-        own = {name: value for name, value in weights.items() if name.split(".")[0] in ("conv1", "bn1")}
-        missing = [name for name in self.state_dict() if name.split(".")[0] in ("conv1", "bn1") and name not in own]
-        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        """Take the layers `from_imagenet` from weights with torchvision's key names; other keys are left alone."""
+        own = {name: value for name, value in weights.items() if name.split(".")[0] in self.from_imagenet}
+        needed = [name for name in self.state_dict() if name.split(".")[0] in self.from_imagenet]
+        missing = [name for name in needed if name not in own and not name.endswith("num_batches_tracked")]
         if missing:
-            raise InputError(f"The stem's weights lack {', '.join(missing)}; a ResNet-50 of torchvision has them.")
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            lacking = ", ".join(missing[:3]) + more
+            raise InputError(f"The stem's weights lack {lacking}; a ResNet-50 of torchvision has them.")
         if self.conv1.in_channels == 1:
             own["conv1.weight"] = own["conv1.weight"].sum(1, keepdim=True)
         self.load_state_dict(own, strict=False)
@@ -143,11 +160,32 @@ class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
         return self
 
 
+class ResNetLayer2PatchEmbed(ResNetPatchEmbed):
+    """ResNet-50 up to its layer2, without the pool: for faces of 48 pixels, of which the pool would leave too little.
+
+    The feature map is a quarter of the picture's height and width, 512 channels.
+    """
+
+    from_imagenet = ("conv1", "bn1", "layer1", "layer2")
+    out_chans = 512
+
+    def __init__(self, in_chans: int, patch_size: int, width: int):
+        super().__init__(in_chans, patch_size, width)
+        self.maxpool = nn.Identity()  # type: ignore[assignment]
+        resnet = ResNet(Bottleneck, [3, 4, 1, 1])
+        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.layer2(self.layer1(super().features(x)))
+
+
 STEMS: dict[str, type[PatchEmbed]] = {
     "linear": PatchEmbed,
     "conv": ConvPatchEmbed,
     "residual": ResidualPatchEmbed,
+    "vgg": VGGPatchEmbed,
     "resnet": ResNetPatchEmbed,
+    "resnet_layer2": ResNetLayer2PatchEmbed,
     "resnet_frozen": FrozenResNetPatchEmbed,
     "resnet_frozen_as_coded": AsCodedFrozenResNetPatchEmbed,
 }
@@ -155,6 +193,13 @@ STEMS: dict[str, type[PatchEmbed]] = {
 
 def has_resnet_stem(model: nn.Module) -> bool:
     return isinstance(getattr(model, "stem", None), ResNetPatchEmbed)
+
+
+def from_imagenet(model: nn.Module) -> list[str]:
+    """The names of the parameters that `load_stem` sets; none without a ResNet stem."""
+    layers: tuple[str, ...] = getattr(getattr(model, "stem", None), "from_imagenet", ())
+    starts = tuple(f"stem.{layer}." for layer in layers)
+    return [name for name, _ in model.named_parameters() if name.startswith(starts)]
 
 
 def load_stem(model: nn.Module, source: str) -> None:

@@ -9,6 +9,7 @@ from timm.optim import Muon
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facerwkv.models.stem import from_imagenet
 from facerwkv.training.recipe import OptimPart, SchedulePart
 
 
@@ -26,14 +27,15 @@ def balanced_weights(counts: Tensor, power: float = 1.0) -> Tensor:
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, lr: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float, lr: float, stem_lr_scale: float = 1.0) -> list[dict]:
     """Parameters that share weight decay and learning rate.
 
     Weight decay on matrices only: not on biases, norms, or what the model's `no_weight_decay` names. The learning rate
-    is lr times what a module's `lr_scales` says of a parameter. The first group has lr itself.
+    is lr times what a module's `lr_scales` says of a parameter, times stem_lr_scale for the layers that a ResNet stem
+    may take from ImageNet. The first group has lr itself.
     """
     spared: set[str] = getattr(model, "no_weight_decay", set)()
-    scales = lr_scales(model)
+    scales = lr_scales(model) | dict.fromkeys(from_imagenet(model), stem_lr_scale)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -53,7 +55,7 @@ def lr_scales(model: nn.Module) -> dict[str, float]:
 
 
 def build_optimizer(model: nn.Module, part: OptimPart) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, part.weight_decay, part.lr)
+    groups = parameter_groups(model, part.weight_decay, part.lr, part.stem_lr_scale)
     if part.name == "sgd":
         return torch.optim.SGD(groups, part.lr, part.momentum, nesterov=part.momentum > 0)
     if part.name == "muon":

@@ -46,6 +46,8 @@ class OptimPart(Settings):
     """Of sgd and muon, with Nesterov."""
     fallback_lr_scale: Positive = 1.0
     """With muon: AdamW's learning rate, as a part of lr."""
+    stem_lr_scale: Positive = 1.0
+    """The learning rate of the layers that a ResNet stem may take from ImageNet, as a part of lr."""
     rho: Positive = 0.05
     """Of sam: how far away the worst weights are sought."""
     weight_decay: NotNegative = 0.0

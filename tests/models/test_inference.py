@@ -11,6 +11,7 @@ from facerwkv.mixers import MIXERS, MixerConfig
 from facerwkv.models import MODELS, ModelConfig, create_model
 from facerwkv.models.facerwkv import FaceRWKV
 from facerwkv.models.inference import LastToken, aot, compiled, fold
+from facerwkv.models.stem import STEMS
 
 SIZE = (40, 60)
 TRANSFORMS = {
@@ -57,13 +58,22 @@ def test_a_folded_model_gives_the_model_s_answers(name):
 
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("pool", ["last", "mean", "flatten"])
-@pytest.mark.parametrize("stem", ["linear", "conv", "residual"])
+@pytest.mark.parametrize("stem", ["linear", "conv", "residual", "vgg"])
 def test_every_mixer_pool_and_stem_folds_in_float64(mixer, pool, stem):
     options = {"patch_size": 4, "width": 32, "heads": 2, "img_size": (8, 12)}
     model = small("facerwkv4_small", mixer=mixer, pool=pool, stem=stem, position="unused", **options).double()
     x = torch.rand(2, 3, 8, 12, dtype=torch.float64)
     with torch.inference_mode():
         torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_no_stem_keeps_a_batch_norm(stem):
+    model = small("facerwkv4_small", stem=stem, patch_size=4, img_size=(16, 32)).double()
+    folded, x = fold(model), torch.rand(2, 3, 16, 32, dtype=torch.float64)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in folded.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("pool", ["last", "mean", "flatten"])

@@ -268,6 +268,27 @@ def test_the_stem_computes_what_torchvision_s_does(shared):
     torch.testing.assert_close(stem.features(pictures()), blocks(pictures()))
 
 
+def test_the_stem_with_layer2_computes_what_torchvision_s_does(shared):
+    from torchvision.models import resnet50
+
+    source = shared / "weights" / "resnet50_stem_layer1_layer2_imagenet1k_v1.npz"
+    options = {"stem": "resnet_layer2", "patch_size": 2, "in_chans": 3, "img_size": 48}
+    stem = create_model("facerwkv_fer", stem_weights=str(source), **options).stem.eval()
+    theirs = resnet50().eval()
+    unexpected = theirs.load_state_dict(stem.state_dict(), strict=False).unexpected_keys
+    assert unexpected == ["proj.weight", "proj.bias"]
+    x = pictures(height=48, width=48)
+    expected = theirs.layer2(theirs.layer1(theirs.relu(theirs.bn1(theirs.conv1(x)))))
+    assert expected.shape == (2, 512, 12, 12)
+    torch.testing.assert_close(stem.features(x), expected)
+
+
+def test_a_stem_with_layer2_and_a_file_without(shared):
+    source = shared / "weights" / "resnet50_stem_imagenet1k_v1.npz"
+    with pytest.raises(InputError, match=r"lack layer1\.0\.conv1\.weight"):
+        create_model("facerwkv_fer", stem="resnet_layer2", patch_size=2, stem_weights=str(source))
+
+
 def test_stem_weights_that_are_nowhere():
     with pytest.raises(InputError, match=r"No weights in nowhere\.npz"):
         create_model("facerwkv_hybrid", stem_weights="nowhere.npz")
