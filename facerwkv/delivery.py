@@ -296,9 +296,14 @@ def _line(track: int | None, seen: Seen) -> str:
 
 
 def columns_for(sources: Iterable[str], threshold: float | None = None) -> tuple[str, ...]:
+    """`table_columns` of pictures, or of these sources if a video is among them."""
+    return table_columns(any(map(is_video, sources)), threshold)
+
+
+def table_columns(video: bool, threshold: float | None = None) -> tuple[str, ...]:
     """A table's columns before those of the labels: a video's have time, frame, track and detection too, and where
     there is a threshold, unsure is the last."""
-    columns = VIDEO_COLUMNS if any(map(is_video, sources)) else COLUMNS
+    columns = VIDEO_COLUMNS if video else COLUMNS
     return columns if threshold is None else (*columns, UNSURE)
 
 

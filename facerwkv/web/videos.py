@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fastapi import HTTPException
 
-from facerwkv.delivery import UNSURE, VIDEO_COLUMNS, writer
+from facerwkv.delivery import table_columns, writer
 from facerwkv.errors import InputError
 from facerwkv.frames import Part, duration, pyav, seconds
 from facerwkv.predict import Predictor
@@ -49,11 +49,6 @@ class Plan:
     def options(self) -> dict[str, Any]:
         """What `stream` takes of it."""
         return {name: value for name, value in vars(self).items() if name not in ("draw", "threshold")}
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Of the table, before those of the labels."""
-        return VIDEO_COLUMNS if self.threshold is None else (*VIDEO_COLUMNS, UNSURE)
 
     def __post_init__(self) -> None:
         smoother(self.smooth)
@@ -116,9 +111,9 @@ def work_on(job: Job, predictor: Predictor, limits: Limits) -> None:
     job.seconds = duration(job.upload)
     try:
         with ExitStack() as open_files:
+            columns = table_columns(True, job.plan.threshold)
             takers = [
-                open_files.enter_context(writer(job.folder / name, predictor.labels, job.plan.columns))
-                for name in FILES[:2]
+                open_files.enter_context(writer(job.folder / name, predictor.labels, columns)) for name in FILES[:2]
             ]
             drawn = DrawnVideo(job.folder / FILES[2])
             open_files.callback(drawn.close)
