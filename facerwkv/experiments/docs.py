@@ -49,13 +49,17 @@ def main(arguments: list[str]) -> None:
 
 
 def keep(run: Path, name: str, split: str = "test") -> None:
-    """Copy what the tables need of a run that has been evaluated on `split`; its place becomes RUN, its data's ROOT."""
+    """Copy what the tables need of a run that has been evaluated on `split`.
+
+    Its place becomes RUN, its data's ROOT, and of a stem's weights the file's name stays.
+    """
     root = read_run(run).data.source.partition(":")[2]
     for kept in (RECIPE, ENVIRONMENT, DATA, EVALUATION, WITHOUT_COPIES):
         source = run / split / kept if kept.endswith(EVALUATION) else run / kept
         if not source.is_file():
             raise InputError(f"{source} is not there; train the run, then evaluate it --without-copies.")
         text = source.read_text(encoding="utf-8").replace(str(run), "RUN")
+        text = re.sub(r"(?<=stem_weights: )/.*/", "", text)
         write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
 
 

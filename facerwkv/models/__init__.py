@@ -66,11 +66,11 @@ def _vision(about: str, **options: Any) -> Model:
     return Model(VRWKVConfig(**FRAME | options), about, VISION, VRWKV)
 
 
-def _shipped(about: str, **options: Any) -> Model:
+def _shipped(about: str, recipe: str, **options: Any) -> Model:
     """What FER2013's grey pictures of 48 pixels need: early convolutions, and few tokens."""
     frame = FRAME | {"image_size": (48, 48), "in_chans": 1, "stem": "residual", "patch_size": 8, "depth": 4}
     config = VRWKVConfig(**frame | {"mixer": "vrwkv", "drop_path_rate": 0.1} | options)
-    return Model(config, about, f"this project, trained with the recipe fer; blocks: {VISION}", VRWKV)
+    return Model(config, about, f"this project, trained with the recipe {recipe}; blocks: {VISION}", VRWKV)
 
 
 def _transformer(about: str, **size: Any) -> Model:
@@ -160,8 +160,10 @@ MODELS: dict[str, Model] = {
     "vrwkv_tiny": _vision("Vision-RWKV-Tiny: bidirectional WKV, quad shift", width=192, mixer="vrwkv"),
     "vrwkv_small": _vision("Vision-RWKV-Small", width=384, mixer="vrwkv_post", drop_path_rate=0.3),
     "vrwkv_base": _vision("Vision-RWKV-Base", width=768, mixer="vrwkv_post", layer_scale=1e-5, drop_path_rate=0.5),
-    "facerwkv_fer": _shipped("The shipped model: a residual convolutional stem, then Vision-RWKV", width=192),
-    "facerwkv_fer_tiny": _shipped("The shipped model that is smaller and faster", width=96),
+    "facerwkv_fer": _shipped(
+        "The shipped model: VGG's convolutions with batch norm, then Vision-RWKV", "fer", stem="vgg", width=256, depth=2
+    ),
+    "facerwkv_fer_tiny": _shipped("The shipped model that is smaller and faster", "fer_tiny", width=96),
     "caer_net_s": Model(
         CAERNetConfig(),
         "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",

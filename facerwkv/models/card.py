@@ -3,9 +3,12 @@
 The head is what huggingface.co reads. Everything is taken from the checkpoint; nothing is said that was not measured.
 """
 
+from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from facerwkv.errors import InputError
+from facerwkv.models.stem import has_resnet_stem
 
 FINE = "apache-2.0"
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "ece_calibrated": "ECE after temperature"}
@@ -36,7 +39,7 @@ def model_card(checkpoint: Any, name: str) -> str:
                 _head(card),
                 f"# {name}",
                 _about(checkpoint),
-                _data(card),
+                _data(checkpoint),
                 _scores(scored),
                 _weaknesses(scored, card),
                 _use(name),
@@ -70,13 +73,24 @@ def _about(checkpoint: Any) -> str:
     )
 
 
-def _data(card: dict[str, Any]) -> str:
+def _data(checkpoint: Any) -> str:
+    card = checkpoint.card
     data = card.get("data", {})
     counts = ", ".join(f"{count:,} {split}" for split, count in data.get("images", {}).items())
     copies = data.get("dropped_leaks")
     left_out = f" {copies:,} training images that stand in validation or test were left out." if copies else ""
     source = data.get("source", "not recorded")
-    return f"## Data\n\n{source}: {counts} images.{left_out}\n\nLicence of these weights: {licence(card)}"
+    started = "".join(f" Training started from {start}." for start in _starts(checkpoint))
+    return f"## Data\n\n{source}: {counts} images.{left_out}{started}\n\nLicence of these weights: {licence(card)}"
+
+
+def _starts(checkpoint: Any) -> Iterator[str]:
+    """What stood before the first step, other than random weights."""
+    recipe = checkpoint.card.get("recipe", {})
+    if weights := has_resnet_stem(checkpoint.model) and recipe.get("model", {}).get("stem_weights"):
+        yield f"ResNet-50's ImageNet weights in its stem ({PurePath(weights).stem})"
+    if start := recipe.get("init_from"):
+        yield PurePath(start).name
 
 
 def _scores(scored: dict[str, Any]) -> str:

@@ -95,6 +95,16 @@ def test_a_card_says_what_was_measured(trained):
     assert "ECE" not in text
 
 
+def test_a_card_says_where_training_started(trained):
+    kept = CARD_OF_A_RUN | {"recipe": {"model": {"stem_weights": "/w/imagenet1k_v1.npz"}, "init_from": None}}
+    assert "Training started from" not in model_card(replace(trained, card=kept), "x")  # it has no ResNet stem
+    model = create_model("facerwkv_fer", stem="resnet_layer2", patch_size=2)
+    text = model_card(replace(trained, model=model, card=kept), "x")
+    assert "left out. Training started from ResNet-50's ImageNet weights in its stem (imagenet1k_v1).\n" in text
+    kept = CARD_OF_A_RUN | {"recipe": {"init_from": "facerwkv_fer"}}
+    assert "left out. Training started from facerwkv_fer.\n" in model_card(replace(trained, card=kept), "x")
+
+
 def test_open_weights_are_called_so(trained):
     assert "license: apache-2.0\n" in model_card(replace(trained, card=CARD_OF_A_RUN | {"licence": "Apache-2.0"}), "x")
 

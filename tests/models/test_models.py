@@ -54,7 +54,7 @@ def shrunk(name):
     config = MODELS[name].config
     if not isinstance(config, ModelConfig):
         return {"img_size": (64, 64)}
-    if config.patch_size == 8:
+    if config.image_size == (48, 48):
         return {"img_size": (16, 24)}
     options = {"img_size": (40, 60), "depth": min(config.depth, 4)}
     if config.width > 512:
