@@ -66,6 +66,12 @@ def test_every_target_of_the_makefile_that_is_named_exists():
         assert set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))) <= targets
 
 
+def test_no_kept_run_names_a_place_on_a_machine():
+    kept = [path for folder in (docs.RUNS, docs.COMPARISONS) for path in folder.rglob("*") if path.suffix != ".png"]
+    texts = {path: path.read_text(encoding="utf-8") for path in kept if path.is_file()}
+    assert [path for path, text in texts.items() if re.search(r"[\s\"'=:]/\w+/", text)] == []
+
+
 def test_seeds_share_a_section_with_their_mean_and_deviation(tmp_path, monkeypatch):
     kept = json.loads((docs.COMPARISONS / "fer2013_four_epochs.json").read_text(encoding="utf-8"))
     for seed, accuracy in enumerate((0.50, 0.54)):

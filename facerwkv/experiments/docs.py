@@ -19,10 +19,11 @@ from facerwkv.data.check import describe_all as describe_data
 from facerwkv.errors import InputError
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.files import atomic, write_text
+from facerwkv.models import model_line
 from facerwkv.models.checkpoint import SHIPPED, WEIGHTS, load_checkpoint, shipped
 from facerwkv.models.describe import claims, describe_all
 from facerwkv.training.comparison import RESULT, markdown
-from facerwkv.training.recipe import Recipe
+from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,7 @@ def keep(run: Path, name: str, split: str = "test") -> None:
         if not source.is_file():
             raise InputError(f"{source} is not there; train the run, then evaluate it --without-copies.")
         text = source.read_text(encoding="utf-8").replace(str(run), "RUN")
-        text = re.sub(r"(?<=stem_weights: )/.*/", "", text)
+        text = re.sub(r"(stem_weights(?:: |=))/.*/", r"\1", text)
         write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
 
 
@@ -216,9 +217,10 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
     seeds = [f"seed {Recipe.read(folder / RECIPE).train.seed}" for folder in folders]
     yield f"## {_title(first)}\n"
     yield (
-        f"`{recipe.model.name}` on {data['source'].partition(':')[0]}, {recipe.train.epochs} epochs, "
-        f"{', '.join(seeds)}, pictures of {' x '.join(map(str, recipe.transform.image_size))}; "
-        f"commit {where['commit']}; {where['gpu'] or where['processor']}, {where['threads']} threads, "
+        f"`{recipe.model.name}`{_changed(recipe.model)} on {data['source'].partition(':')[0]}, "
+        f"{recipe.train.epochs} epochs, {', '.join(seeds)}, "
+        f"pictures of {' x '.join(map(str, recipe.transform.image_size))}; commit {where['commit'] or 'not recorded'}; "
+        f"{where['gpu'] or where['processor']}, {where['threads']} threads, "
         f"torch {where['packages']['torch']}. Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
     )
     yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |"
@@ -236,6 +238,13 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
         cells = (f"{row[name]:.1%}" if row[name] is not None else "–" for name in ("precision", "recall", "f1"))
         yield f"| {label} | {' | '.join(cells)} | {row['support']:,} |"
     yield ""
+
+
+def _changed(part: ModelPart) -> str:
+    """The options in which a run's model differs from its line of MODELS, in brackets."""
+    own = model_line(part.name).config.model_dump(mode="json")
+    changed = ", ".join(f"{key} {value}" for key, value in part.options.items() if value != own[key])
+    return f" ({changed})" if changed else ""
 
 
 def _row(name: str, scores: dict[str, Any]) -> str:

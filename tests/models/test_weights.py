@@ -63,7 +63,8 @@ def test_a_picture_without_faces_and_one_with_two(shared):
     assert model.predict(shared / "media" / "fer_no-faces.jpg").faces == []
     faces = model.predict(shared / "media" / "couple.jpg").faces
     assert len(faces) == 2
-    assert faces[0].label == "happiness"  # she smiles; people may call his frown sad, angry or neutral
+    assert faces[0].label == "happiness"
+    assert faces[1].label in {"anger", "neutral", "sadness"}  # a frown, on which models and people differ
 
 
 def test_reports_on_a_shipped_model_stand_in_runs(tmp_path):
