@@ -35,8 +35,9 @@ test-all: check ## the tests with the slow ones
 browser: tests/browser/node_modules ## what the browser tests need: onnxruntime-web (CI=true, as root: Chromium and npm too)
 
 tests/browser/node_modules: tests/browser/package-lock.json
-	@if [ "$(CI)" = true ] && [ "$$(id -u)" = 0 ] && ! (command -v chromium && command -v npm) >/dev/null; then \
-		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium npm; \
+	@if [ "$(CI)" = true ] && [ "$$(id -u)" = 0 ]; then \
+		missing=$$(for program in chromium npm; do command -v $$program >/dev/null || echo $$program; done); \
+		test -z "$$missing" || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$missing; }; \
 	fi
 	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund
 	@touch $@
