@@ -1,10 +1,13 @@
-"""HTTP/1.1 with an end to waiting: a connection whose headers do not arrive is closed."""
+"""HTTP/1.1 with an end to waiting: headers that do not arrive close a connection, and a refusal arrives."""
 
 import asyncio
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+LINGER = 1.0
+"""Seconds in which what a refused client still sends is read."""
 
 
 def patient(seconds: float) -> "type[PatientProtocol]":
@@ -20,14 +23,26 @@ class PatientProtocol(H11Protocol):
 
     seconds = 20.0
     _deadline: asyncio.TimerHandle | None = None
+    _refused = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
+        if not self._refused:
+            super().data_received(data)
+            self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer, and drop for LINGER seconds what still arrives: closed at once, TCP would lose the answer."""
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        answer = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (answer, h11.Data(data=msg.encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self._refused = True
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -343,6 +343,18 @@ def test_headers_that_never_end_close_the_connection(tmp_path):
             connection.close()
 
 
+def test_who_still_sends_what_is_refused_gets_the_answer(server):
+    """A connection closed at once was reset, and the answer lost with it."""
+    with socket.create_connection((urlsplit(server.url).hostname, urlsplit(server.url).port), timeout=30) as client:
+        client.sendall(b"GET /" + b"x" * 70_000)
+        for _ in range(3):
+            time.sleep(0.1)
+            client.sendall(b"x" * 70_000)
+        answer = b"".join(iter(lambda: client.recv(10_000), b""))
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+    assert answer.endswith(b"Invalid HTTP request received.")
+
+
 def test_a_busy_port_is_one_sentence(monkeypatch, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
