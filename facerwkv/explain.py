@@ -79,11 +79,11 @@ def explain(
     if method not in METHODS:
         raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if label is not None and label not in checkpoint.labels:
-        raise InputError(f"{checkpoint.name} knows no label {label!r}; it has {', '.join(checkpoint.labels)}.")
+        raise InputError(f"{checkpoint.title} knows no label {label!r}; it has {', '.join(checkpoint.labels)}.")
     if isinstance(checkpoint.model, OnnxModel):
-        raise InputError(f"An exported {checkpoint.name} has no gradients and no tokens; explain its checkpoint.")
+        raise InputError(f"An exported {checkpoint.title} has no gradients and no tokens; explain its checkpoint.")
     if checkpoint.transform.crop == "both":
-        raise InputError(f"{checkpoint.name} looks at two pictures at once; explain a model that looks at one.")
+        raise InputError(f"{checkpoint.title} looks at two pictures at once; explain a model that looks at one.")
     result, crops = predictor.crops(source, mode, on_no_face, channels)
     if result.failed:
         raise InputError(result.message)

@@ -63,11 +63,11 @@ def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
         difference = _difference(read_onnx(partial, "cpu").model, pictures, expected)
         if not difference <= TOLERANCE:
             raise InputError(
-                f"onnxruntime's logits for {checkpoint.name} differ from PyTorch's by {difference:.1e}, and "
+                f"onnxruntime's logits for {checkpoint.title} differ from PyTorch's by {difference:.1e}, and "
                 f"{TOLERANCE:.0e} is allowed; {out} is not written. Use the checkpoint itself, and report this model."
             )
         size = partial.stat().st_size
-    return Exported(str(out), checkpoint.name, checkpoint.card.get("licence"), size, difference)
+    return Exported(str(out), checkpoint.title, checkpoint.card.get("licence"), size, difference)
 
 
 def drawn_pictures(transform: TransformConfig) -> Tensor:
@@ -83,7 +83,7 @@ def logits_of(checkpoint: Checkpoint, pictures: Tensor) -> Tensor:
     device = next(checkpoint.model.parameters()).device
     logits = checkpoint.model.eval()(normalise(pictures.to(device), checkpoint.transform)).float().cpu()
     if not torch.isfinite(logits).all():
-        raise InputError(f"{checkpoint.name} answers with NaN or infinity: its weights are broken; train it again.")
+        raise InputError(f"{checkpoint.title} answers with NaN or infinity: its weights are broken; train it again.")
     return logits
 
 
@@ -109,7 +109,7 @@ def _graph(checkpoint: Checkpoint, example: Tensor) -> Any:
             exported: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, **names)
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"{checkpoint.name} cannot be exported: {reason}. Use the checkpoint itself.") from error
+        raise InputError(f"{checkpoint.title} cannot be exported: {reason}. Use the checkpoint itself.") from error
     # All of onnxscript's optimiser makes it 2.5 times as long for RWKV-7, and onnxruntime answers no sooner for it.
     optimizer.fold_constants(exported.model)
     optimizer.remove_unused_nodes(exported.model)

@@ -88,7 +88,7 @@ def notice(checkpoint: Checkpoint) -> str | None:
     licence = str(checkpoint.card.get("licence") or "")
     if not re.search("research|non-?commercial", licence, re.IGNORECASE):
         return None
-    return f"{checkpoint.name} may be used for research only: its licence is {licence!r}."
+    return f"{checkpoint.title} may be used for research only: its licence is {licence!r}."
 
 
 @functools.cache

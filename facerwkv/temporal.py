@@ -52,7 +52,7 @@ def _recurrent(predictor: Predictor) -> FaceRWKV:
     if isinstance(model, FaceRWKV) and model.recurrent and MIXERS[model.config.mixer].endless:
         return model
     raise InputError(
-        f"{predictor.checkpoint.name} carries no state from frame to frame. Leave temporal out, or train a model that "
+        f"{predictor.checkpoint.title} carries no state from frame to frame. Leave temporal out, or train a model that "
         f"does: mixer {', '.join(name for name, mixer in MIXERS.items() if mixer.endless)}, scan forward, shift token, "
         "and pool last or mean, such as facerwkv4_small."
     )

@@ -53,15 +53,20 @@ class Checkpoint:
     temperature: float = 1.0
     card: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """What those who share it call it; otherwise its model's name."""
+        return str(self.card.get("name") or self.name)
+
     def save_pretrained(self, folder: str | Path, half: bool = False, name: str | None = None) -> None:
         """Write weights, config and card for others: nothing of this machine's paths is in them.
 
-        half: weights as float16, half the size; they are float32 again when loaded. name: what the card calls the
-        model, by default the folder's name. InputError for a model that was never scored.
+        half: weights as float16, half the size; they are float32 again when loaded. name: what it is called
+        from then on, by default as the folder. InputError for a model that was never scored.
         """
         folder = Path(folder)
-        shared = replace(self, card=without_paths(self.card))
-        text = model_card(shared, name or folder.resolve().name)
+        shared = replace(self, card=without_paths(self.card) | {"name": name or folder.resolve().name})
+        text = model_card(shared, shared.title)
         save_checkpoint(folder, shared, half)
         write_text(folder / CARD, text)
 

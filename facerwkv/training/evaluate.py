@@ -234,7 +234,7 @@ def evaluate(
     """
     if datamodule.transform != checkpoint.transform:
         raise InputError(
-            f"The images are prepared by {datamodule.transform!r}, but {checkpoint.name} was trained on "
+            f"The images are prepared by {datamodule.transform!r}, but {checkpoint.title} was trained on "
             f"{checkpoint.transform!r}. Make the DataModule with the checkpoint's transform."
         )
     logits, targets, indices = _run_split(checkpoint, datamodule, split, device, progress)
@@ -256,7 +256,7 @@ def evaluate(
         None if fitted == 1.0 else fitted,
         source=datamodule.config.source,
         split=split,
-        model=checkpoint.name,
+        model=checkpoint.title,
         indices=indices[rows],
         meta=meta,
     )

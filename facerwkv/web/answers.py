@@ -30,7 +30,7 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     checkpoint = predictor.checkpoint
     transform = checkpoint.transform
     return {
-        "name": checkpoint.name,
+        "name": checkpoint.title,
         "labels": list(predictor.labels),
         "colours": [COLOURS[i % len(COLOURS)] for i in range(len(predictor.labels))],
         "transform": transform.model_dump(mode="json"),

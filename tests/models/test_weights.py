@@ -42,6 +42,7 @@ def test_it_is_small_and_its_card_has_terms_scores_and_weaknesses(name):
     assert (folder / WEIGHTS).stat().st_size <= MEGABYTES[name] * 1e6
     card, text = load_checkpoint(name).card, (folder / CARD).read_text(encoding="utf-8")
     assert text == model_card(load_checkpoint(name), name)
+    assert load_checkpoint(name).title == name
     assert card["licence"].startswith("research only: ")
     assert DATASETS[card["data"]["source"]].terms in text
     accuracy = card["metrics"]["test"]["accuracy"]

@@ -7,16 +7,16 @@ const LOOKS = { scene: "the whole picture", face: "every face", both: "every fac
 const SHARES = ["precision", "recall", "f1"];
 
 /** One line: its name, how many labels it has, its licence in a word or two. */
-export function summary({ model, labels, licence }) {
+export function summary({ model, labels, licence, card }) {
   const [kind] = (licence ?? "unknown").split(":");
-  return `Model ${model}, ${labels.length} expressions. Licence of its weights: ${kind}.`;
+  return `Model ${card.name ?? model}, ${labels.length} expressions. Licence of its weights: ${kind}.`;
 }
 
 /** Elements to show below a heading. */
 export function card(meta) {
   const { data = {}, metrics = {}, weaknesses = [] } = meta.card;
   const scored = metrics.test ?? metrics.val;
-  const facts = { Model: meta.model, Expressions: meta.labels.join(", "), Looks: looks(meta.transform) };
+  const facts = { Model: meta.card.name ?? meta.model, Expressions: meta.labels.join(", "), Looks: looks(meta.transform) };
   if (data.source) facts["Trained on"] = `${data.source}${counts(data.images)}`;
   facts["Licence of the weights"] = meta.licence ?? "unknown";
   facts["Computed by"] = meta.runtime;
