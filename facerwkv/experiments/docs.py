@@ -212,16 +212,16 @@ the 3,589 PrivateTest images stand in Training too, so scores are given on all i
 
 def _section(folders: Sequence[Path]) -> Iterator[str]:
     first = folders[0]
-    recipe, data, where = Recipe.read(first / RECIPE), _read(first / DATA), _read(first / ENVIRONMENT)
+    recipe, data = Recipe.read(first / RECIPE), _read(first / DATA)
     several = [_read(folder / EVALUATION) for folder in folders]
     seeds = [f"seed {Recipe.read(folder / RECIPE).train.seed}" for folder in folders]
     yield f"## {_title(first)}\n"
     yield (
         f"`{recipe.model.name}`{_changed(recipe.model)} on {data['source'].partition(':')[0]}, "
         f"{recipe.train.epochs} epochs, {', '.join(seeds)}, "
-        f"pictures of {' x '.join(map(str, recipe.transform.image_size))}; commit {where['commit'] or 'not recorded'}; "
-        f"{where['gpu'] or where['processor']}, {where['threads']} threads, "
-        f"torch {where['packages']['torch']}. Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
+        f"pictures of {' x '.join(map(str, recipe.transform.image_size))}; "
+        f"{'; '.join(dict.fromkeys(_where(_read(folder / ENVIRONMENT)) for folder in folders))}. "
+        f"Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
     )
     yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
@@ -238,6 +238,12 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
         cells = (f"{row[name]:.1%}" if row[name] is not None else "–" for name in ("precision", "recall", "f1"))
         yield f"| {label} | {' | '.join(cells)} | {row['support']:,} |"
     yield ""
+
+
+def _where(environment: dict[str, Any]) -> str:
+    hardware, threads = environment["gpu"] or environment["processor"], environment["threads"]
+    commit = f"commit {environment['commit'] or 'not recorded'}"
+    return f"{commit}, {hardware}, {threads} threads, torch {environment['packages']['torch']}"
 
 
 def _changed(part: ModelPart) -> str:
