@@ -132,7 +132,7 @@ function progressOf({ state, progress, frames, fps }) {
 
 function forget(job) {
   sessionStorage.removeItem(REMEMBERED);
-  return ask(`jobs/${job.id}`, { method: "DELETE" });
+  return ask(`jobs/${job.id}`, { method: "DELETE", keepalive: true });
 }
 
 function showProgress(text, share) {

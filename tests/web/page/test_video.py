@@ -168,7 +168,8 @@ def test_a_video_outlives_a_reload_of_the_page(visit, server, media):
     expect(page.locator("#video-title")).to_have_text("one_face.mp4", timeout=LONG)
     expect(page.locator("#video-player")).to_have_attribute("src", re.compile(f"/jobs/{job}/drawn.mp4$"))
     expect(page.locator("#video-frames")).to_be_disabled()  # the frames are drawn
-    page.get_by_role("button", name="Remove this video").click()
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.get_by_role("button", name="Remove this video").click()
     expect(page.locator("#video-form")).to_be_visible()
     page.reload()
     expect(page.get_by_role("tab", name="Pictures")).to_have_attribute("aria-selected", "true")
