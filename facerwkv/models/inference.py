@@ -81,6 +81,7 @@ def _need_compiler() -> None:
 
 def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
     _fold_norms(model.stem)
+    model.stem.to(memory_format=torch.channels_last)  # as colour pictures come; grey ones' strides do not say it
     if transform is not None:
         model.stem = _pictures(model.stem, transform)
     elif type(model.stem) is PatchEmbed:

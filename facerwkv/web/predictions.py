@@ -51,6 +51,15 @@ class Waiting:
     crops: list[Crop] = field(default_factory=list)
 
 
+@dataclass(eq=False)
+class Batch:
+    """Pictures whose faces are classified together: `size` of them, or fewer, if they have more faces or none waits."""
+
+    size: int
+    pictures: list[Waiting] = field(default_factory=list)
+    looked: int = 0
+
+
 class Predictions:
     """`await predictions(pictures, mode, on_no_face)` gives their results. Close it.
 
@@ -61,7 +70,7 @@ class Predictions:
         self.predictor, self.limits = predictor, limits
         self._asked = 0
         self._queue: deque[Waiting] = deque()
-        self._found: list[Waiting] = []
+        self._batch: Batch | None = None
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(thread_count())]
@@ -96,19 +105,30 @@ class Predictions:
             task()
 
     def _next(self) -> Callable[[], None] | None:
-        """Classify what was found if it fills a batch or no picture waits; otherwise look at the next picture.
+        """The next picture to look at, in the batch that is open.
 
-        What is unanswered is divided into batches of one size, or some pictures would wait for one batch more than
-        others.
+        What is unanswered is divided into batches of one size, in the order in which it came, or some pictures would
+        wait for one batch more than others.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._found or self._closed)
+            self._changed.wait_for(lambda: self._queue or self._closed)
             if self._closed:
                 return None
-            if self._queue and sum(len(each.crops) for each in self._found) < even_batch(self._asked):
-                return partial(self._look, self._queue.popleft())
-            found, self._found = self._found, []
-            return partial(self._classify, found)
+            each, batch = self._queue.popleft(), self._batch or Batch(even_batch(self._asked))
+            batch.pictures.append(each)
+            self._batch = batch if self._queue and len(batch.pictures) < batch.size else None
+            return partial(self._work_on, each, batch)
+
+    def _work_on(self, each: Waiting, batch: Batch) -> None:
+        """Look at a picture; who looked at the last one of a batch classifies what was found in all of them."""
+        self._look(each)
+        with self._changed:
+            batch.looked += 1
+            if self._batch is batch and sum(len(other.crops) for other in batch.pictures) >= batch.size:
+                self._batch = None
+            last = self._batch is not batch and batch.looked == len(batch.pictures)
+        if last:
+            self._classify([other for other in batch.pictures if other.crops])
 
     def _look(self, each: Waiting) -> None:
         if not each.future.set_running_or_notify_cancel():  # its client is gone
@@ -126,9 +146,6 @@ class Predictions:
             return
         if not each.crops:
             each.future.set_result(each.result)
-            return
-        with self._changed:
-            self._found.append(each)
 
     def _classify(self, found: Sequence[Waiting]) -> None:
         queue = [(each.result, crop) for each in found for crop in each.crops if each.result]

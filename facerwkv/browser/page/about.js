@@ -7,21 +7,25 @@ const LOOKS = { scene: "the whole picture", face: "every face", both: "every fac
 const SHARES = ["precision", "recall", "f1"];
 
 /** One line: its name, how many labels it has, its licence in a word or two. */
-export function summary({ model, labels, licence, card }) {
-  const [kind] = (licence ?? "unknown").split(":");
-  return `Model ${card.name ?? model}, ${labels.length} expressions. Licence of its weights: ${kind}.`;
+export function summary(meta) {
+  const [kind] = (meta.licence ?? "unknown").split(":");
+  return `Model ${title(meta)}, ${meta.labels.length} expressions. Licence of its weights: ${kind}.`;
 }
 
 /** Elements to show below a heading. */
 export function card(meta) {
   const { data = {}, metrics = {}, weaknesses = [] } = meta.card;
   const scored = metrics.test ?? metrics.val;
-  const facts = { Model: meta.card.name ?? meta.model, Expressions: meta.labels.join(", "), Looks: looks(meta.transform) };
+  const facts = { Model: title(meta), Expressions: meta.labels.join(", "), Looks: looks(meta.transform) };
   if (data.source) facts["Trained on"] = `${data.source}${counts(data.images)}`;
   facts["Licence of the weights"] = meta.licence ?? "unknown";
   facts["Computed by"] = meta.runtime;
   const known = scored ? scores(scored) : [element("p", {}, "It was never scored on a data set.")];
   return [list(facts), ...known, ...weaknesses.map((text) => element("p", {}, text))];
+}
+
+function title({ card, model }) {
+  return card.name ?? model;
 }
 
 function looks({ crop, image_size: [height, width], in_chans }) {
