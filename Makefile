@@ -32,9 +32,9 @@ test: check ## lint, types and the tests (what CI runs)
 test-all: check ## the tests with the slow ones
 	$(BIN)/pytest $(TESTS)
 
-browser: tests/browser/node_modules ## what the browser tests need: onnxruntime-web (CI=true, as root: Chromium and npm too)
+browser: tests/export/node_modules ## what the browser tests need: onnxruntime-web (CI=true, as root: Chromium and npm too)
 
-tests/browser/node_modules: tests/browser/package-lock.json
+tests/export/node_modules: tests/export/package-lock.json
 	@if [ "$(CI)" = true ] && [ "$$(id -u)" = 0 ]; then \
 		missing=$$(for program in chromium npm; do command -v $$program >/dev/null || echo $$program; done); \
 		test -z "$$missing" || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$missing; }; \
@@ -47,8 +47,8 @@ format: install ## let ruff rewrite the sources
 	$(BIN)/ruff format .
 
 docs: install ## write the numbers in README.md and docs/ from the kept runs and measurements
-	$(BIN)/python -m facerwkv.experiments.docs
-	$(BIN)/python -m facerwkv.bench.page
+	$(BIN)/python tools/write_docs.py
+	$(BIN)/python tools/write_speed.py
 
 site: install ## build the documentation for a browser in build/site
 	$(BIN)/mkdocs build --strict --quiet
@@ -58,4 +58,4 @@ constraints: install ## pin the newest versions that fit pyproject.toml
 		--no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean: ## remove .venv and what the tests and the demo wrote
-	rm -rf .venv runs build tests/browser/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs build tests/export/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,18 +12,18 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from facerwkv.core.errors import InputError as InputError
+    from facerwkv.core.labels import EXPRESSIONS as EXPRESSIONS
     from facerwkv.data.datasets import load_dataset as load_dataset
-    from facerwkv.errors import InputError as InputError
+    from facerwkv.evaluation.evaluate import Evaluation as Evaluation
     from facerwkv.export import export_onnx as export_onnx
-    from facerwkv.labels import EXPRESSIONS as EXPRESSIONS
-    from facerwkv.models import create_model as create_model
-    from facerwkv.models import list_models as list_models
-    from facerwkv.predict import Predictor as Predictor
-    from facerwkv.predict import load as load
-    from facerwkv.training.evaluate import Evaluation as Evaluation
+    from facerwkv.inference.predictor import Predictor as Predictor
+    from facerwkv.inference.predictor import load as load
+    from facerwkv.inference.stream import stream as stream
+    from facerwkv.models.zoo import create_model as create_model
+    from facerwkv.models.zoo import list_models as list_models
     from facerwkv.training.module import train as train
     from facerwkv.training.recipe import Recipe as Recipe
-    from facerwkv.video import stream as stream
 
 _HOMES = {
     "EXPRESSIONS": "labels",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from facerwkv.bench import EVERYTHING, GROUPS
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 app = typer.Typer(
     help="Recognise apparent facial expressions with RWKV vision models.",
@@ -73,7 +73,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
 ) -> None:
     """Train a model and score it on the validation images."""
-    from facerwkv.training.finish import finish
+    from facerwkv.evaluation.checkpoints import finish
     from facerwkv.training.module import train as run
     from facerwkv.training.recipe import Recipe
     from facerwkv.training.run import leads, read_run
@@ -112,7 +112,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a checkpoint on a data set: accuracy, UAR, macro-F1 with intervals, calibration, report."""
-    from facerwkv.training.finish import evaluate_folder
+    from facerwkv.evaluation.checkpoints import evaluate_folder
 
     scored = evaluate_folder(model, data, split, out, device, without_copies, subgroups)
     if as_json:
@@ -134,7 +134,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Train or load several models under one recipe, score and time them alike: one table."""
-    from facerwkv.training.compare import compare as run
+    from facerwkv.evaluation.compare import compare as run
 
     given = {"data.source": data, "train.device": device}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -181,10 +181,10 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Name the apparent expression in pictures and videos."""
-    from facerwkv.delivery import columns_for, deliver
-    from facerwkv.distributed import predict_on_ray
-    from facerwkv.predict import expand_sources, load
-    from facerwkv.video import predict_sources
+    from facerwkv.inference.predictor import expand_sources, load
+    from facerwkv.inference.ray_runner import predict_on_ray
+    from facerwkv.inference.sinks import columns_for, deliver
+    from facerwkv.inference.stream import predict_sources
 
     predictor = load(model, device, detector_model, engine)
     named = list(expand_sources(sources, sys.stdin)) if out else expand_sources(sources, sys.stdin)
@@ -218,8 +218,8 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show which patches of each face spoke for a label, and which against it."""
-    from facerwkv.explain import deliver, explain
-    from facerwkv.predict import load
+    from facerwkv.inference.explain import deliver, explain
+    from facerwkv.inference.predictor import load
 
     found = explain(load(model, device), source, method, label, mode)
     deliver(found, source, out, as_json)
@@ -235,8 +235,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model as an ONNX file, or as a page that runs in the browser, and check its answers."""
-    from facerwkv.browser import export_web
     from facerwkv.export import export_onnx
+    from facerwkv.export.browser import export_web
 
     exported = export_web(model, out, runtime) if kind == "web" else export_onnx(model, out)
     print(json.dumps(exported.to_dict()) if as_json else exported)
@@ -355,7 +355,7 @@ def pack(
     name: Annotated[str | None, typer.Option(help="What the card calls it; the folder's name if left out.")] = None,
 ) -> None:
     """Write a trained model for others: weights, configuration and a card with data, scores and intended use."""
-    from facerwkv.training.finish import pack
+    from facerwkv.evaluation.checkpoints import pack
 
     packed = pack(model, out, half, name)
     print(f"Wrote {out}: {packed.name}, licence {packed.card['licence']}")

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,7 +129,7 @@ def _devices() -> Iterator[Check]:
 def _detector() -> Iterator[Check]:
     import numpy as np
 
-    from facerwkv.faces import FaceDetector
+    from facerwkv.media.faces import FaceDetector
 
     detector = FaceDetector()
     detector(np.zeros((64, 64, 3), np.uint8))
@@ -165,7 +165,7 @@ def _video() -> Iterator[Check]:
     if _version("av") is None:
         yield Check("video", "ok", "PyAV is not here: pictures only", "pip install 'facerwkv[video]'")
         return
-    from facerwkv.frames import pyav
+    from facerwkv.media.frames import pyav
 
     av = pyav()
     ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
@@ -204,8 +204,8 @@ def _forward() -> Iterator[Check]:
     """One picture through a small model, on the device that "auto" means."""
     import torch
 
-    from facerwkv.devices import choose_device
-    from facerwkv.models import create_model
+    from facerwkv.core.devices import choose_device
+    from facerwkv.models.zoo import create_model
 
     device = choose_device("auto")
     model = create_model("facerwkv4_small", num_classes=7, img_size=(48, 48), patch_size=8).eval().to(device)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
 
@@ -26,5 +26,5 @@ def plans(monkeypatch):
         noted[recipe.model.name] = recipe
         raise InputError("planned only")
 
-    monkeypatch.setattr("facerwkv.training.compare.train", note)
+    monkeypatch.setattr("facerwkv.evaluation.compare.train", note)
     return noted

@@ -1,6 +1,6 @@
 """Results as tests of what is made of them take them."""
 
-from facerwkv.results import Face, Result
+from facerwkv.inference.results import Face, Result
 
 LABELS = ("anger", "happiness")
 HAPPY = Face("happiness", 0.75, {"anger": 0.25, "happiness": 0.75}, (1, 2, 30, 40), 0.9)

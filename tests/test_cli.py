@@ -12,7 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from facerwkv.cli import app
-from facerwkv.models import MODELS
+from facerwkv.models.zoo import MODELS
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
 

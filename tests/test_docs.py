@@ -11,7 +11,7 @@ from typer.main import get_command
 from facerwkv.bench import page as speed
 from facerwkv.bench.rows import ROWS
 from facerwkv.cli import app
-from facerwkv.experiments import docs
+from tools import write_docs as docs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

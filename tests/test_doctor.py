@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from facerwkv import doctor, faces
+from facerwkv import doctor
+from facerwkv.core.errors import InputError
 from facerwkv.doctor import Check, Diagnosis, diagnose
-from facerwkv.errors import InputError
+from facerwkv.media import faces
 
 
 @pytest.fixture(scope="module")

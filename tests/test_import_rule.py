@@ -9,32 +9,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "facerwkv"
 FLOORS = [
-    {"errors", "files", "settings", "devices", "labels", "kernels", "faces"},
-    {"data", "mixers"},
+    {"core"},
+    {"kernels", "media"},
+    {"mixers", "data"},
     {"models"},
-    {"training", "frames"},
-    {"predict", "results", "draw", "explain", "export", "browser"},
-    {"video", "temporal", "tracks", "distributed", "delivery", "bench", "experiments", "doctor"},
-    {"web"},
+    {"training", "inference"},
+    {"evaluation", "export"},
+    {"experiments", "bench", "web"},
+    {"doctor"},
     {"cli"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-SIDEWAYS = {  # floor 0's foundation is one folder in all but name; floor 4's doors may use what prediction gives
-    "files": {"errors"},
-    "settings": {"errors"},
-    "devices": {"errors"},
-    "labels": {"errors"},
-    "kernels": {"errors"},
-    "faces": {"errors", "files"},
-    "predict": {"results", "draw"},
-    "results": {"draw"},
-    "explain": {"predict", "results", "draw"},
-    "export": {"predict", "results"},
-    "browser": {"export", "draw"},
-    "temporal": {"tracks"},
-    "video": {"temporal", "tracks"},
-    "delivery": {"video"},
-}
+NEVER = {"export": {"training"}, "web": {"training", "evaluation"}}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
@@ -59,9 +45,8 @@ def test_imports_go_down_or_stay_in_the_folder(path):
     own = part_of(path)
     assert own in FLOOR, f"{own} stands on no floor; name it in this test and in the design"
     for other in imported_parts(path):
-        allowed = other == own or FLOOR.get(other, 99) < FLOOR[own] or other in SIDEWAYS.get(own, ())
-        assert allowed, f"{path.relative_to(PACKAGE)} imports {other}"
-        assert not (FLOOR[own] == 4 and other == "training"), "prediction never imports training"
+        assert other == own or FLOOR[other] < FLOOR[own], f"{path.relative_to(PACKAGE)} imports {other}"
+        assert other not in NEVER.get(own, ()), f"{path.relative_to(PACKAGE)} imports {other}"
 
 
 def test_files_stay_readable():

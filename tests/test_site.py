@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from facerwkv.cli import app
-from facerwkv.data.toy import render
-from facerwkv.frames import VideoWriter
+from facerwkv.data.toy.scenes import render
+from facerwkv.media.frames import VideoWriter
 from tests.data import trees
 
 ROOT = Path(__file__).resolve().parents[1]

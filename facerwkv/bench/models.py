@@ -11,9 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from facerwkv.bench.answers import require_close
 from facerwkv.bench.timing import Call, Measured, Setting, relative, times_faster
-from facerwkv.kernels.linear import Linear
-from facerwkv.models import FaceRWKV, ModelConfig, create_model, model_line
+from facerwkv.kernels.products import Linear
+from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
 from facerwkv.models.stem import PatchEmbed
+from facerwkv.models.zoo import create_model, model_line
 
 SIDES = {600: (400, 600), 2400: (800, 1200), 9600: (1600, 2400)}
 """Tokens → the picture's height and width, in patches of 20."""
@@ -93,7 +94,7 @@ def predict_drift(name: str, setting: Setting) -> Measured:
 
 
 def _predictors(name: str, setting: Setting) -> tuple[nn.Module, Callable[[Tensor], Tensor], Tensor]:
-    from facerwkv.models.inference import aot, fold
+    from facerwkv.models.fold import aot, fold
 
     torch.manual_seed(0)
     plain = create_model(name, image_size=_size(600, setting)).eval()

@@ -1,4 +1,4 @@
-"""speed.json → speed.md and speed.png beside it: `python -m facerwkv.bench.page` writes those of docs/."""
+"""speed.json → speed.md and speed.png beside it."""
 
 import json
 from collections.abc import Iterator
@@ -7,9 +7,8 @@ from typing import Any
 
 from facerwkv.bench import GROUPS
 from facerwkv.bench.rows import REASONS, ROWS, Row
-from facerwkv.files import atomic, write_text
+from facerwkv.core.files import atomic, write_text
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 JSON, PAGE, PLOT = "speed.json", "speed.md", "speed.png"
 LENGTHS = [150, 300, 600, 1200, 2400, 4800, 9600]
 NAMES = {
@@ -43,11 +42,6 @@ Measured on {processor}, {system}, torch {torch}, {marks}.
 """
 
 
-def main() -> None:
-    if (DOCS / JSON).is_file():
-        write_page(DOCS)
-
-
 def write_page(folder: Path) -> None:
     """FOLDER/speed.md and, where there are curves, FOLDER/speed.png, from FOLDER/speed.json."""
     kept = json.loads((folder / JSON).read_text(encoding="utf-8"))
@@ -77,7 +71,7 @@ def plot(curves: dict[str, dict[str, dict[str, float]]]) -> bytes:
     """PNG: one panel for each of PANELS that was measured, both axes logarithmic."""
     from matplotlib.figure import Figure
 
-    from facerwkv.training.figures import to_png
+    from facerwkv.evaluation.figures import to_png
 
     shown = {name: panel for name, panel in PANELS.items() if name in curves}
     figure = Figure(figsize=(4.6 * len(shown) + 1.6, 4.2), layout="constrained")
@@ -128,7 +122,3 @@ def _missed(rows: dict[str, Any]) -> Iterator[str]:
     if missed:
         yield "## Bars that were missed\n"
         yield from (f"- `{name}`: {REASONS.get(name, 'the reason is not known yet.')}" for name in missed)
-
-
-if __name__ == "__main__":
-    main()

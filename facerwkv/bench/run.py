@@ -12,7 +12,7 @@ from facerwkv.bench.answers import Disagreement
 from facerwkv.bench.page import JSON, LENGTHS, cells, write_page
 from facerwkv.bench.rows import ROWS, Row
 from facerwkv.bench.timing import Setting
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.training.run import environment, write_json
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
+from facerwkv.core.devices import cores
+from facerwkv.core.errors import InputError
 from facerwkv.data.cache import cache_folder
-from facerwkv.data.images import UnreadableImage
-from facerwkv.data.listing import CORNERS, csv_rows, face_box, meaning, progress
+from facerwkv.data.readers import CORNERS, csv_rows, face_box, meaning, progress
 from facerwkv.data.samples import Box, Sample, Splits, mark, read_image
-from facerwkv.devices import cores
-from facerwkv.errors import InputError
-from facerwkv.faces import FaceDetector
+from facerwkv.media.faces import FaceDetector
+from facerwkv.media.images import UnreadableImage
 
 DETECT = "detect"
 FOUND = "faces.jsonl"  # a line a picture: its mark, its largest face or null

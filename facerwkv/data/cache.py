@@ -25,12 +25,12 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from facerwkv.data.images import UnreadableImage
+from facerwkv.core.devices import cores
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic, write_text
 from facerwkv.data.samples import Sample, mark, read_image
 from facerwkv.data.transforms import EvalTransform, TransformConfig
-from facerwkv.devices import cores
-from facerwkv.errors import InputError
-from facerwkv.files import atomic, write_text
+from facerwkv.media.images import UnreadableImage
 
 FORMAT = 1
 CHUNK = 64  # pictures decoded between two writes

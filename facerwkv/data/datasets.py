@@ -6,12 +6,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8, canonical
 from facerwkv.data import readers
 from facerwkv.data.boxes import add_boxes
-from facerwkv.data.listing import MissingLayout, meaning
+from facerwkv.data.readers import MissingLayout, meaning
 from facerwkv.data.samples import SPLITS, Dataset, DatasetSpec, Sample, Split, read_image
-from facerwkv.errors import InputError
-from facerwkv.labels import EXPRESSIONS, EXPRESSIONS_8, canonical
 
 __all__ = ["DATASETS", "Dataset", "DatasetSpec", "Sample", "Split", "load_dataset", "read_image"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from facerwkv.data.images import UnreadableImage
-from facerwkv.data.listing import progress
+from facerwkv.core.devices import cores
+from facerwkv.data.readers import progress
 from facerwkv.data.samples import Dataset, Sample, Split, Splits, read_image
-from facerwkv.devices import cores
+from facerwkv.media.images import UnreadableImage
 
 NEAR = 6
 """Looks that differ in at most so many of their 64 bits are near copies.

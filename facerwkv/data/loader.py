@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +13,80 @@ import torch
 from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 from torch.utils.data import Dataset as TorchDataset
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.settings import Settings
+from facerwkv.data.augment import keyed_rng
 from facerwkv.data.cache import Cache, cache_folder, open_cache
 from facerwkv.data.datasets import load_dataset
 from facerwkv.data.leaks import drop_leaks
-from facerwkv.data.order import SeededSampler, TrainLoader
 from facerwkv.data.samples import Dataset, Sample, Split, read_image
 from facerwkv.data.splits import blocks_apart, split_validation
 from facerwkv.data.transforms import EvalTransform, TransformConfig
-from facerwkv.errors import InputError
-from facerwkv.settings import Settings
+
+Batch = dict[str, Tensor]
+
+
+class SeededSampler(DistributedSampler):
+    """The order of an epoch, a function of (seed, epoch): a permutation, or as many draws that balance the classes.
+
+    `set_epoch` chooses the epoch; `start` leaves out that many samples of the next pass, for a resumed epoch. With
+    several replicas (devices) each takes every n-th sample, the first ones again where the last round is short. It is a
+    DistributedSampler so that Lightning puts none of its own in its place.
+    """
+
+    def __init__(self, classes: Tensor, seed: int, balanced: bool = False, replicas: int = 1, rank: int = 0):
+        super().__init__(classes, num_replicas=replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
+        self.weights = _balancing(classes.numpy()) if balanced else None
+        self.start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        rng, count = keyed_rng(self.seed, self.epoch), len(self.dataset)  # type: ignore[arg-type]
+        order = rng.permutation(count) if self.weights is None else rng.choice(count, count, p=self.weights)
+        own = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
+        return iter(own[self.start :].tolist())
+
+
+def _balancing(classes: np.ndarray) -> np.ndarray:
+    """Probabilities (N,) under which every class that occurs is drawn equally often."""
+    weights = 1 / np.bincount(classes)[classes]
+    return weights / weights.sum()
+
+
+class TrainLoader(DataLoader):
+    """A DataLoader over a SeededSampler that can stop in mid-epoch and go on with the next batch.
+
+    It follows Lightning's protocol for stateful loaders: `state_dict` tells the epoch and how many of its batches were
+    handed out, in plain numbers; after `load_state_dict` the next pass over that epoch leaves those out. Nothing is
+    read before the first batch is asked for: Lightning makes the iterator first and tells the epoch then. A pass that
+    comes to its end moves on to the next epoch by itself. Save between batches: a batch handed out counts as done.
+    """
+
+    sampler: SeededSampler
+    batch_size: int
+    _epoch, _done = 0, 0
+    _resumed: Mapping[str, int] = {}
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        resumed, self._resumed = self._resumed, {}
+        self._epoch = self.sampler.epoch
+        self._done = resumed["batches"] if resumed.get("epoch") == self._epoch else 0
+        self.sampler.start = self._done * self.batch_size
+        for batch in super().__iter__():
+            self._done += 1
+            yield batch
+        self.sampler.set_epoch(self._epoch + 1)
+        self._epoch, self._done = self._epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return dict(self._resumed) or {"epoch": self._epoch, "batches": self._done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self._resumed = dict(state)
+        self.sampler.set_epoch(state["epoch"])
+
 
 Item = dict[str, Tensor]
 Count = Annotated[int, Field(ge=1)]

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from facerwkv.data.images import open_image
+from facerwkv.media.images import open_image
 
 Split = Literal["train", "val", "test"]
 Splits = dict[Split, list["Sample"]]

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from facerwkv.core.errors import InputError
 from facerwkv.data.samples import Sample
-from facerwkv.errors import InputError
 
 How = Literal["random", "contiguous", "group", "copied"]
 

@@ -5,7 +5,6 @@ batches of floats, on the device. Random numbers are keyed by (seed, epoch, samp
 way in whatever batch, process or resumed run it turns up.
 """
 
-import math
 from functools import lru_cache
 from typing import Annotated, Literal, Self
 
@@ -13,19 +12,17 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import interpolate
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
+from facerwkv.core.settings import Settings
 from facerwkv.kernels.pixels import by_table, runs_natively
-from facerwkv.settings import Settings
 
 Side = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Box = tuple[float, float, float, float]
 Crop = Literal["scene", "face", "both"]
-
-_INT64 = 1 << 63
 
 
 class TransformConfig(Settings):
@@ -195,152 +192,3 @@ def _normalised(channels: int, config: TransformConfig) -> Tensor:
     """What becomes of each of the 256 values, float32 (channels, 256)."""
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 256, 1).expand(-1, -1, -1, channels)
     return standardise(to_unit(values), config)[0, :, 0].contiguous()
-
-
-class AugmentConfig(Settings):
-    """What changes from epoch to epoch; everything is off by default."""
-
-    flip: Share = 0.0
-    """Probability of a mirror image."""
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Largest angle, in degrees, to either side."""
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Largest change of size, as a part of it: 0.1 for 90 to 110 %."""
-    translate: Share = 0.0
-    """Largest shift, as a part of the width and of the height."""
-    brightness: Share = 0.0
-    """Largest change of brightness, as a part of it."""
-    contrast: Share = 0.0
-    """Largest change of the distance from the mean, as a part of it."""
-    erase: Share = 0.0
-    """Probability that a rectangle of 2 to 20 % of the picture takes the picture's mean colour."""
-    mixup: NotNegative = 0.0
-    """Alpha of the Beta distribution of the shares (Zhang et al., arXiv 1710.09412); 0 for none."""
-    cutmix: NotNegative = 0.0
-    """Alpha of the Beta distribution of the shares (Yun et al., arXiv 1905.04899); 0 for none. With mixup: in turns."""
-
-
-class Augment:
-    """Flip, rotation, size, shift, brightness, contrast and erasing, drawn anew for every sample and epoch.
-
-    Takes float (B, c, h, w) in 0..1, that is after `to_unit` and before `standardise`, and the samples' ids, int64
-    (B,); gives the same shape and range, and the very input where everything is off. What is drawn depends on (seed,
-    epoch, id) alone.
-    """
-
-    def __init__(self, config: AugmentConfig, seed: int = 0):
-        self.config, self.seed = config, seed
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, ids: Tensor, epoch: int) -> Tensor:
-        config = self.config
-        flip, *draws = uniforms(self.seed, epoch, ids.to(images.device), 12)[..., None, None, None].unbind(1)
-        where, colour, erase = draws[:4], draws[4:6], draws[6:]
-        if config.rotate or config.scale or config.translate:
-            images = self._move(images, flip[:, 0] < config.flip, *(2 * draw[:, 0] - 1 for draw in where))
-        elif config.flip:
-            images = torch.where(flip < config.flip, images.flip(-1), images)
-        if config.brightness or config.contrast:
-            images = self._recolour(images, *(2 * draw - 1 for draw in colour))
-        return self._erase(images, *erase) if config.erase else images
-
-    def _move(self, images: Tensor, flip: Tensor, turn: Tensor, size: Tensor, across: Tensor, down: Tensor) -> Tensor:
-        """The affine part in one resampling. The draws are (B, 1, 1): a flag, then numbers in -1..1.
-
-        Every pixel's source is worked out element by element (no matrix product), so that it does not depend on the
-        batch. Coordinates run from -1 to 1 over the width and over the height.
-        """
-        config, (height, width) = self.config, images.shape[-2:]
-        x = _centres(width, images) * 2 - 1 - 2 * config.translate * across
-        y = _centres(height, images)[:, None] * 2 - 1 - 2 * config.translate * down
-        angle, scale = turn * math.radians(config.rotate), 1 + config.scale * size
-        cos, sin = angle.cos() / scale, angle.sin() / scale
-        mirror = 1 - 2 * flip.to(images.dtype)
-        grid = images.new_empty(len(images), height, width, 2)
-        torch.add(mirror * cos * x, mirror * sin * (height / width) * y, out=grid[..., 0])
-        torch.sub(cos * y, sin * (width / height) * x, out=grid[..., 1])
-        return grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-    def _recolour(self, images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
-        images = images * (1 + self.config.brightness * brightness)
-        mean = images.mean((1, 2, 3), keepdim=True)
-        return images.sub_(mean).mul_(1 + self.config.contrast * contrast).add_(mean).clamp_(0, 1)
-
-    def _erase(self, images: Tensor, chance: Tensor, area: Tensor, shape: Tensor, down: Tensor, across: Tensor):
-        """The draws are (B, 1, 1, 1), in 0..1. Height to width is 1:3 to 3:1, as parts of the picture's own."""
-        area, ratio = 0.02 + 0.18 * area, 3 ** (2 * shape - 1)
-        height, width = (area * ratio).sqrt(), (area / ratio).sqrt()
-        x, y = _centres(images.shape[-1], images), _centres(images.shape[-2], images)[:, None]
-        top, left = down * (1 - height), across * (1 - width)
-        inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width) & (chance < self.config.erase)
-        return torch.where(inside, images.mean((2, 3), keepdim=True), images)
-
-
-def mix(images: Tensor, targets: Tensor, config: AugmentConfig, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Blend every picture of a batch (mixup), or replace a rectangle of it (cutmix), with another one's.
-
-    images: float (B, c, h, w); targets: class probabilities (B, C), blended in the same shares. key: seed, epoch and
-    step. With both on, each batch takes one of the two, by even chance; with both off the inputs come back.
-    """
-    ways = [(way, alpha) for way, alpha in ((_blend, config.mixup), (_paste, config.cutmix)) if alpha]
-    if not ways:
-        return images, targets
-    rng = keyed_rng(*key)
-    way, alpha = ways[rng.integers(len(ways))]
-    partner = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-    images, share = way(images, images[partner], float(rng.beta(alpha, alpha)), rng)
-    return images, targets * share + targets[partner] * (1 - share)
-
-
-def _blend(images: Tensor, others: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    return torch.lerp(others, images, share), share
-
-
-def _paste(images: Tensor, others: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Paste a rectangle of about 1 - share of the picture around a random point; returns the share that is left."""
-    sides = np.array(images.shape[-2:])
-    half = sides * math.sqrt(1 - share) / 2
-    middle = rng.random(2) * sides
-    top, left = (middle - half).round().clip(0).astype(int)
-    bottom, right = (middle + half).round().clip(max=sides).astype(int)
-    images = images.clone()
-    images[..., top:bottom, left:right] = others[..., top:bottom, left:right]
-    return images, 1 - float((bottom - top) * (right - left) / sides.prod())
-
-
-def keyed_rng(*key: int) -> np.random.Generator:
-    """A generator that depends on the key alone; negative numbers are welcome."""
-    return np.random.default_rng([part % (1 << 64) for part in key])
-
-
-def uniforms(seed: int, epoch: int, ids: Tensor, count: int) -> Tensor:
-    """float32 (B, count) in [0, 1), a pure function of (seed, epoch, id, column); the same on every device.
-
-    A counter-based generator: splitmix64 (Steele, Lea & Flood 2014) of the key, its upper 24 bits.
-    """
-    start = _splitmix(_splitmix(torch.tensor(_signed(seed))) + epoch)
-    stream = _splitmix(start.to(ids.device) + ids.to(torch.int64))
-    numbers = _splitmix(stream[:, None] + torch.arange(count, device=ids.device))
-    return _shifted(numbers, 40).to(torch.float32) / (1 << 24)
-
-
-def _splitmix(state: Tensor) -> Tensor:
-    """One step of splitmix64 on int64, whose sums and products wrap."""
-    state = state * _signed(0x9E3779B97F4A7C15) + _signed(0x9E3779B97F4A7C15)
-    state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
-    state = (state ^ _shifted(state, 27)) * _signed(0x94D049BB133111EB)
-    return state ^ _shifted(state, 31)
-
-
-def _shifted(state: Tensor, bits: int) -> Tensor:
-    """A logical right shift: torch's own repeats the sign."""
-    return (state >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(number: int) -> int:
-    return (number + _INT64) % (2 * _INT64) - _INT64
-
-
-def _centres(count: int, like: Tensor) -> Tensor:
-    """The middles of `count` pixels, from 0 to 1 over all."""
-    return (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 if TYPE_CHECKING:
+    from facerwkv.evaluation.pages import Section
     from facerwkv.experiments.study import Setting
-    from facerwkv.training.pages import Section
 
 EXPERIMENTS = {
     "sanity": "Section 5.1: fourteen images are learned by heart within eight epochs",

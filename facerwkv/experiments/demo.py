@@ -6,11 +6,11 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic
 from facerwkv.data.datasets import load_dataset, read_image
-from facerwkv.errors import InputError
-from facerwkv.files import atomic
-from facerwkv.predict import load
-from facerwkv.training.finish import evaluate_folder, finish
+from facerwkv.evaluation.checkpoints import evaluate_folder, finish
+from facerwkv.inference.predictor import load
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import RECIPE

@@ -8,11 +8,11 @@ from rich import table as rich
 from rich.console import Console
 from rich.text import Text
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import write_text
+from facerwkv.evaluation.pages import Block, Paragraph, Section, Table, to_html, to_markdown
 from facerwkv.experiments import chosen, experiment
 from facerwkv.experiments.study import Incomplete, Setting
-from facerwkv.files import write_text
-from facerwkv.training.pages import Block, Paragraph, Section, Table, to_html, to_markdown
 
 TITLE = "FaceRWKV, reproduced"
 WIDE = 140  # columns of a printed table, lest numbers are cut off

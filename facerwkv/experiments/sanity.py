@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic
 from facerwkv.data.datasets import Sample, load_dataset, read_image
-from facerwkv.errors import InputError
+from facerwkv.evaluation.pages import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_SIZE, Setting, validation_curve
-from facerwkv.files import atomic
 from facerwkv.training.module import train
-from facerwkv.training.pages import Paragraph, Section, Table
 from facerwkv.training.recipe import Recipe
 
 PAPER = "about 100 % after 8 epochs"

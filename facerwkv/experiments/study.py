@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from facerwkv.errors import InputError
-from facerwkv.files import atomic
-from facerwkv.training import figures
-from facerwkv.training.compare import require_same
-from facerwkv.training.finish import evaluate_folder, finish
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic
+from facerwkv.evaluation import figures
+from facerwkv.evaluation.checkpoints import evaluate_folder, finish
+from facerwkv.evaluation.compare import require_same
+from facerwkv.evaluation.pages import Block, Paragraph, Picture, Section, Table
 from facerwkv.training.module import train
-from facerwkv.training.pages import Block, Paragraph, Picture, Section, Table
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import CURVES, RECIPE, write_json
 

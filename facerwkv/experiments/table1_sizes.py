@@ -8,9 +8,9 @@ The paper: 2, 4 and 6 layers and heads; 0.5, 2.8 and 14.8 million parameters. Wi
 
 from typing import Any
 
+from facerwkv.evaluation.pages import Paragraph, Section, Table
 from facerwkv.experiments.study import Setting
-from facerwkv.models import create_model
-from facerwkv.training.pages import Paragraph, Section, Table
+from facerwkv.models.zoo import create_model
 
 PAPER = {
     "Small": ("facerwkv_small", "0.5M"),

@@ -14,10 +14,10 @@ weights; what ImageNet's give is one more change, "resnet*:model.pretrained=true
 on a CPU: POSTER++, VGG-19, ResNet-152, larger models, and PAtt-Lite, which enlarges every picture to 224 pixels.
 """
 
+from facerwkv.evaluation.compare import compare
+from facerwkv.evaluation.comparison import COLUMNS, cells
+from facerwkv.evaluation.pages import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_DATA, Incomplete, Setting
-from facerwkv.training.compare import compare
-from facerwkv.training.comparison import COLUMNS, cells
-from facerwkv.training.pages import Paragraph, Section, Table
 
 EPOCHS = 4
 HEAD = "pool: flatten, head: linear"

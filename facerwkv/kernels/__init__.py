@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 Form = TypeVar("Form", bound=Callable)
 

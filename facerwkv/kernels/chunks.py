@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.native import library, problem
 
 CHUNK = 16  # tokens; a power of two

@@ -5,7 +5,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
 from facerwkv.kernels.native import library, pointer, problem
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
 from facerwkv.kernels.native import DEVICES, call, library, problem
 from facerwkv.kernels.triton import check, runs

@@ -6,7 +6,7 @@ Source: An Image is Worth 16x16 Words (arXiv 2010.11929), section 3.1. Every tok
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facerwkv.kernels.linear import Linear
+from facerwkv.kernels.products import Linear
 from facerwkv.mixers.config import MixerConfig, check_token_shift
 
 

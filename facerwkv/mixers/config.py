@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 
 @dataclass(frozen=True)

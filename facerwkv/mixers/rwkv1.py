@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.gates import mish_gate
-from facerwkv.kernels.linear import Linear
+from facerwkv.kernels.products import Linear
 from facerwkv.kernels.toeplitz import KEY_MAX, KEY_MIN, table, toeplitz
 from facerwkv.mixers.config import MixerConfig, check_forward, check_whole
 from facerwkv.mixers.shift import half_shift, row_shift

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.gates import sigmoid_gate
 from facerwkv.kernels.products import gated_product, mixed_products, squared_relu_product

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facerwkv.errors import InputError
-from facerwkv.kernels.linear import Linear
+from facerwkv.core.errors import InputError
+from facerwkv.kernels.products import Linear
 from facerwkv.kernels.wkv6 import wkv6, wkv6_both
 from facerwkv.mixers import rwkv4
 from facerwkv.mixers.config import MixerConfig, check_streams, check_token_shift

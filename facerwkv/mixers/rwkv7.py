@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facerwkv.kernels.linear import Linear
+from facerwkv.kernels.products import Linear
 from facerwkv.kernels.wkv7 import wkv7, wkv7_both
 from facerwkv.mixers.config import MixerConfig, check_streams
 from facerwkv.mixers.rwkv6 import HeadNorm, check_shape, ramps

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from facerwkv.kernels.biwkv import biwkv
-from facerwkv.kernels.linear import Linear
+from facerwkv.kernels.products import Linear
 from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.rwkv4 import initial_values
 from facerwkv.mixers.rwkv6 import check_shape

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 PICKLES = (".pth", ".pt", ".tar")
 

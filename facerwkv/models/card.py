@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.models.stem import has_resnet_stem
 
 FINE = "apache-2.0"

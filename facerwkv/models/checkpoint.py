@@ -21,12 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import write_text
 from facerwkv.data.datasets import DATASETS
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.errors import InputError
-from facerwkv.files import write_text
-from facerwkv.models import model_line
 from facerwkv.models.card import model_card
+from facerwkv.models.zoo import model_line
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

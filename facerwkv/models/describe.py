@@ -9,8 +9,8 @@ from rich.markdown import Markdown
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from facerwkv.models import MODELS, create_model, model_line
 from facerwkv.models.checkpoint import CARD, SHIPPED, shipped
+from facerwkv.models.zoo import MODELS, create_model, model_line
 
 HEADERS = ("name", "parameters", "MACs", "input", "licence", "source")
 WIDE = 200  # columns for a file or a pipe, where nothing needs to be cut off

@@ -10,7 +10,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS, MixerConfig
 from facerwkv.models.config import Count, PictureConfig, Rate
 from facerwkv.models.position import POSITIONS

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.settings import Settings
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.errors import InputError
 from facerwkv.models.checkpoint import Checkpoint
 from facerwkv.models.openvino import OpenVinoSession
-from facerwkv.settings import Settings
 
 INPUT, OUTPUT = "pictures", "logits"
 LARGEST = 2**31  # bytes: a protocol buffer cannot be larger

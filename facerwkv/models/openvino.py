@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 EXTRA = 'pip install "facerwkv[openvino]"'
 TELEMETRY = "openvino_telemetry"

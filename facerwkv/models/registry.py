@@ -6,10 +6,11 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from facerwkv import models
+from facerwkv.models.compared.backbones import BackboneConfig
+from facerwkv.models.zoo import MODELS, Model, create_model
 
 
-def _pretrained_cfg(line: "models.Model") -> dict[str, Any]:
+def _pretrained_cfg(line: Model) -> dict[str, Any]:
     config = line.config
     channels = config.in_chans
     return {
@@ -32,7 +33,7 @@ def _entry_point(name: str):
         # timm hands every architecture some arguments of its own; None means "not given".
         options = {key: value for key, value in options.items() if value is not None}
         return build_model_with_cfg(
-            lambda **kept: models.create_model(name, pretrained=pretrained, **kept),
+            lambda **kept: create_model(name, pretrained=pretrained, **kept),
             name,
             False,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
@@ -41,12 +42,12 @@ def _entry_point(name: str):
 
     build.__name__ = build.__qualname__ = name
     build.__module__ = __name__
-    build.__doc__ = models.MODELS[name].about
+    build.__doc__ = MODELS[name].about
     return build
 
 
 __all__: list[str] = []
-OURS = {name: line for name, line in models.MODELS.items() if not isinstance(line.config, models.BackboneConfig)}
+OURS = {name: line for name, line in MODELS.items() if not isinstance(line.config, BackboneConfig)}
 default_cfgs = generate_default_cfgs({name: _pretrained_cfg(line) for name, line in OURS.items()})
 for _name in OURS:
     setattr(sys.modules[__name__], _name, register_model(_entry_point(_name)))

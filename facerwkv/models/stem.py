@@ -8,8 +8,8 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from facerwkv.errors import InputError
-from facerwkv.kernels.linear import linear
+from facerwkv.core.errors import InputError
+from facerwkv.kernels.products import linear
 from facerwkv.models.arrays import read_weights
 
 RESNET_STRIDE = 4

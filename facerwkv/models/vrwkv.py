@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.mixers.vrwkv import truncated_normal
 from facerwkv.models.arrays import read_weights
 from facerwkv.models.facerwkv import FaceRWKV, ModelConfig

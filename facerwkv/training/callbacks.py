@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 
-from facerwkv.files import atomic
+from facerwkv.core.files import atomic
 from facerwkv.training.recipe import TrainPart
 from facerwkv.training.run import RESUME, leads
 

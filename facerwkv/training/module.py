@@ -18,15 +18,16 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from facerwkv.core.devices import choose_device
+from facerwkv.core.errors import InputError
+from facerwkv.core.metrics import accuracy, uar
+from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
-from facerwkv.data.transforms import Augment, mix, normalise, standardise, to_unit
-from facerwkv.devices import choose_device
-from facerwkv.errors import InputError
-from facerwkv.models import create_model, model_line
+from facerwkv.data.transforms import normalise, standardise, to_unit
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
+from facerwkv.models.zoo import create_model, model_line
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch
-from facerwkv.training.metrics import accuracy, uar
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, loss, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe, TrainPart
 from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, alone, environment, open_run, read_run, write_json

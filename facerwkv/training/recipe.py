@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.settings import Settings
+from facerwkv.data.augment import AugmentConfig
 from facerwkv.data.loader import DataConfig
-from facerwkv.data.transforms import AugmentConfig, TransformConfig
-from facerwkv.errors import InputError
-from facerwkv.settings import Settings
+from facerwkv.data.transforms import TransformConfig
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

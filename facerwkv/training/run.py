@@ -27,8 +27,8 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from facerwkv.errors import InputError
-from facerwkv.files import atomic, write_text
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic, write_text
 from facerwkv.training.recipe import Recipe
 
 RECIPE, ENVIRONMENT, DATA, CURVES, RESUME = "recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt"

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Query
 
-from facerwkv.draw import COLOURS
-from facerwkv.errors import InputError
-from facerwkv.explain import METHODS, explain
+from facerwkv.core.errors import InputError
+from facerwkv.inference.explain import METHODS, explain
+from facerwkv.inference.predictor import Predictor, notice
+from facerwkv.inference.results import Result
+from facerwkv.media.draw import COLOURS
 from facerwkv.models.card import INTENDED, licence
 from facerwkv.models.checkpoint import without_paths
-from facerwkv.predict import Predictor, notice
-from facerwkv.results import Result
-from facerwkv.web.limits import Limits
+from facerwkv.web.guard import Limits
 
 VERSION = version("facerwkv")
 Threshold = Annotated[float, Query(ge=0, le=1)]

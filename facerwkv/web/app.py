@@ -10,13 +10,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
-from facerwkv.errors import InputError
-from facerwkv.predict import Predictor
+from facerwkv.core.errors import InputError
+from facerwkv.inference.predictor import Predictor
 from facerwkv.web import live, routes
 from facerwkv.web.answers import VERSION, about
-from facerwkv.web.guard import Guard
+from facerwkv.web.guard import Guard, Limits
 from facerwkv.web.jobs import Jobs
-from facerwkv.web.limits import Limits
 from facerwkv.web.predictions import Predictions
 from facerwkv.web.uploads import Room
 

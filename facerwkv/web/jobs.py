@@ -8,16 +8,44 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastapi import HTTPException
+from filelock import FileLock, Timeout
 
-from facerwkv.errors import InputError
-from facerwkv.predict import Predictor
-from facerwkv.web.limits import Limits
+from facerwkv.core.errors import InputError
+from facerwkv.inference.predictor import Predictor
+from facerwkv.web.guard import Limits
 from facerwkv.web.videos import Cancelled, Job, Plan, State, work_on
-from facerwkv.web.workplace import Workplace
+
+PREFIX = "facerwkv-serve-"
+LOCK = "lock"
+
+
+class Workplace:
+    """A folder at `path`, locked while this process lives. Close it, and it is gone."""
+
+    def __init__(self) -> None:
+        _clear()
+        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name)
+        self._lock = FileLock(self.path / LOCK)
+        self._lock.acquire()
+
+    def close(self) -> None:
+        self._lock.release()
+        self._folder.cleanup()
+
+
+def _clear() -> None:
+    """Remove the folders whose lock nobody holds any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, Timeout):  # another person's, or in use
+            if (folder / LOCK).is_file() and not folder.is_symlink():
+                with FileLock(folder / LOCK, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+
 
 TICK = 5.0
 """Seconds after which an idle worker looks for what has expired."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, WebSocket, WebSocketException
 
-from facerwkv.errors import InputError
-from facerwkv.predict import Mode
-from facerwkv.results import Result
-from facerwkv.video import Follower
+from facerwkv.core.errors import InputError
+from facerwkv.inference.predictor import Mode
+from facerwkv.inference.results import Result
+from facerwkv.inference.stream import Follower
 from facerwkv.web.answers import Threshold, as_json
 from facerwkv.web.uploads import Picture
 

@@ -17,11 +17,11 @@ import numpy as np
 from fastapi import HTTPException
 from PIL import Image
 
-from facerwkv.data.images import FORMATS
-from facerwkv.faces import FaceBox, FaceDetector
-from facerwkv.predict import Crop, Mode, OnNoFace, Predictor
-from facerwkv.results import Result
-from facerwkv.web.limits import Limits
+from facerwkv.inference.predictor import Crop, Mode, OnNoFace, Predictor
+from facerwkv.inference.results import Result
+from facerwkv.media.faces import FaceBox, FaceDetector
+from facerwkv.media.images import FORMATS
+from facerwkv.web.guard import Limits
 from facerwkv.web.uploads import Picture
 
 BATCH = 12

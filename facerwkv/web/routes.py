@@ -7,9 +7,9 @@ from typing import Any, Literal
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 
-from facerwkv.errors import InputError
-from facerwkv.explain import Explanation, explain
-from facerwkv.predict import Mode
+from facerwkv.core.errors import InputError
+from facerwkv.inference.explain import Explanation, explain
+from facerwkv.inference.predictor import Mode
 from facerwkv.web.answers import VERSION, Threshold, as_json
 from facerwkv.web.predictions import too_large
 from facerwkv.web.uploads import Picture, read_pictures, save_video

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from facerwkv.errors import InputError
-from facerwkv.predict import Engine, Predictor, load
-from facerwkv.web.limits import Limits
+from facerwkv.core.errors import InputError
+from facerwkv.inference.predictor import Engine, Predictor, load
+from facerwkv.web.guard import Limits
 
 NEEDED = ("fastapi", "python_multipart", "uvicorn", "websockets", "av")
 CONNECTIONS = 500

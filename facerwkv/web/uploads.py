@@ -16,7 +16,7 @@ from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from facerwkv.web.limits import Limits
+from facerwkv.web.guard import Limits
 
 LONGEST_NAME = 200
 

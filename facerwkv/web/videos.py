@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from fastapi import HTTPException
 
-from facerwkv.delivery import table_columns, writer
-from facerwkv.errors import InputError
-from facerwkv.frames import Part, duration, pyav, seconds
-from facerwkv.predict import Predictor
-from facerwkv.results import Result
-from facerwkv.video import DrawnVideo, smoother, stream
-from facerwkv.web.limits import Limits
+from facerwkv.core.errors import InputError
+from facerwkv.inference.predictor import Predictor
+from facerwkv.inference.results import Result
+from facerwkv.inference.sinks import table_columns, writer
+from facerwkv.inference.stream import DrawnVideo, smoother, stream
+from facerwkv.media.frames import Part, duration, pyav, seconds
+from facerwkv.web.guard import Limits
 
 FILES = ("results.json", "results.csv", "drawn.mp4")
 FORMATS = "mov,matroska,avi,asf,flv,mpeg,mpegts,mpegvideo,mxf,ogg,yuv4mpegpipe,h264,hevc"

@@ -14,7 +14,7 @@ from facerwkv.bench.memory import peak
 from facerwkv.bench.rows import REASONS, ROWS
 from facerwkv.bench.timing import Measured, Setting, in_turns, ratio, relative, times_faster
 from facerwkv.cli import app
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 TINY = Setting(repeats=1, shrink=5)
 AGREED = {  # name → at least (+) or at most (-)

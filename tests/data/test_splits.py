@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facerwkv.core.errors import InputError
 from facerwkv.data.samples import Sample
 from facerwkv.data.splits import METHODS, blocks_apart, split_validation
-from facerwkv.errors import InputError
 
 PIXEL = np.zeros((1, 1), np.uint8)
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from facerwkv.data.drawing.brush import Brush, Light
-from facerwkv.data.drawing.face import PROTOTYPES
-from facerwkv.data.drawing.person import HAIRLINES, draw_look
-from facerwkv.data.drawing.places import PLACES
-from facerwkv.data.drawing.scene import draw_person
-from facerwkv.data.toy import COUNTS, RENDER_VERSION, Scene, ToyImage, montage, plan, render, toy_samples
+from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.data.toy.brush import Brush, Light
+from facerwkv.data.toy.face import PROTOTYPES
+from facerwkv.data.toy.person import HAIRLINES, draw_look
+from facerwkv.data.toy.places import PLACES
+from facerwkv.data.toy.render import draw_person
+from facerwkv.data.toy.scenes import COUNTS, RENDER_VERSION, Scene, ToyImage, montage, plan, render, toy_samples
 from facerwkv.data.transforms import TransformConfig, crop_box
-from facerwkv.labels import EXPRESSIONS
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_context_changes_the_surroundings_but_not_the_plan():
 def test_only_the_context_shows_the_colour_of_the_class(index, monkeypatch):
     scenes = []
     for hue in (0.1, 0.6):
-        monkeypatch.setattr("facerwkv.data.toy._hue", lambda *_, hue=hue: hue)
+        monkeypatch.setattr("facerwkv.data.toy.scenes._hue", lambda *_, hue=hue: hue)
         scenes.append(render(index, "train", context=True))
     x1, y1, x2, y2 = crop_box(scenes[0].box, TransformConfig().margin, scenes[0].image.shape[:2])
     first, second = (scene.image.copy() for scene in scenes)

@@ -7,19 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from facerwkv.data.transforms import (
-    Augment,
-    AugmentConfig,
-    EvalTransform,
-    TransformConfig,
-    crop_box,
-    mix,
-    normalise,
-    standardise,
-    to_unit,
-    uniforms,
-)
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
+from facerwkv.data.augment import Augment, AugmentConfig, mix, uniforms
+from facerwkv.data.transforms import EvalTransform, TransformConfig, crop_box, normalise, standardise, to_unit
 
 EVERYTHING = AugmentConfig(flip=0.5, rotate=20, scale=0.2, translate=0.1, brightness=0.3, contrast=0.3, erase=0.5)
 ONE_EACH = {"flip": 0.5, "rotate": 20, "scale": 0.2, "translate": 0.1, "brightness": 0.3, "contrast": 0.3, "erase": 0.5}

@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from facerwkv.cli import app
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
+from facerwkv.evaluation.pages import Paragraph, Table
 from facerwkv.experiments import EXPERIMENTS, chosen, experiment, study
 from facerwkv.experiments import reproduce as page
 from facerwkv.experiments.reproduce import reproduce
 from facerwkv.experiments.study import SCORE, Figure, Incomplete, Row, Setting, Study, mean_and_deviation
-from facerwkv.training.pages import Paragraph, Table
 
 TINY = Study("Tiny", "none.", "seconds.", (Row("Small", ("model.name=facerwkv_small",), 61.41, curve=(0.2, 0.3)),))
 DRAWN = Figure("Figure 0: tiny", "none.", TINY.rows)

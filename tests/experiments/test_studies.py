@@ -12,7 +12,7 @@ from facerwkv.experiments import EXPERIMENTS
 from facerwkv.experiments.section3_augmentation import ROWS as AUGMENTATIONS
 from facerwkv.experiments.study import Setting
 from facerwkv.experiments.table3_hybrid import STUDY as TABLE3
-from facerwkv.models import create_model
+from facerwkv.models.zoo import create_model
 from facerwkv.training.recipe import Recipe
 
 MODULES = [import_module(f"facerwkv.experiments.{name}") for name in EXPERIMENTS]

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels import chunks, wkv6, wkv7
 
 OPERATORS = {"wkv6": wkv6.wkv6, "wkv7": wkv7.wkv7}

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels import gates
 from facerwkv.kernels.gates import IMPLEMENTATIONS
 from facerwkv.kernels.native import library, problem

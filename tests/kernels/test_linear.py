@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels import linear as module
-from facerwkv.kernels.linear import Linear, linear
+from facerwkv.kernels.products import Linear, linear
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch is built without oneDNN")
 SHAPES = [((2, 70, 96), 128), ((65, 64), 64), ((1, 600, 128), 320), ((3, 5), 4), ((0, 7, 96), 64), ((7,), 5)]

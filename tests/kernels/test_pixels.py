@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, normalise, standardise, to_unit
-from facerwkv.errors import InputError
 from facerwkv.kernels import pixels
 from facerwkv.kernels.native import library
 from facerwkv.kernels.pixels import by_table

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels import toeplitz as module
 from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.toeplitz import toeplitz

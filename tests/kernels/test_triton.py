@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels import wkv4 as door
 from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.wkv4 import empty_state, wkv4

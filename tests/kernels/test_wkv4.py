@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.wkv4 import IMPLEMENTATIONS, wkv4
 

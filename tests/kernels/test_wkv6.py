@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.chunks import CHUNK, empty_state
 from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.wkv6 import IMPLEMENTATIONS, wkv6, wkv6_both

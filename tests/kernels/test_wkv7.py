@@ -3,7 +3,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.chunks import CHUNK, empty_state
 from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.wkv7 import IMPLEMENTATIONS, wkv7, wkv7_both

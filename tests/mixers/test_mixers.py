@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS, MixerConfig
 
 CONFIG = MixerConfig(width=8, depth=3, heads=2, time_mix_dim=8, hidden=None, tokens=24)

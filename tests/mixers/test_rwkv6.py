@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.wkv6 import wkv6
 from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.rwkv6 import EagleChannelMix, EagleTimeMix, FinchChannelMix, FinchTimeMix, HeadNorm

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.wkv7 import wkv7
 from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.rwkv7 import ChannelMix, TimeMix, rank

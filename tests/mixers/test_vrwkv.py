@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.biwkv import biwkv
 from facerwkv.mixers import MIXERS, MixerConfig
 from facerwkv.mixers.shift import quad_shift

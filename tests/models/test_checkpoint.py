@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import facerwkv
+from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.errors import InputError
-from facerwkv.labels import EXPRESSIONS
 from facerwkv.models import checkpoint as checkpoints
-from facerwkv.models import create_model
 from facerwkv.models.card import model_card
 from facerwkv.models.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, load_checkpoint
+from facerwkv.models.zoo import create_model
 
 SCORE = {"value": 0.712, "low": 0.697, "high": 0.727}
 ROW = {"precision": 0.5, "recall": 0.25, "f1": 0.333, "support": 1000}

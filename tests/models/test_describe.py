@@ -1,7 +1,7 @@
 import pytest
 
-from facerwkv.models import MODELS
 from facerwkv.models.describe import describe
+from facerwkv.models.zoo import MODELS
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,9 +4,12 @@ import pytest
 import timm
 import torch
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS
-from facerwkv.models import MODELS, BackboneConfig, CAERNetConfig, ModelConfig, create_model
+from facerwkv.models.compared.backbones import BackboneConfig
+from facerwkv.models.compared.caer_net import CAERNetConfig
+from facerwkv.models.facerwkv import ModelConfig
+from facerwkv.models.zoo import MODELS, create_model
 
 PUBLISHED = {
     "facerwkv_small": 540_259,

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from facerwkv import doctor
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.export import TOLERANCE, drawn_pictures, export_onnx, logits_of
-from facerwkv.models import MODELS
+from facerwkv.inference.predictor import Predictor, load
 from facerwkv.models.onnx import OnnxModel, read_onnx
-from facerwkv.predict import Predictor, load
-from tests.test_export import BOXES, checkpoint, described, foreign, noise, small, tiny
+from facerwkv.models.zoo import MODELS
+from tests.export.test_export import BOXES, checkpoint, described, foreign, noise, small, tiny
 
 FIRST = {line.config.mixer: name for name, line in reversed(MODELS.items()) if hasattr(line.config, "mixer")}
 """Mixer → the first model that has it."""

@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.mixers.shift import quad_shift
-from facerwkv.models import convert_vrwkv, create_model, load_vrwkv
+from facerwkv.models.vrwkv import convert_vrwkv, load_vrwkv
+from facerwkv.models.zoo import create_model
 
 MIXES = {"att": "kvr", "ffn": "kr"}
 LINEARS = {"att": ("key", "value", "receptance", "output"), "ffn": ("key", "value", "receptance")}

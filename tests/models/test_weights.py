@@ -8,14 +8,14 @@ import timm
 import torch
 
 import facerwkv
+from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.datasets import DATASETS
-from facerwkv.errors import InputError
-from facerwkv.labels import EXPRESSIONS
-from facerwkv.models import create_model
+from facerwkv.evaluation.checkpoints import evaluate_folder
 from facerwkv.models.card import model_card
 from facerwkv.models.checkpoint import CARD, DEFAULT, SHIPPED, WEIGHTS, load_checkpoint, reports_of, shipped
 from facerwkv.models.describe import print_one
-from facerwkv.training.finish import evaluate_folder
+from facerwkv.models.zoo import create_model
 
 MEGABYTES = {"facerwkv_fer": 10, "facerwkv_fer_tiny": 2, "facerwkv_ferplus": 10}
 PRETRAINED = ("facerwkv_fer", "facerwkv_fer_tiny")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facerwkv.labels import EXPRESSIONS
+from facerwkv.core.labels import EXPRESSIONS
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from facerwkv.models import MODELS, create_model
+from facerwkv.models.zoo import MODELS, create_model
 from facerwkv.training.optim import balanced_weights, build_optimizer, lr_factor, parameter_groups
 from facerwkv.training.recipe import OptimPart, SchedulePart
 

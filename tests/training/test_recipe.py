@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from facerwkv.errors import InputError
-from facerwkv.models import MODELS
+from facerwkv.core.errors import InputError
+from facerwkv.models.zoo import MODELS
 from facerwkv.training.recipe import Recipe, shipped
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
+from facerwkv.evaluation.checkpoints import evaluate_folder, finish
 from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.training.callbacks import Stopwatch
-from facerwkv.training.finish import evaluate_folder, finish
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe, shipped
 from facerwkv.training.run import COLUMNS, alone

@@ -14,10 +14,10 @@ import pytest
 from fastapi import HTTPException, Request
 
 import facerwkv
-from facerwkv.errors import InputError
-from facerwkv.video import stream
+from facerwkv.core.errors import InputError
+from facerwkv.inference.stream import stream
+from facerwkv.web.guard import Limits
 from facerwkv.web.jobs import Jobs
-from facerwkv.web.limits import Limits
 from facerwkv.web.uploads import save_video
 from facerwkv.web.videos import FILES, Job, Plan, check_video, work_on
 from tests.web.clients import BOUNDARY, form

@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-from facerwkv.predict import Crop
-from facerwkv.results import Face, Result
+from facerwkv.inference.predictor import Crop
+from facerwkv.inference.results import Face, Result
 from facerwkv.web import predictions
-from facerwkv.web.limits import Limits
+from facerwkv.web.guard import Limits
 from facerwkv.web.predictions import Predictions
 from facerwkv.web.uploads import Picture
 

@@ -18,11 +18,11 @@ from websockets.sync.client import connect
 
 import facerwkv
 from facerwkv.cli import main
-from facerwkv.draw import COLOURS
-from facerwkv.explain import METHODS
-from facerwkv.labels import EXPRESSIONS
+from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.inference.explain import METHODS
+from facerwkv.media.draw import COLOURS
+from facerwkv.web.jobs import Workplace
 from facerwkv.web.serve import _listening
-from facerwkv.web.workplace import Workplace
 from tests.web.conftest import MODEL, serving
 
 POLICY = (

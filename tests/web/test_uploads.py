@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from facerwkv.data.images import UnreadableImage, open_image
-from facerwkv.web.limits import Limits
+from facerwkv.media.images import UnreadableImage, open_image
+from facerwkv.web.guard import Limits
 from facerwkv.web.predictions import too_large
 from facerwkv.web.uploads import Picture, base_name
 from tests.web.clients import BOUNDARY, ask_side_by_side, form, post

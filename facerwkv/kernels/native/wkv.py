@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.native import library, operator, pointer
 
 Four = tuple[Tensor, Tensor, Tensor, Tensor]

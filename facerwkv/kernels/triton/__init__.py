@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerwkv.errors import InputError
+from facerwkv.core.errors import InputError
 from facerwkv.kernels.triton.sums import (
     average,
     block_sums,

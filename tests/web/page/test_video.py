@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from facerwkv.frames import VideoWriter
+from facerwkv.media.frames import VideoWriter
 from tests.web.page.visits import LONG, Visit, as_mjpeg, bars, percents
 
 FPS = "4"

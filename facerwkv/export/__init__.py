@@ -1,0 +1,131 @@
+"""Checkpoint → one ONNX file that needs neither PyTorch nor this package, checked against the original."""
+
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic
+from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.data.toy.scenes import render
+from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
+from facerwkv.mixers import rwkv1
+from facerwkv.models.checkpoint import EXPORTED, Checkpoint, load_checkpoint, without_paths
+from facerwkv.models.fold import fold
+from facerwkv.models.onnx import EXTRA, INPUT, OUTPUT, Description, read_onnx
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4  # between logits
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written: its size in bytes, the licence of its weights, and the largest difference of logits."""
+
+    file: str
+    model: str
+    licence: str | None
+    bytes: int
+    difference: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        what = f"{self.model}, {self.bytes / 1e6:.1f} MB, logits as PyTorch's to {self.difference:.0e}"
+        return f"Wrote {self.file}: {what}. Licence: {self.licence or 'unknown'}"
+
+
+def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
+    """Write a checkpoint, or what `load_checkpoint` finds under a name, as an ONNX file; `models/onnx.py` describes it.
+
+    The graph takes pictures uint8 (B, h, w, c), 0..255, RGB or grey, as the evaluation transform gives them, in a batch
+    of any size, and gives logits float32 (B, C). onnxruntime's answers to drawn pictures are compared with PyTorch's:
+    where a logit differs by more than 1e-4, nothing is written. InputError for that, for a model that cannot be
+    exported, where a package of the extra "export" is missing, and for a file that cannot be written.
+    """
+    out = Path(out)
+    if out.suffix.lower() != EXPORTED:
+        raise InputError(f"{out} must end in {EXPORTED}; choose another name.")
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise InputError(f"Export needs {', '.join(missing)}, not installed here: {EXTRA}")
+    checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
+    with atomic(out) as partial:
+        pictures = drawn_pictures(checkpoint.transform)
+        expected = logits_of(checkpoint, pictures)
+        _write(checkpoint, pictures, partial)
+        difference = _difference(read_onnx(partial, "cpu").model, pictures, expected)
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"onnxruntime's logits for {checkpoint.title} differ from PyTorch's by {difference:.1e}, and "
+                f"{TOLERANCE:.0e} is allowed; {out} is not written. Use the checkpoint itself, and report this model."
+            )
+        size = partial.stat().st_size
+    return Exported(str(out), checkpoint.title, checkpoint.card.get("licence"), size, difference)
+
+
+def drawn_pictures(transform: TransformConfig) -> Tensor:
+    """The toy data set's first seven test pictures, one an expression, as a model is shown them: uint8 (7, h, w, c)."""
+    scenes = [render(index, "test") for index in range(len(EXPRESSIONS))]
+    shown = [EvalTransform(transform)(scene.image, scene.box) for scene in scenes]
+    return torch.from_numpy(np.stack(shown))
+
+
+@torch.no_grad()
+def logits_of(checkpoint: Checkpoint, pictures: Tensor) -> Tensor:
+    """PyTorch's answer to pictures uint8 (B, h, w, c), float32 (B, C). InputError where it is not finite."""
+    device = next(checkpoint.model.parameters()).device
+    logits = checkpoint.model.eval()(normalise(pictures.to(device), checkpoint.transform)).float().cpu()
+    if not torch.isfinite(logits).all():
+        raise InputError(f"{checkpoint.title} answers with NaN or infinity: its weights are broken; train it again.")
+    return logits
+
+
+def _write(checkpoint: Checkpoint, pictures: Tensor, path: Path) -> None:
+    program = _graph(checkpoint, pictures[:2])
+    description = Description.of(checkpoint, without_paths(checkpoint.card))
+    program.model.metadata_props.update(description.metadata())
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # where in which file of this computer it was traced
+    program.save(str(path), external_data=False)
+
+
+def _graph(checkpoint: Checkpoint, example: Tensor) -> Any:
+    from onnxscript import optimizer
+
+    form = portable(fold(checkpoint.model, checkpoint.transform).cpu())
+    sizes = ({0: torch.export.Dim("batch")},)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(form, (example,), dynamic_shapes=sizes)
+            names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+            exported: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, **names)
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"{checkpoint.title} cannot be exported: {reason}. Use the checkpoint itself.") from error
+    # All of onnxscript's optimiser makes it 2.5 times as long for RWKV-7, and onnxruntime answers no sooner for it.
+    optimizer.fold_constants(exported.model)
+    optimizer.remove_unused_nodes(exported.model)
+    exported.rename_axes({exported.model.graph.inputs[0].shape[0]: "batch"})
+    return exported
+
+
+def portable(model: nn.Module) -> nn.Module:
+    """The model itself, with the recurrences in PyTorch's operators: an ONNX graph knows none of ours."""
+    for name, part in model.named_modules():
+        if name.endswith("time_mix") and hasattr(part, "implementation"):
+            part.implementation = "reference" if isinstance(part, rwkv1.TimeMix) else "chunked"
+    return model
+
+
+def _difference(model: nn.Module, pictures: Tensor, expected: Tensor) -> float:
+    """The largest of any logit, all pictures at once and the first alone."""
+    found = torch.cat([model(pictures), model(pictures[:1])])
+    return float((found - torch.cat([expected, expected[:1]])).abs().max())

@@ -1,0 +1,198 @@
+"""Which patches decided: how much each part of a face speaks for a label, in units of the label's logit.
+
+"gradient" is the gradient times the input, summed over a patch. "occlusion" is what the logit loses when a patch shows
+nothing but the mean colour of the transform. "tokens" is what each token hands on through the last time mix, whose
+output is linear in the tokens' values: the value times its gradient, exact and not an approximation there. None of them
+says what a person feels, or why.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic
+from facerwkv.data.transforms import normalise
+from facerwkv.inference.predictor import Crop, Mode, OnNoFace, Predictor
+from facerwkv.inference.results import Source
+from facerwkv.media.draw import draw_patches
+from facerwkv.media.images import Channels
+from facerwkv.models.onnx import OnnxModel
+
+OTHERS = (8, 8)  # the grid for models that have no patches
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """How the patches of one face speak for `label` (above 0) or against it (below 0).
+
+    scores: float32 (Hp, Wp), in units of the logit. image: uint8 (h, w, c), RGB or grey, what the model was shown.
+    prob: the label's probability, 0..1. box: x1, y1, x2, y2 in pixels, None for a whole picture.
+    """
+
+    label: str
+    prob: float
+    method: str
+    scores: np.ndarray
+    image: np.ndarray
+    box: tuple[int, int, int, int] | None
+
+    def draw(self) -> Image.Image:
+        """What the model was shown, the patches for the label in red, those against it in blue."""
+        return draw_patches(self.image, self.scores, f"{self.label} {self.prob:.0%}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Native numbers, as `explain --json` prints them; scores are rows of patches from the top."""
+        return {
+            "label": self.label,
+            "prob": self.prob,
+            "method": self.method,
+            "box": self.box,
+            "scores": self.scores.tolist(),
+        }
+
+
+def explain(
+    predictor: Predictor,
+    source: Source,
+    method: str = "gradient",
+    label: str | None = None,
+    mode: Mode = "auto",
+    on_no_face: OnNoFace = "empty",
+    channels: Channels = "rgb",
+) -> list[Explanation]:
+    """An explanation for every face of a picture, as `predict` finds them; [] where there is none.
+
+    method: a name in METHODS. label: whose logit is explained; None for each face's likeliest. Raises InputError for
+    names that are not known, a picture that cannot be read, and a model that the method does not fit.
+    """
+    checkpoint = predictor.checkpoint
+    if method not in METHODS:
+        raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    if label is not None and label not in checkpoint.labels:
+        raise InputError(f"{checkpoint.title} knows no label {label!r}; it has {', '.join(checkpoint.labels)}.")
+    if isinstance(checkpoint.model, OnnxModel):
+        raise InputError(f"An exported {checkpoint.title} has no gradients and no tokens; explain its checkpoint.")
+    if checkpoint.transform.crop == "both":
+        raise InputError(f"{checkpoint.title} looks at two pictures at once; explain a model that looks at one.")
+    result, crops = predictor.crops(source, mode, on_no_face, channels)
+    if result.failed:
+        raise InputError(result.message)
+    return [_explanation(predictor, crop, method, label) for crop in crops]
+
+
+def _explanation(predictor: Predictor, crop: Crop, method: str, label: str | None) -> Explanation:
+    checkpoint = predictor.checkpoint
+    model = checkpoint.model.to(predictor.device).eval()
+    x = normalise(torch.from_numpy(crop.image)[None].to(predictor.device), checkpoint.transform)
+    with torch.no_grad():
+        probs = (model(x)[0].float() / checkpoint.temperature).softmax(-1)
+    number = int(probs.argmax()) if label is None else checkpoint.labels.index(label)
+    scores = METHODS[method](model, x, number).detach().float().cpu().numpy()
+    name = checkpoint.labels[number]
+    return Explanation(name, float(probs[number]), method, scores, crop.image, crop.box)
+
+
+def deliver(explanations: Sequence[Explanation], source: str, out: Path, as_json: bool) -> None:
+    """Draw the explanations side by side into the file `out`; say, or print as JSON, what they are."""
+    if explanations:
+        board = _side_by_side([explanation.draw() for explanation in explanations])
+        with atomic(out) as partial:
+            board.save(partial, "PNG")
+    if as_json:
+        print(json.dumps([explanation.to_dict() for explanation in explanations]))
+    elif not explanations:
+        print(f"{source}: no face was found. --mode scene explains the whole picture.")
+    else:
+        for number, explanation in enumerate(explanations, 1):
+            row, column = np.unravel_index(explanation.scores.argmax(), explanation.scores.shape)
+            place = f"row {row + 1}, column {column + 1} of {len(explanation.scores)} x {explanation.scores.shape[1]}"
+            print(f"{number}  {explanation.label} {explanation.prob:.0%}: most for it, the patch in {place}")
+        print(f"Wrote {out}: red patches speak for the label, blue ones against it.")
+
+
+def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    board = Image.new("RGB", (sum(picture.width for picture in pictures), max(picture.height for picture in pictures)))
+    left = 0
+    for picture in pictures:
+        board.paste(picture, (left, 0))
+        left += picture.width
+    return board
+
+
+def patch_grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """The patches (Hp, Wp) that a model cuts pictures of this height and width into; 8 x 8 where it cuts none."""
+    stem: Any = getattr(model, "stem", None)
+    return stem.grid(*size) if hasattr(stem, "grid") else OTHERS
+
+
+def gradient(model: nn.Module, x: Tensor, number: int) -> Tensor:
+    """x (1, c, h, w) → gradient times input of logit `number`, summed over the patches (Hp, Wp)."""
+    x = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(model(x)[0, number], x)
+    pixels = (x * slope).sum(1)[0]
+    return torch.stack([pixels[cell].sum() for cell in _cells(model, x)]).unflatten(0, _grid(model, x))
+
+
+@torch.no_grad()
+def occlusion(model: nn.Module, x: Tensor, number: int) -> Tensor:
+    """x (1, c, h, w) → what logit `number` loses when a patch shows the mean colour, for all patches (Hp, Wp)."""
+    cells = _cells(model, x)
+    hidden = x.repeat(len(cells), 1, 1, 1)
+    for picture, (rows, columns) in zip(hidden, cells, strict=True):
+        picture[:, rows, columns] = 0
+    logits = torch.cat([model(part)[:, number] for part in hidden.split(BATCH)])
+    return (model(x)[0, number] - logits).unflatten(0, _grid(model, x))
+
+
+def tokens(model: Any, x: Tensor, number: int) -> Tensor:
+    """x (1, c, h, w) → each token's value in the last time mix times its gradient of logit `number` (Hp, Wp).
+
+    They add up to the time mix's output, before its gate, times that output's gradient: nothing is left over.
+    """
+    mix: Any = model.blocks[-1].time_mix if hasattr(model, "blocks") and hasattr(model, "stem") else None
+    if not hasattr(mix, "hook_value"):
+        raise InputError(
+            "Tokens hand on values in RWKV blocks and in attention; this model has none. Choose gradient or occlusion."
+        )
+    values: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        values.append(inputs[0].detach().requires_grad_())
+        return values[0]
+
+    handle = mix.hook_value.register_forward_pre_hook(keep)
+    try:
+        (slope,) = torch.autograd.grad(model(x)[0, number], values)
+    finally:
+        handle.remove()
+    return (values[0] * slope).flatten(2).sum(-1)[0].unflatten(0, _grid(model, x))
+
+
+METHODS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
+    "gradient": gradient,
+    "occlusion": occlusion,
+    "tokens": tokens,
+}
+
+
+def _grid(model: Any, x: Tensor) -> tuple[int, int]:
+    return patch_grid(model, (x.shape[-2], x.shape[-1]))
+
+
+def _cells(model: Any, x: Tensor) -> list[tuple[slice, slice]]:
+    """Rows and columns of the pixels of every patch, in raster order."""
+    rows, columns = (
+        [slice(*pair) for pair in pairwise(np.linspace(0, side, cells + 1).round().astype(int).tolist())]
+        for side, cells in zip(x.shape[-2:], _grid(model, x), strict=True)
+    )
+    return [(row, column) for row in rows for column in columns]

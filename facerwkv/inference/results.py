@@ -1,0 +1,151 @@
+"""What was found in a picture or in a video's frame, and how a person or a program reads it."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from facerwkv.core.errors import InputError
+from facerwkv.media.draw import draw_faces
+from facerwkv.media.images import Channels, open_image
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
+Source = str | Path | bytes | Image.Image | np.ndarray
+Status = Literal["ok", "no_face", "unreadable"]
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Face:
+    """One face, or the whole picture where `box` is None, and what it looks like.
+
+    `probs` holds every label's probability by name, in the model's order; `label` is the likeliest and `score` its
+    probability. `box` is x1, y1, x2, y2 in pixels of the upright picture, `detection` the detector's score, 0 to 1.
+    `track` is the number that a face keeps through a video, from 1; None in a picture. `threshold` is the score below
+    which the label is unsure, None where no one asked.
+    """
+
+    label: str
+    score: float
+    probs: dict[str, float]
+    box: tuple[int, int, int, int] | None = None
+    detection: float | None = None
+    track: int | None = None
+    threshold: float | None = None
+
+    @property
+    def unsure(self) -> bool:
+        return self.threshold is not None and self.score < self.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        place: dict[str, Any] = {} if self.track is None else {"track": self.track, "detection": self.detection}
+        place |= {} if self.box is None else {"box": list(self.box)}
+        judged = {} if self.threshold is None else {"unsure": self.unsure}
+        return place | {"label": self.label, "score": self.score} | judged | {"probs": dict(self.probs)}
+
+    def __repr__(self) -> str:
+        ranked = sorted(self.probs.items(), key=lambda item: -item[1])[:SHOWN]
+        place = "whole picture" if self.box is None else str(list(self.box))
+        doubt = [below(self.threshold)] if self.unsure else []
+        return "  ".join([place, *(f"{name} {probability:.2f}" for name, probability in ranked), *doubt])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Result:
+    """The faces of one picture, or of one frame of a video.
+
+    `status` is "ok", "no_face" or "unreadable"; `message` says why where the picture counts as failed, and is empty
+    otherwise. `size` is (width, height) in pixels of the upright picture, (0, 0) if it is unreadable. A
+    frame has its `time` in seconds from the video's start and its number, `frame`, from 0; a picture has None.
+    """
+
+    source: str
+    status: Status
+    faces: list[Face] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    message: str = ""
+    picture: Source | None = field(default=None, compare=False)
+    channels: Channels = "rgb"
+    time: float | None = None
+    frame: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `facerwkv predict --json` prints them on one line."""
+        moment = {} if self.frame is None else {"time": self.time, "frame": self.frame}
+        faces = [face.to_dict() for face in self.faces]
+        reason = {"message": self.message} if self.message else {}
+        return {"source": self.source, **moment, "status": self.status, "faces": faces} | reason
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Result":
+        """What `to_dict` gave, without a threshold; `size` may be among the values. The picture is read again."""
+        known = [{name: value for name, value in face.items() if name != "unsure"} for face in values["faces"]]
+        faces = [Face(**(face | {"box": tuple(face["box"]) if "box" in face else None})) for face in known]
+        size = tuple(values.get("size", (0, 0)))
+        return cls(**(values | {"faces": faces, "size": size, "picture": values["source"]}))
+
+    def with_threshold(self, threshold: float) -> "Result":
+        """The same faces, those with a score below `threshold`, 0 to 1, marked as unsure."""
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold}; a score is a probability, so choose one from 0 to 1.")
+        return replace(self, faces=[replace(face, threshold=threshold) for face in self.faces])
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+    def plot(self) -> Image.Image:
+        """The picture, read again, with its faces drawn. InputError if it cannot be read."""
+        if self.status == "unreadable" or self.picture is None:
+            raise InputError(self.message or f"The picture of {self.source} was not kept, so it cannot be drawn.")
+        rgb = open_image(self.picture, self.channels, self.source)
+        numbers = [face.track for face in self.faces] if self.frame is not None else ()
+        unsure = [face.unsure for face in self.faces]
+        return draw_faces(rgb, [(face.box, face.probs) for face in self.faces], numbers, unsure)
+
+    def __repr__(self) -> str:
+        return describe(self).plain
+
+
+def describe(result: Result) -> "Text":
+    """The lines that a person reads: the picture, then every face with its likeliest labels."""
+    from rich.text import Text
+
+    text = Text().append(result.source.encode("utf-8", "replace").decode(), "bold")  # a file's name may be no Unicode
+    if result.time is not None:
+        text.append(f"  {result.time:.2f} s", style="dim")
+    if result.status != "unreadable":
+        width, height = result.size
+        found = sum(face.box is not None for face in result.faces)
+        text.append(f"  {width}x{height}", style="dim")
+        text.append("  no face" if result.status == "no_face" else f"  {count_of(found, 'face')}" if found else "")
+    for number, face in enumerate(result.faces, 1):
+        line = Text(f"\n  {number if face.track is None else face.track}  {face!r}")
+        line.highlight_words([face.label], "yellow" if face.unsure else "bold green")
+        text.append_text(line)
+    return text.append(f"\n  {result.message}", style="red") if result.message else text
+
+
+def table(results: Iterable[Result]) -> "Group":
+    """`describe` of every result, to print with rich."""
+    from rich.console import Group
+
+    return Group(*map(describe, results))
+
+
+def below(threshold: float | None) -> str:
+    return f"(unsure: below {threshold:g})"
+
+
+def count_of(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

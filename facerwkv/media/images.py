@@ -1,0 +1,152 @@
+"""Any picture that a person can hand over → one uint8 RGB array."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile, ImageOps
+
+from facerwkv.core.errors import InputError
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused from their header, before a pixel is decoded."""
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+_ORIENTATION = 0x0112
+_JPEG_END = b"\xff\xd9"
+
+Channels = Literal["rgb", "bgr"]
+
+
+class UnreadableImage(InputError):
+    """One picture cannot be read: the message names it and says why."""
+
+
+def open_image(
+    source: str | Path | bytes | Image.Image | np.ndarray, channels: Channels = "rgb", name: str = ""
+) -> np.ndarray:
+    """Read a picture as uint8 (H, W, 3), RGB, upright.
+
+    A file is judged by its content, not its extension. Its EXIF rotation is applied; of an animation the first frame
+    counts; transparency lies over white; grey is repeated, 16-bit values are scaled, CMYK and palettes converted.
+    An array is uint8 (H, W) or (H, W, 3), in the order that `channels` says; files and PIL images know their own.
+    `name` stands in messages for a picture that is no file. Raises UnreadableImage.
+    """
+    name = name or (str(source) if isinstance(source, str | Path) else "") or "The given picture"
+    if channels not in ("rgb", "bgr"):
+        raise InputError(f'channels={channels!r} is not known: write "rgb" or "bgr".')
+    if isinstance(source, np.ndarray):
+        return _from_array(source, channels, name)
+    if isinstance(source, Image.Image):
+        _check_size(source, name)
+        return _decode(source, name)
+    if not isinstance(source, str | Path | bytes):
+        raise UnreadableImage(
+            f"{name} is of type {type(source).__name__}; give a path, bytes, a PIL image or a uint8 array (H, W, 3)."
+        )
+    with _open(source, name) as image:
+        _check_size(image, name)
+        plain = _decode_plain_jpeg(image)
+        return _decode(image, name) if plain is None else plain
+
+
+def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
+    """Read the header. Formats that start other programs (EPS) or have no mark of their own (TGA) are not tried."""
+    Image.init()
+    formats = [each for each in FORMATS if each in Image.OPEN]
+    try:
+        return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+    except Image.UnidentifiedImageError:
+        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+        reason = f"its content is none of the known formats ({', '.join(FORMATS)})" if size else "it is empty"
+    except Image.DecompressionBombError:
+        reason = f"it has more than the {MAX_PIXELS:,} pixels that are allowed. Make it smaller first"
+    except FileNotFoundError:
+        reason = "there is no such file"
+    except IsADirectoryError:
+        reason = "it is a folder"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception as error:
+        reason = f"its header is damaged ({error})"
+    raise UnreadableImage(f"{name} cannot be read: {reason}.")
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(
+            f"{name} cannot be read: it has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are allowed. "
+            "Make it smaller first."
+        )
+
+
+def _decode_plain_jpeg(image: ImageFile.ImageFile) -> np.ndarray | None:
+    """The very pixels of `_decode`, without Pillow's copies; None unless it is a whole, upright JPEG in RGB or grey."""
+    file = image.fp
+    if file is None or image.format != "JPEG" or image.mode not in ("RGB", "L") or _turned(image):
+        return None
+    file.seek(0)
+    data = bytearray(file.read())
+    if data[-2:] != _JPEG_END:  # cut short, which torchvision would fill with grey, or something behind it
+        return None
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        pixels = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
+    except RuntimeError:  # damaged, or torchvision was built without libjpeg: Pillow has the last word
+        return None
+    return pixels.permute(1, 2, 0).numpy()
+
+
+def _decode(image: Image.Image, name: str) -> np.ndarray:
+    try:
+        image.load()
+        return np.array(_to_rgb(_upright(image)))
+    except Exception as error:  # decoders fail on damaged data in every way there is
+        raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image) if _turned(image) else image
+    except Exception:  # damaged EXIF must not cost the picture
+        return image
+
+
+def _turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:
+        return False
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(values: np.ndarray) -> Image.Image:
+    """Scale grey values 0..65535 to 0..255."""
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+
+
+def _from_array(array: np.ndarray, channels: Channels, name: str) -> np.ndarray:
+    grey = array.ndim == 2
+    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)) or array.size == 0:
+        raise UnreadableImage(
+            f"{name} is {array.dtype} {array.shape}; wanted is uint8 (H, W, 3) with values 0 to 255, or uint8 (H, W)."
+        )
+    if grey:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(array[:, :, ::-1]) if channels == "bgr" else array

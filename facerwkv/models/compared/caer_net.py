@@ -1,0 +1,101 @@
+"""CAER-Net-S: a face stream and a context stream that does not see the face, fused by weights of their own.
+
+Source: Lee, Kim, Kim, Park and Sohn, Context-Aware Emotion Recognition Networks (ICCV 2019), section 4, static form;
+where the paper leaves it open, github.com/ndkhanh360/CAER. There, as here, both streams' vectors pass a batch norm
+that the paper does not have: a mean over maps whose attention sums to one would make the context vanish.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from facerwkv.models.compared.classifier import Classifier
+from facerwkv.models.config import Count, PictureConfig
+
+WIDTHS = (32, 64, 128, 256, 256)
+WIDTH, HIDDEN = WIDTHS[-1], 128
+
+
+class CAERNetConfig(PictureConfig):
+    """Everything that decides a CAER-Net-S's shape; stored in its checkpoint."""
+
+    two_inputs = True
+    image_size: tuple[Count, Count] = (112, 112)
+    in_chans: Count = 6
+    """Those of the scene whose face is hidden, then as many of the face."""
+    streams: Literal["both", "face", "context"] = "both"
+    """What is looked at: one stream alone has no fusion."""
+    drop_rate: float = 0.5
+
+    @property
+    def first_conv(self) -> str:
+        """The layer that sees the picture."""
+        return "face.0" if self.streams != "context" else "context.0"
+
+
+class CAERNet(Classifier):
+    """Scene and face (B, in_chans, H, W) → logits (B, num_classes)."""
+
+    def __init__(self, config: CAERNetConfig):
+        super().__init__()
+        self.config = config
+        streams = ("face", "context") if config.streams == "both" else (config.streams,)
+        width = config.in_chans // 2
+        self.face = _encoder(width) if "face" in streams else None
+        self.context = _encoder(width) if "context" in streams else None
+        self.attention = nn.Sequential(*_convolution(WIDTH, 128), *_convolution(128, 1)) if self.context else None
+        self.norms = nn.ModuleDict({stream: nn.BatchNorm1d(WIDTH) for stream in streams})
+        gates = streams if len(streams) > 1 else ()
+        self.gates = nn.ModuleDict({stream: _perceptron(WIDTH, 1) for stream in gates})
+        self.hidden = nn.Sequential(nn.Linear(WIDTH * len(streams), HIDDEN), nn.ReLU(), nn.Dropout(config.drop_rate))
+        self.num_features, self.head_hidden_size = WIDTH * len(streams), HIDDEN
+        self.reset_classifier(config.num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Scene and face → the streams' vectors, weighed (B, 256 for each stream)."""
+        vectors = self.encode(x)
+        if not self.gates:
+            return next(iter(vectors.values()))
+        shares = self.fusion(vectors).unbind(1)
+        return torch.cat([share[:, None] * vector for share, vector in zip(shares, vectors.values(), strict=True)], 1)
+
+    def encode(self, x: Tensor) -> dict[str, Tensor]:
+        """Scene and face → each stream's vector (B, 256)."""
+        scene, face = x.chunk(2, 1)
+        vectors = {}
+        if self.face is not None:
+            vectors["face"] = self.face(face).mean((2, 3))
+        if self.context is not None:
+            maps = self.context(scene)
+            vectors["context"] = (maps * self.attend(maps)).mean((2, 3))
+        return {stream: self.norms[stream](vector) for stream, vector in vectors.items()}
+
+    def attend(self, maps: Tensor) -> Tensor:
+        """The context's maps (B, 256, h, w) → where to look, (B, 1, h, w), which sums to 1."""
+        assert self.attention is not None, "a face stream alone looks everywhere alike"
+        return self.attention(maps).flatten(1).softmax(1).view(maps.shape[0], 1, *maps.shape[2:])
+
+    def fusion(self, vectors: dict[str, Tensor]) -> Tensor:
+        """How much face and context count, (B, 2), which sums to 1."""
+        return torch.cat([self.gates[stream](vector) for stream, vector in vectors.items()], 1).softmax(1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The streams' vectors → what the classifier reads (B, 128)."""
+        return self.hidden(x)
+
+
+def _encoder(in_chans: int) -> nn.Sequential:
+    """Five convolutions, four pools: pictures → (B, 256, H / 16, W / 16)."""
+    layers: list[nn.Module] = []
+    for width, channels in zip((in_chans, *WIDTHS), WIDTHS, strict=False):
+        layers += [*_convolution(width, channels), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers[:-1])
+
+
+def _convolution(width: int, channels: int) -> list[nn.Module]:
+    return [nn.Conv2d(width, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+
+
+def _perceptron(width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))

@@ -1,0 +1,199 @@
+"""The same answers in less time: a trained model with everything constant multiplied out, and its compiled forms."""
+
+import copy
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from facerwkv.core.errors import InputError
+from facerwkv.data.transforms import TransformConfig, standardise, to_unit
+from facerwkv.models.facerwkv import Block, FaceRWKV
+from facerwkv.models.position import NoPosition, UnusedPosition
+from facerwkv.models.stem import ConvPatchEmbed, PatchEmbed, ResNetPatchEmbed
+
+CONSTANT: dict[str, Any] = {"freezing": True}
+"""Parameters become constants: ahead of time, matrices are packed for oneDNN."""
+SEEN = 2  # a channel mix reads its own token and the one before
+
+
+def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Module:
+    """A copy of a model that gives its logits in evaluation mode, exactly but for rounding, and only for inference.
+
+    Mixers that can be folded are; batch norms are part of their convolutions; where the head reads the last token, the
+    last block computes no other (with a row shift it does). With `transform`, the copy takes pictures as they are,
+    uint8 or float (B, h, w, c) in 0..255: the normalisation is part of the first layer's weights, or a step before them
+    where padding forbids that. A model that is no FaceRWKV gets the normalisation only.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    if isinstance(model, FaceRWKV):
+        return _fold(model, transform)
+    return model if transform is None else Normalised(model, transform)
+
+
+def compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """The model through torch.compile, ready for inputs of the example's shape; call it without gradients.
+
+    Its parameters become constants. InputError if there is no C++ compiler.
+    """
+    _need_compiler()
+    form = torch.compile(model.eval(), options=CONSTANT)
+    with torch.inference_mode():
+        form(example)
+    return form
+
+
+def aot(model: nn.Module, example: Tensor, path: str | Path | None = None) -> Callable[[Tensor], Tensor]:
+    """The model as a compiled library (AOTInductor), for inputs of the example's shape.
+
+    `path` keeps it as a file that ends in .pt2, which torch._inductor.aoti_load_package reads. A native kernel in it
+    (RWKV-4 to 7) is called in this process, so this package must be imported there. InputError if there is no C++
+    compiler.
+    """
+    _need_compiler()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        target = Path(folder) / "model.pt2" if path is None else Path(path)
+        if target.suffix != ".pt2":
+            raise InputError(f"{target} must end in .pt2; choose another name.")
+        program = torch.export.export(model.eval(), (example,))
+        torch._inductor.aoti_compile_and_package(program, package_path=str(target), inductor_configs=CONSTANT)
+        library: Any = torch._inductor.aoti_load_package(str(target))
+    return library
+
+
+def _need_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise InputError(
+            "Compiling a model needs a C++ compiler, and neither g++ nor the one that CXX names was found. Install "
+            "g++, or use the model that `fold` gives as it is."
+        ) from error
+
+
+def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
+    _fold_norms(model.stem)
+    model.stem.to(memory_format=torch.channels_last)  # as colour pictures come; grey ones' strides do not say it
+    if transform is not None:
+        model.stem = _pictures(model.stem, transform)
+    elif type(model.stem) is PatchEmbed:
+        model.stem = PatchMatrix(model.stem, _cut_channels, (0, 1, 2, 3), 2)
+    if isinstance(model.position, UnusedPosition):
+        model.position = NoPosition((0, 0), 0)
+    for block in model.blocks:
+        block.drop_path = nn.Identity()
+        for half in ("time_mix", "channel_mix"):
+            part = getattr(block, half)
+            setattr(block, half, part.folded() if hasattr(part, "folded") else part)
+    if model.config.pool == "last" and model.config.shift == "token" and hasattr(model.blocks[-1].time_mix, "last"):
+        model.blocks[-1] = LastToken(model.blocks[-1])
+    model.drop = nn.Identity()
+    return model
+
+
+class LastToken(nn.Module):
+    """A block of which only the last token is wanted: (B, T, D) → (B, 1, D)."""
+
+    def __init__(self, block: Block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
+        block = self.block
+        seen = x[:, -SEEN:]
+        seen = seen + block.time_mix.last(block.norm1(x), SEEN, *block.handed(shared))
+        return (seen + block.channel_mix(block.norm2(seen), grid))[:, -1:]
+
+
+class Normalised(nn.Module):
+    """Pictures, uint8 or float (B, h, w, c) in 0..255, normalised for a model that takes (B, c, h, w)."""
+
+    def __init__(self, model: nn.Module, transform: TransformConfig):
+        super().__init__()
+        self.model, self.transform = model, transform
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(standardise(to_unit(x), self.transform))
+
+
+class Scaled(nn.Module):
+    """Pictures, uint8 or float (B, h, w, c) in 0..255, for a stem whose first weights take them as they are."""
+
+    def __init__(self, stem: nn.Module):
+        super().__init__()
+        self.stem = stem
+
+    def forward(self, x: Tensor) -> Any:
+        return self.stem(x.permute(0, 3, 1, 2).to(torch.float32))  # still channels last in memory, as convolutions like
+
+
+class PatchMatrix(nn.Module):
+    """A linear stem as one matrix product: `cut` makes patches (B, Hp, Wp, ...) of p x p pixels, in the weight's order.
+
+    `sides` is the dimension of the pictures' height, which that of their width follows.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, stem: PatchEmbed, cut: Callable[[Tensor, int], Tensor], order: tuple[int, ...], sides: int):
+        super().__init__()
+        self.patch_size, self.norm, self.grid, self.cut, self.sides = stem.patch_size, stem.norm, stem.grid, cut, sides
+        self.register_buffer("weight", stem.proj.weight.permute(order).flatten(1).mT.contiguous())
+        self.register_buffer("bias", stem.proj.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        grid = self.grid(x.shape[self.sides], x.shape[self.sides + 1])
+        rows = self.cut(x, self.patch_size).flatten(3).flatten(0, 2).to(self.weight.dtype)
+        tokens = torch.addmm(self.bias, rows, self.weight).unflatten(0, (x.shape[0], -1))
+        return self.norm(tokens), grid
+
+
+def _cut_channels(x: Tensor, size: int) -> Tensor:
+    """(B, c, h, w) → (B, Hp, Wp, c, p, p)."""
+    return x.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
+
+
+def _cut_pixels(x: Tensor, size: int) -> Tensor:
+    """(B, h, w, c) → (B, Hp, Wp, p, p c)."""
+    return x.flatten(2).unflatten(2, (-1, size * x.shape[3])).unflatten(1, (-1, size)).transpose(2, 3)
+
+
+def _pictures(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
+    """The stem for pictures that are not normalised."""
+    first, padded = _first_convolution(stem)
+    if padded and any(transform.mean):
+        return Normalised(stem, transform)  # zeros beyond the border stand for the mean, not for black
+    mean, std = (torch.tensor(values).to(first.weight) for values in transform.normalisation)
+    if any(transform.mean):
+        shift = (first.weight * (mean / std).view(1, -1, 1, 1)).sum((1, 2, 3))
+        first.bias = nn.Parameter((first.bias if first.bias is not None else 0) - shift, requires_grad=False)
+    first.weight.data = first.weight / (255 * std).view(1, -1, 1, 1)
+    return PatchMatrix(stem, _cut_pixels, (0, 2, 3, 1), 1) if first is stem.proj else Scaled(stem)
+
+
+def _first_convolution(stem: PatchEmbed) -> tuple[nn.Conv2d, bool]:
+    """The convolution that reads the picture, and whether it pads it."""
+    first: Any = stem.proj
+    if isinstance(stem, ResNetPatchEmbed):
+        first = stem.conv1
+    elif isinstance(stem, ConvPatchEmbed):
+        first = stem.convs[0][0]  # type: ignore[index]
+    return first, any(first.padding)
+
+
+def _fold_norms(stem: PatchEmbed) -> None:
+    """Make batch norms part of the convolutions that stand before them."""
+    for module in list(stem.modules()):
+        for (name, conv), (behind, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, behind, nn.Identity())

@@ -1,0 +1,268 @@
+"""The models by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any
+
+from torch import nn
+
+from facerwkv.core.errors import InputError
+from facerwkv.models.compared.backbones import BackboneConfig, backbone_config, build_backbone
+from facerwkv.models.compared.caer_net import CAERNet, CAERNetConfig
+from facerwkv.models.compared.patt_lite import PAttLite, PAttLiteConfig
+from facerwkv.models.compared.poster import Poster, PosterConfig
+from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
+from facerwkv.models.stem import load_stem
+from facerwkv.models.vrwkv import FRAME, VRWKV, VRWKVConfig
+
+SMALL: dict[str, Any] = {"width": 128, "depth": 2, "heads": 2}
+MEDIUM: dict[str, Any] = {"width": 256, "depth": 4, "heads": 4}
+LARGE: dict[str, Any] = {"width": 512, "depth": 6, "heads": 8}
+VIT_TINY: dict[str, Any] = {"width": 192, "depth": 12, "heads": 3}
+VIT_SMALL: dict[str, Any] = {"width": 384, "depth": 12, "heads": 6}
+VIT_BASE: dict[str, Any] = {"width": 768, "depth": 12, "heads": 12}
+FULL: dict[str, Any] = {"mixer": "rwkv1", "position": "unused"}
+HYBRID: dict[str, Any] = {"stem": "resnet", "patch_size": 5}
+PAPER = "FaceRWKV (2023), Table 1; github.com/lukasVierling/COMP4771"
+NARROW = (
+    "The published code sets the time mix's width (n_attn) to the number of heads, so that it mixes {time_mix_dim} of "
+    "{width} channels; upstream RWKV-1 uses the full width. Only so do the paper's parameter counts come out."
+)
+
+
+def _narrow(size: dict[str, Any]) -> dict[str, Any]:
+    return size | FULL | {"time_mix_dim": size["heads"]}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A line of MODELS: what builds it, from which configuration, and what a reader should know of it.
+
+    known: what is known to be wrong with what was published. published: data set → accuracy in per cent, as claimed.
+    """
+
+    config: Any
+    about: str
+    source: str
+    build: Callable[[Any], nn.Module] = FaceRWKV
+    licence: str = "Apache-2.0"
+    known: str = ""
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+def _line(about: str, source: str = PAPER, caer_s: float | None = None, known: str = "", **options: Any) -> Model:
+    config = ModelConfig(**options)
+    if config.time_mix_dim:
+        known = " ".join(filter(None, (known, NARROW.format(**config.model_dump()))))
+    return Model(config, about, source, known=known, published=_on_caer_s(caer_s))
+
+
+def _on_caer_s(accuracy: float | None) -> dict[str, float]:
+    return {} if accuracy is None else {"CAER-S": accuracy}
+
+
+def _vision(about: str, **options: Any) -> Model:
+    return Model(VRWKVConfig(**FRAME | options), about, VISION, VRWKV)
+
+
+def _shipped(about: str, recipe: str, **options: Any) -> Model:
+    """What FER2013's grey pictures of 48 pixels need: early convolutions, and few tokens."""
+    frame = FRAME | {"image_size": (48, 48), "in_chans": 1, "stem": "residual", "patch_size": 8, "depth": 4}
+    config = VRWKVConfig(**frame | {"mixer": "vrwkv", "drop_path_rate": 0.1} | options)
+    return Model(config, about, f"this project, trained with the recipe {recipe}; blocks: {VISION}", VRWKV)
+
+
+def _transformer(about: str, **size: Any) -> Model:
+    """The paper's control: a transformer's block whose hidden layer is as wide as the model."""
+    frame = {"mixer": "attention", "position": "learned", "hidden": size["width"]}
+    return _line(f"{about}: softmax attention in the paper's stem and head", CONTROL, **size | frame)
+
+
+def _backbone(
+    architecture: str,
+    about: str,
+    source: str,
+    licence: str = "Apache-2.0",
+    caer_s: float | None = None,
+) -> Model:
+    config, known = BackboneConfig(architecture=architecture), "" if caer_s is None else LEE
+    return Model(config, about, source, build_backbone, licence, known, _on_caer_s(caer_s))
+
+
+VISION = "Vision-RWKV (arXiv 2403.02308); github.com/OpenGVLab/Vision-RWKV"
+FINCH = "Eagle and Finch (arXiv 2404.05892), in the paper's frame"
+GOOSE = "Goose (arXiv 2503.14456), in the paper's frame"
+DOVE = "RWKV (arXiv 2305.13048), in the paper's frame"
+CONTROL = "Attention Is All You Need (arXiv 1706.03762), pre-norm, in the paper's frame"
+VIT = "An Image is Worth 16x16 Words (arXiv 2010.11929); timm"
+RESNET = "Deep Residual Learning (arXiv 1512.03385); timm"
+LEE = (
+    "Fine-tuned in CAER (ICCV 2019), which names neither depth, picture size nor crop. FaceRWKV's Table 4 quotes it, "
+    "with the parameters of a public re-implementation's networks, some of them counted with 1000 classes."
+)
+UPSTREAM = "RWKV-v1's own width, in the paper's frame"
+MODELS: dict[str, Model] = {
+    "facerwkv_small": _line(
+        "The paper's small model", caer_s=61.41, known="No logged run shows its published accuracy.", **_narrow(SMALL)
+    ),
+    "facerwkv_medium": _line("The paper's medium model", caer_s=70.41, **_narrow(MEDIUM)),
+    "facerwkv_large": _line(
+        "The paper's large model; 8 heads, not the 6 that Table 1 prints",
+        caer_s=70.82,
+        known="Its curve in figure 4 is that of the test images, with a tenth more images in training than Medium had.",
+        **_narrow(LARGE),
+    ),
+    "facerwkv_hybrid_small": _line("ResNet-50 stem and the small model", **_narrow(SMALL) | HYBRID),
+    "facerwkv_hybrid_medium": _line("ResNet-50 stem and the medium model", **_narrow(MEDIUM) | HYBRID),
+    "facerwkv_hybrid": _line(
+        "The paper's hybrid, unfrozen: ResNet-50 stem, large", caer_s=73.02, **_narrow(LARGE) | HYBRID
+    ),
+    "facerwkv_hybrid_frozen": _line(
+        "The paper's hybrid with a frozen stem",
+        caer_s=70.30,
+        known="The authors froze the stem's weights and let its batch-norm statistics follow the training pictures.",
+        **_narrow(LARGE) | HYBRID | {"stem": "resnet_frozen"},
+    ),
+    "facerwkv_small_identity": _line(
+        'The paper\'s "w/o RWKV": ResNet-50 stem, no mixing, all tokens flattened into the head',
+        caer_s=14.29,
+        known="Its loss stood at ln 7 from the first epoch: it was never trained, so it shows nothing about mixing.",
+        **SMALL | FULL | HYBRID | {"mixer": "identity", "pool": "flatten"},
+    ),
+    "facerwkv_small_fullwidth": _line("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
+    "facerwkv_medium_fullwidth": _line("Medium with a full-width RWKV-1", UPSTREAM, **MEDIUM | FULL),
+    "facerwkv_large_fullwidth": _line("Large with a full-width RWKV-1", UPSTREAM, **LARGE | FULL),
+    "facerwkv4_small": _line("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
+    "facerwkv4_medium": _line("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
+    "facerwkv4_large": _line("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
+    "facerwkv5_small": _line("Small with RWKV-5", FINCH, **SMALL | {"mixer": "rwkv5"}),
+    "facerwkv5_medium": _line("Medium with RWKV-5", FINCH, **MEDIUM | {"mixer": "rwkv5"}),
+    "facerwkv5_large": _line("Large with RWKV-5", FINCH, **LARGE | {"mixer": "rwkv5"}),
+    "facerwkv6_small": _line("Small with RWKV-6", FINCH, **SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_medium": _line("Medium with RWKV-6", FINCH, **MEDIUM | {"mixer": "rwkv6"}),
+    "facerwkv6_large": _line("Large with RWKV-6", FINCH, **LARGE | {"mixer": "rwkv6"}),
+    "facerwkv7_small": _line("Small with RWKV-7", GOOSE, **SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_medium": _line("Medium with RWKV-7", GOOSE, **MEDIUM | {"mixer": "rwkv7"}),
+    "facerwkv7_large": _line("Large with RWKV-7", GOOSE, **LARGE | {"mixer": "rwkv7"}),
+    "facerwkv4_vit_tiny": _line("RWKV-4 in ViT-Tiny's size", DOVE, **VIT_TINY),
+    "facerwkv4_vit_small": _line("RWKV-4 in ViT-Small's size", DOVE, **VIT_SMALL),
+    "facerwkv4_vit_base": _line("RWKV-4 in ViT-Base's size", DOVE, **VIT_BASE),
+    "facerwkv6_vit_tiny": _line("RWKV-6 in ViT-Tiny's size", FINCH, **VIT_TINY | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_small": _line("RWKV-6 in ViT-Small's size", FINCH, **VIT_SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_base": _line("RWKV-6 in ViT-Base's size", FINCH, **VIT_BASE | {"mixer": "rwkv6"}),
+    "facerwkv7_vit_tiny": _line("RWKV-7 in ViT-Tiny's size", GOOSE, **VIT_TINY | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_small": _line("RWKV-7 in ViT-Small's size", GOOSE, **VIT_SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_base": _line("RWKV-7 in ViT-Base's size", GOOSE, **VIT_BASE | {"mixer": "rwkv7"}),
+    "transformer_small": _transformer("Small", **SMALL),
+    "transformer_medium": _transformer("Medium", **MEDIUM),
+    "transformer_large": _transformer("Large", **LARGE),
+    "vrwkv_tiny": _vision("Vision-RWKV-Tiny: bidirectional WKV, quad shift", width=192, mixer="vrwkv"),
+    "vrwkv_small": _vision("Vision-RWKV-Small", width=384, mixer="vrwkv_post", drop_path_rate=0.3),
+    "vrwkv_base": _vision("Vision-RWKV-Base", width=768, mixer="vrwkv_post", layer_scale=1e-5, drop_path_rate=0.5),
+    "facerwkv_fer": _shipped(
+        "The shipped model: VGG's convolutions with batch norm, then Vision-RWKV", "fer", stem="vgg", width=256, depth=2
+    ),
+    "facerwkv_fer_tiny": _shipped("The shipped model that is smaller and faster", "fer_tiny", width=96),
+    "caer_net_s": Model(
+        CAERNetConfig(),
+        "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",
+        "CAER (ICCV 2019); github.com/ndkhanh360/CAER",
+        CAERNet,
+        known="The public code that this agrees with claims 76.81 % and chose its epoch on a third of CAER-S's test "
+        "images; its single streams still let the fusion see both, those here do not.",
+        published=_on_caer_s(73.51),
+    ),
+    "poster_v2": Model(
+        PosterConfig(),
+        "POSTER++: IR-50 and MobileFaceNet, cross-attention at three levels, transformer",
+        "POSTER++ (arXiv 2301.12149); github.com/Talented-Q/POSTER_V2",
+        Poster,
+        known="Of the 58,316,594 parameters that the published checkpoint holds, 14.5 million never run and are left "
+        "out. Its best epoch was chosen on the test set; users report about 91 % on RAF-DB for its 92.21. How CAER-S "
+        "was cropped is not said. Without its face networks' weights (model.parts) it starts from scratch.",
+        published={"CAER-S": 93.00, "RAF-DB": 92.21, "AffectNet-7": 67.49, "AffectNet-8": 63.77},
+    ),
+    "patt_lite": Model(
+        PAttLiteConfig(),
+        "PAtt-Lite: truncated MobileNetV1, patches, attention between the patches of one picture",
+        "PAtt-Lite (IEEE Access 2024); github.com/JLREx/PAtt-Lite",
+        PAttLite,
+        known='As published (variant="as_published") the pictures of a batch attend to each other, and its accuracies '
+        "were measured in batches sorted by class: they compare with nothing. Its authors admit the error and withdrew "
+        "the weights.",
+        published={"RAF-DB": 95.05, "FER2013": 92.50, "FERPlus": 95.55, "CK+": 100.0},
+    ),
+    "alexnet": _backbone("alexnet", "AlexNet", "arXiv 1404.5997; torchvision", "BSD-3-Clause", caer_s=61.73),
+    "vgg19": _backbone("vgg19.tv_in1k", "VGG-19", "arXiv 1409.1556; timm", caer_s=64.85),
+    "resnet18": _backbone("resnet18.tv_in1k", "ResNet-18", RESNET),
+    "resnet34": _backbone("resnet34.tv_in1k", "ResNet-34", RESNET),
+    "resnet50": _backbone("resnet50.tv_in1k", "ResNet-50", RESNET),
+    "resnet152": _backbone("resnet152.tv_in1k", "ResNet-152", RESNET, caer_s=68.46),
+    "vit_tiny": _backbone("vit_tiny_patch16_224", "ViT-Tiny, patches of 16", VIT),
+    "vit_small": _backbone("vit_small_patch16_224", "ViT-Small, patches of 16", VIT),
+    "vit_base": _backbone("vit_base_patch16_224", "ViT-Base, patches of 16", VIT),
+}
+TIMM = "timm:"  # before the name of any of timm's models
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names in MODELS that fit a shell pattern."""
+    return [name for name in MODELS if fnmatch(name, pattern)]
+
+
+def model_line(name: str) -> Model:
+    """The line of MODELS called `name`, or one for "timm:NAME". InputError lists the known names."""
+    if name.startswith(TIMM):
+        architecture = name.removeprefix(TIMM)
+        return Model(backbone_config(architecture), f"timm's {architecture}", "timm", build_backbone)
+    if name not in MODELS:
+        raise InputError(f"Unknown model {name!r}. Known models: {', '.join(MODELS)}, and {TIMM}NAME for timm's.")
+    return MODELS[name]
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    stem_weights: str | None = None,
+    parts: Mapping[str, str] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a model by name.
+
+    `options` change fields of its config (timm's `img_size` is `image_size`). `pretrained` starts a network of timm or
+    torchvision from ImageNet, over the network the first time, and `facerwkv_fer` and `facerwkv_fer_tiny` from the
+    weights that come with the package. `stem_weights` starts a ResNet stem from ImageNet: torchvision's name
+    ("IMAGENET1K_V1") or a file with its key names. `parts` names files with the published weights of a model's parts,
+    say {"face": "ir50.pth"} for POSTER++.
+    """
+    line = model_line(name)
+    options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
+    config = type(line.config).parse(line.config.model_dump() | options)
+    model = _pretrained(name, line, config) if pretrained else line.build(config)
+    if stem_weights is not None:
+        load_stem(model, stem_weights)
+    for part, source in (parts or {}).items():
+        load_part: Any = getattr(model, "load_part", None)
+        if load_part is None:
+            raise InputError(f"{name} has no parts with weights of their own; leave parts out.")
+        load_part(part, source)
+    return model
+
+
+def _pretrained(name: str, line: Model, config: Any) -> nn.Module:
+    """From ImageNet, or with the weights that come with the package; the classifier is new for other classes."""
+    from facerwkv.models.checkpoint import load_checkpoint, load_weights, shipped
+
+    if isinstance(config, BackboneConfig):
+        return build_backbone(config, pretrained=True)
+    if name not in shipped():
+        raise InputError(f"No trained weights of {name} are published; build it with pretrained=False and train it.")
+    model = line.build(config)
+    weights = load_checkpoint(name).model.state_dict()
+    if config.num_classes != line.config.num_classes:
+        own = model.state_dict()
+        weights |= {key: value for key, value in own.items() if key.startswith("classifier.")}
+    load_weights(model, weights, f"the shipped {name}")
+    return model

@@ -1,0 +1,154 @@
+"""Several models under one recipe, for real, on pictures that anything can learn."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from facerwkv.cli import app
+from facerwkv.core.errors import InputError
+from facerwkv.evaluation import compare as module
+from facerwkv.evaluation.compare import compare
+from facerwkv.evaluation.comparison import Comparison
+from facerwkv.training.recipe import Recipe
+from facerwkv.training.run import read_run
+
+NAMES = ["facerwkv4_small", "timm:test_resnet", "caer_net_s"]
+
+
+@pytest.fixture(scope="session")
+def changes(small):
+    """A few seconds a model; each with its own options and pictures."""
+    return [
+        *[change for change in small if not change.startswith("model.options")],
+        "facerwkv*:model.options={patch_size: 8, width: 16}",
+        "train.epochs=2",
+        "optim.lr=0.01",
+    ]
+
+
+@pytest.fixture(scope="session")
+def compared(changes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared")
+    return out, compare(NAMES, "modern", changes, out, progress=False)
+
+
+def test_every_model_has_a_row_and_the_best_is_on_top(compared):
+    _, result = compared
+    assert result.ok
+    assert sorted(row["name"] for row in result.rows) == sorted(NAMES)
+    scores = [row["accuracy"]["value"] for row in result.rows]
+    assert scores == sorted(scores, reverse=True)
+    for row in result.rows:
+        assert (row["n"], row["split"], row["epochs"]) == (28, "test", 2)
+        assert row["train_seconds"] > 0
+        assert row["images_per_second"] > 0
+    counts = {row["name"]: row["parameters"] for row in result.rows}
+    assert counts["caer_net_s"] == 2_390_028
+
+
+def test_a_row_holds_what_the_run_s_own_evaluation_says(compared):
+    out, result = compared
+    for row in result.rows:
+        kept = json.loads((out / row["name"].replace(":", "_") / "test" / "evaluation.json").read_text())
+        assert (row["accuracy"], row["uar"]) == (kept["accuracy"], kept["uar"])
+
+
+def test_changes_reach_the_models_whose_names_fit(compared):
+    out, _ = compared
+    assert read_run(out / "facerwkv4_small").model.options == {"patch_size": 8, "width": 16}
+    assert read_run(out / "timm_test_resnet").model.options == {}
+    assert read_run(out / "caer_net_s").transform.crop == "both"
+
+
+def test_the_table_is_written_in_four_forms(compared):
+    out, result = compared
+    assert json.loads((out / "comparison.json").read_text()) == json.loads(json.dumps(result.to_dict()))
+    lines = (out / "comparison.md").read_text().splitlines()
+    assert lines[0].startswith("| model | accuracy | UAR | macro-F1 | parameters |")
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [row["name"] for row in result.rows]
+    header = (out / "comparison.csv").read_text().splitlines()[0].split(",")
+    assert {"name", "accuracy.value", "accuracy.low", "images_per_second"} <= set(header)
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_done_is_not_done_again(compared, changes, monkeypatch):
+    out, result = compared
+    monkeypatch.setattr(module, "train", None)
+    monkeypatch.setattr(module, "evaluate_folder", None)
+    assert compare(NAMES, "modern", changes, out, progress=False).rows == result.rows
+
+
+def test_a_run_that_was_stopped_goes_on(compared, changes, tmp_path, monkeypatch):
+    train = module.train
+
+    def stopped(recipe, folder, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare(NAMES[:1], "modern", changes, tmp_path, progress=False)
+    monkeypatch.setattr(module, "train", train)
+    again = compare(NAMES[:1], "modern", changes, tmp_path, progress=False)
+    before = next(row for row in compared[1].rows if row["name"] == NAMES[0])
+    assert again.rows[0]["accuracy"] == before["accuracy"]
+
+
+def test_a_folder_of_a_run_is_loaded_and_not_trained(compared, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", None)
+    source = next(change for change in small if change.startswith("data.source="))
+    result = compare([str(compared[0] / "facerwkv4_small")], "modern", [source], tmp_path, progress=False)
+    (row,) = result.rows
+    assert row["loaded"]
+    assert row["accuracy"] == next(one["accuracy"] for one in compared[1].rows if one["name"] == NAMES[0])
+    assert (tmp_path / "facerwkv4_small" / "test" / "evaluation.json").is_file()
+
+
+def test_a_model_that_fails_stops_no_other(changes, tmp_path):
+    result = compare(["alexnet", "facerwkv4_small"], "modern", changes, tmp_path, progress=False)
+    assert [row["name"] for row in result.rows] == ["facerwkv4_small"]
+    assert result.problems == ["alexnet: AlexNet needs pictures of 63 x 63 pixels or more, not 24 x 24."]
+
+
+def test_another_recipe_in_the_same_folder_is_refused(compared, changes):
+    with pytest.raises(InputError, match=r"under another recipe \(train\.epochs was 2, now 3\)"):
+        compare(NAMES, "modern", [*changes, "train.epochs=3"], compared[0], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        ([], [], "Name the models to compare"),
+        (["facerwkv4_smal"], [], "Unknown model 'facerwkv4_smal'"),
+        (["facerwkv4_small", "facerwkv4_small"], [], "facerwkv4_small is named twice"),
+        (["facerwkv4_small"], ["vit*:train.epochs=3"], r"'vit\*' fits none of facerwkv4_small"),
+        (["facerwkv4_small"], ["train.epoch=3"], "Unknown key 'train.epoch'"),
+        (["caer_net_s"], ["caer_net_s:transform.crop=face"], "looks at a face and at the scene around it"),
+        (["facerwkv4_small"], ["data.source=imagefolder:/nowhere"], "/nowhere does not exist"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_trained(names, more, message, changes, tmp_path):
+    own = [change for change in changes if not change.startswith("facerwkv*")]
+    with pytest.raises(InputError, match=message):
+        compare(names, "modern", [*own, *more], tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_own_takes_each_model_s_own_recipe(plans, tmp_path):
+    result = compare(["patt_lite", "facerwkv4_small"], "own", ["data.source=toy"], tmp_path, progress=False)
+    assert result.problems == ["patt_lite: planned only", "facerwkv4_small: planned only"]
+    assert plans["patt_lite"].optim == Recipe.read("patt_lite").optim
+    assert plans["facerwkv4_small"].optim == Recipe.read("modern").optim
+
+
+def test_a_problem_is_printed_with_its_brackets(capsys):
+    Comparison([], {}, ["data.labels=[anger, fear] fits nothing"]).print()
+    assert "data.labels=[anger, fear] fits nothing" in capsys.readouterr().out
+
+
+def test_the_command_tells_what_failed_and_goes_on(changes, tmp_path):
+    given = [*changes, "alexnet:train.epochs=2"]
+    done = CliRunner().invoke(app, ["compare", "alexnet", "facerwkv4_small", *given, "--out", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "facerwkv4_small" in done.stdout
+    assert "AlexNet needs pictures of 63 x 63 pixels" in done.stdout

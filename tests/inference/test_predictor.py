@@ -1,0 +1,356 @@
+import io
+import json
+import logging
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
+from facerwkv.inference.predictor import Predictor, expand_sources, load, notice
+from facerwkv.media.faces import FaceBox
+from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
+from facerwkv.models.zoo import create_model
+
+SIZE = (48, 48)
+BOXES = [(4, 6, 40, 50), (50.2, 10.7, 200, 90)]
+
+
+def checkpoint(crop: str = "face", **fields) -> Checkpoint:
+    torch.manual_seed(0)
+    options = {"image_size": SIZE, "patch_size": 8, "width": 32, "depth": 2, "heads": 2}
+    model = create_model("facerwkv4_small", num_classes=7, **options).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.2)
+    return Checkpoint(model, "facerwkv4_small", EXPRESSIONS, TransformConfig(image_size=SIZE, crop=crop), **fields)
+
+
+def noise(seed: int, height: int = 100, width: int = 120) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def two_faces(rgb: np.ndarray) -> list:
+    return BOXES
+
+
+def no_faces(rgb: np.ndarray) -> list:
+    return []
+
+
+@pytest.fixture(scope="module")
+def scene() -> Predictor:
+    return Predictor(checkpoint("scene"), "cpu", two_faces)
+
+
+@pytest.fixture(scope="module")
+def face() -> Predictor:
+    return Predictor(checkpoint("face", temperature=2.0), "cpu", two_faces)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def upside_down() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return encoded(Image.fromarray(noise(5)), "JPEG", exif=exif)
+
+
+PICTURE = Image.fromarray(noise(5))
+BAD = {
+    "empty.jpg": b"",
+    "truncated.jpg": encoded(PICTURE, "JPEG")[:700],
+    "text.jpg": b"I am a text.",
+    "bomb.png": png_header(30_000, 30_000),
+}
+ODD = {
+    "cmyk.jpg": encoded(PICTURE.convert("CMYK"), "JPEG"),
+    "deep.png": encoded(Image.fromarray(np.arange(12_000, dtype=np.uint16).reshape(100, 120) * 5), "PNG"),
+    "alpha.png": encoded(PICTURE.convert("RGBA"), "PNG"),
+    "palette.gif": encoded(PICTURE.convert("P"), "GIF"),
+    "rotated.jpg": upside_down(),
+    "wrong_ending.jpg": encoded(PICTURE, "PNG"),
+}
+
+
+def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature(face):
+    config = face.checkpoint.transform
+    crop = EvalTransform(config)(noise(1), (4, 6, 40, 50))
+    with torch.inference_mode():
+        logits = face.checkpoint.model(normalise(torch.from_numpy(crop)[None], config))
+    expected = dict(zip(EXPRESSIONS, (logits[0] / 2.0).softmax(-1).tolist(), strict=True))
+    found = face.predict(noise(1)).faces[0]
+    assert found.probs == pytest.approx(expected, abs=1e-6)
+    assert found.label == max(expected, key=expected.get)
+    assert found.score == found.probs[found.label]
+    assert sum(found.probs.values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_face_mode_gives_whole_boxes_inside_the_picture(face):
+    result = face.predict(noise(1))
+    assert (result.status, result.size) == ("ok", (120, 100))
+    assert [found.box for found in result.faces] == [(4, 6, 40, 50), (50, 10, 120, 90)]
+
+
+def test_scene_mode_gives_one_entry_without_a_box(scene):
+    assert [found.box for found in scene.predict(noise(1)).faces] == [None]
+
+
+@pytest.mark.parametrize(("crop", "mode", "faces"), [("scene", "face", 2), ("face", "scene", 1), ("face", "auto", 2)])
+def test_the_mode_that_is_asked_for_counts_and_auto_is_what_the_model_was_trained_on(crop, mode, faces):
+    assert len(Predictor(checkpoint(crop), "cpu", two_faces).predict(noise(1), mode=mode).faces) == faces
+
+
+def test_every_kind_of_source_gives_the_same_answer(face, tmp_path):
+    rgb = noise(2)
+    image = Image.fromarray(rgb)
+    path = tmp_path / "picture.png"
+    image.save(path)
+    sources = [rgb, image, path, str(path), path.read_bytes()]
+    names = ["array 0", "image 1", str(path), str(path), "bytes 4"]
+    assert [result.source for result in face.predict(sources)] == names
+    for source in sources:
+        assert face.predict(source).faces == face.predict(rgb).faces
+
+
+def test_bgr_arrays_answer_as_the_flipped_rgb_arrays(face):
+    assert face.predict(noise(3)[..., ::-1], channels="bgr").faces == face.predict(noise(3)).faces
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_a_batch_answers_as_each_picture_alone(face, batch_size):
+    pictures = [noise(seed, 60 + 10 * seed) for seed in range(7)]
+    for together, picture in zip(face.predict(pictures, batch_size=batch_size), pictures, strict=True):
+        for a, b in zip(together.faces, face.predict(picture).faces, strict=True):
+            assert (a.box, a.label) == (b.box, b.label)
+            assert a.probs == pytest.approx(b.probs, abs=1e-6)
+
+
+def test_faces_of_several_pictures_share_batches(monkeypatch, face):
+    sizes = []
+    forward = face.model.forward
+    monkeypatch.setattr(face.model, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
+    assert len(face.predict([noise(seed) for seed in range(5)], batch_size=4)) == 5
+    assert sizes == [4, 4, 2]
+
+
+def test_no_more_pictures_than_a_batch_are_opened_ahead():
+    predictor = Predictor(checkpoint("face"), "cpu", lambda rgb: BOXES if rgb[0, 0, 0] else [])
+    opened = []
+    pictures = (opened.append(i) or np.full((60, 60, 3), i == 0, np.uint8) for i in range(100))
+    next(predictor.predict_iter(pictures, batch_size=8))
+    assert len(opened) <= 8
+
+
+@pytest.mark.parametrize(
+    ("on_no_face", "status", "faces", "failed"),
+    [("empty", "no_face", 0, False), ("scene", "ok", 1, False), ("error", "no_face", 0, True)],
+)
+def test_a_picture_without_a_face(on_no_face, status, faces, failed):
+    predictor = Predictor(checkpoint("face"), "cpu", no_faces)
+    (result,) = predictor.predict([noise(1)], on_no_face=on_no_face)
+    assert (result.status, len(result.faces), result.failed) == (status, faces, failed)
+    assert all(found.box is None for found in result.faces)
+
+
+def test_a_single_picture_without_a_face_raises_if_that_is_an_error():
+    with pytest.raises(InputError, match="array 0: no face"):
+        Predictor(checkpoint("face"), "cpu", no_faces).predict(noise(1), on_no_face="error")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_batch_goes_on_past_a_bad_picture_and_lists_it(scene, tmp_path, name):
+    (tmp_path / name).write_bytes(BAD[name])
+    good, bad, last = scene.predict([noise(1), tmp_path / name, noise(2)])
+    assert (good.status, bad.status, last.status) == ("ok", "unreadable", "ok")
+    assert bad.failed
+    assert name in bad.message
+    assert bad.faces == []
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_unusual_pictures_are_read(scene, tmp_path, name):
+    (tmp_path / name).write_bytes(ODD[name])
+    result = scene.predict(tmp_path / name)
+    assert (result.status, result.size, len(result.faces)) == ("ok", (120, 100), 1)
+
+
+def test_a_missing_file_says_so(scene, tmp_path):
+    result = scene.predict(tmp_path / "gone.jpg")
+    assert result.status == "unreadable"
+    assert "no such file" in result.message.lower()
+
+
+def test_a_folder_is_no_picture(scene, tmp_path):
+    assert scene.predict(tmp_path).message == f"{tmp_path} is a folder without pictures."
+    (tmp_path / "a.jpg").touch()
+    assert scene.predict(tmp_path).message == f"{tmp_path} cannot be read: it is a folder."
+
+
+def test_results_are_plain_values(face):
+    line = json.loads(json.dumps(face.predict(noise(1)).to_dict()))
+    assert line.keys() == {"source", "status", "faces"}
+    assert line["faces"][0].keys() == {"box", "label", "score", "probs"}
+    assert type(face.predict(noise(1)).faces[0].score) is float
+
+
+def test_real_pictures(shared):
+    predictor = Predictor(checkpoint("face"), "cpu")
+    media = shared / "media"
+    couple, none = predictor.predict([media / "couple.jpg", media / "fer_no-faces.jpg"])
+    assert (couple.status, couple.size, len(couple.faces)) == ("ok", (2280, 1588), 2)
+    assert couple.faces[0].detection > 0.9
+    assert couple.plot().size == (2280, 1588)
+    assert (none.status, none.faces) == ("no_face", [])
+
+
+@pytest.mark.parametrize(
+    ("box", "box_and_score"),
+    [((4, 6, 40, 50), ((4, 6, 40, 50), None)), (FaceBox(-3, 6.5, 40, 50, 0.9, ()), ((0, 6, 40, 50), 0.9))],
+)
+def test_any_callable_is_a_detector(box, box_and_score):
+    (found,) = Predictor(checkpoint("face"), "cpu", lambda rgb: [box]).predict(noise(1)).faces
+    assert (found.box, found.detection) == box_and_score
+
+
+@pytest.mark.parametrize("box", [(10, 10, 10, 40), (130, 10, 150, 40), (-20, 10, 0, 40)])
+def test_a_box_without_area_in_the_picture_is_no_face(box):
+    assert Predictor(checkpoint("face"), "cpu", lambda rgb: [box]).predict(noise(1)).status == "no_face"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "faces"}, "mode is 'faces'; choose one of auto, scene, face"),
+        ({"on_no_face": "skip"}, "on_no_face is 'skip'; choose one of empty, scene, error"),
+        ({"channels": "gray"}, "channels is 'gray'; choose one of rgb, bgr"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_first_picture(face, options, message):
+    with pytest.raises(InputError, match=message):
+        face.predict_iter(iter([]), **options)
+
+
+def test_a_model_that_answers_nan_is_named():
+    broken = checkpoint("scene")
+    next(broken.model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(InputError, match="facerwkv4_small answers with NaN"):
+        Predictor(broken, "cpu").predict(noise(1))
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_an_error(name):
+    with pytest.raises(InputError, match=name):
+        Predictor(checkpoint(), name)
+
+
+def test_a_saved_checkpoint_predicts_as_before(scene, tmp_path):
+    save_checkpoint(tmp_path, scene.checkpoint)
+    assert load(tmp_path, "cpu").predict(noise(1)).faces == scene.predict(noise(1)).faces
+
+
+@pytest.mark.parametrize(
+    ("licence", "noticed"),
+    [("research only", True), ("CC-BY-NC, non-commercial", True), ("Apache-2.0", False), (None, False)],
+)
+def test_the_notice_tells_of_weights_for_research_only(licence, noticed):
+    assert bool(notice(checkpoint(card={"licence": licence}))) is noticed
+
+
+def test_the_notice_is_shown_once(tmp_path, caplog):
+    save_checkpoint(tmp_path, checkpoint(card={"licence": "research only"}))
+    with caplog.at_level(logging.WARNING, "facerwkv"):
+        load(tmp_path, "cpu")
+        load(tmp_path, "cpu")
+    assert [record.message for record in caplog.records] == [notice(checkpoint(card={"licence": "research only"}))]
+
+
+def test_repr_names_model_and_device(face):
+    assert repr(face) == "facerwkv4_small (7 labels, 0.0 M parameters) on cpu"
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    for name in [
+        "b/10.jpg",
+        "b/2.JPG",
+        "b/notes.txt",
+        "b/.hidden.jpg",
+        ".trash/1.jpg",
+        "a.png",
+        "x[1].png",
+        "empty/t.txt",
+    ]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        (["."], "", ["./a.png", "./x[1].png", "./b/2.JPG", "./b/10.jpg"]),
+        (["b", "a.png"], "", ["b/2.JPG", "b/10.jpg", "a.png"]),
+        (["*.png"], "", ["a.png", "x[1].png"]),
+        (["**/*.jpg"], "", ["b/10.jpg"]),
+        (["?"], "", ["b/2.JPG", "b/10.jpg"]),
+        (["x[1].png"], "", ["x[1].png"]),
+        (["b/notes.txt"], "", ["b/notes.txt"]),
+        (["gone.jpg", "*.tif", "empty"], "", ["gone.jpg", "*.tif", "empty"]),
+        (["-"], "a.png\n\nb\r\n-\n", ["a.png", "b/2.JPG", "b/10.jpg"]),
+        (["-"], "a.png\0gone\0", ["a.png", "gone"]),
+        ([], "", []),
+    ],
+)
+def test_what_a_command_line_means(tree, arguments, stdin, expected):
+    assert list(expand_sources(arguments, io.StringIO(stdin))) == expected
+
+
+class TestSceneAndFace:
+    """A model that looks at a face and at what is around it."""
+
+    @pytest.fixture(scope="class")
+    def both(self) -> Predictor:
+        torch.manual_seed(0)
+        model = create_model("caer_net_s", image_size=SIZE).eval()
+        transform = TransformConfig(image_size=SIZE, crop="both", no_box="error", mean=(0.1, 0.2, 0.3))
+        return Predictor(Checkpoint(model, "caer_net_s", EXPRESSIONS, transform), "cpu", two_faces)
+
+    def test_every_face_is_seen_before_its_own_scene(self, both):
+        image = noise(0)
+        result = both.predict(image)
+        assert [face.box for face in result.faces] == [(4, 6, 40, 50), (50, 10, 120, 90)]
+        for face in result.faces:
+            given = EvalTransform(both.checkpoint.transform)(image, face.box)
+            with torch.inference_mode():
+                logits = both.checkpoint.model(normalise(torch.from_numpy(given)[None], both.checkpoint.transform))
+            assert list(face.probs.values()) == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-5)
+
+    def test_a_whole_picture_is_refused_in_words(self, both):
+        with pytest.raises(InputError, match=r"caer_net_s looks at a face.*mode auto or face"):
+            both.predict(noise(0), mode="scene")
+
+    def test_where_no_face_is_found_the_whole_picture_can_be_the_face(self, both):
+        blind = Predictor(both.checkpoint, "cpu", no_faces)
+        assert blind.predict(noise(0)).status == "no_face"
+        assert len(blind.predict(noise(0), on_no_face="scene").faces) == 1

@@ -1,0 +1,224 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facerwkv.core.errors import InputError
+from facerwkv.media.images import MAX_PIXELS, UnreadableImage, open_image
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def corners() -> np.ndarray:
+    """uint8 (4, 6, 3): red and blue over green and black, so that every turn and flip shows."""
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:2, :3, 0] = image[:2, 3:, 2] = image[2:, :3, 1] = 255
+    return image
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def png(width: int, height: int) -> bytes:
+    """A file of a hundred bytes that claims a size, with the pixels of one row."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+DOORS = {
+    "path": lambda path: path,
+    "str": str,
+    "bytes": lambda path: path.read_bytes(),
+    "PIL": Image.open,
+    "array": lambda path: np.asarray(Image.open(path)),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_gives_the_same_rgb(door, tmp_path):
+    Image.fromarray(corners()).save(tmp_path / "a.png")
+    image = open_image(DOORS[door](tmp_path / "a.png"))
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, corners())
+
+
+def test_bgr_turns_arrays_and_nothing_else(tmp_path):
+    Image.fromarray(corners()).save(tmp_path / "a.png")
+    assert np.array_equal(open_image(corners()[:, :, ::-1], channels="bgr"), corners())
+    assert np.array_equal(open_image(tmp_path / "a.png", channels="bgr"), corners())
+
+
+def test_unknown_channels_are_an_error():
+    with pytest.raises(InputError, match=r"channels='rbg' is not known: write \"rgb\" or \"bgr\""):
+        open_image(corners(), channels="rbg")
+
+
+def test_grey_arrays_are_repeated():
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert np.array_equal(open_image(grey), np.stack([grey] * 3, axis=2))
+
+
+STORED = {  # orientation → how a camera that writes it has turned the upright picture
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_rotation_is_applied(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(corners()).transpose(STORED[orientation])
+    assert np.array_equal(open_image(encoded(stored, exif=exif)), corners())
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_cost_the_picture():
+    assert open_image(encoded(Image.fromarray(corners()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).shape == (
+        4,
+        6,
+        3,
+    )
+
+
+def waves(height: int = 61, width: int = 90) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray((127 + 90 * np.sin(np.stack([x / 7, y / 5, (x + y) / 9], 2))).astype(np.uint8))
+
+
+JPEGS = {
+    "halved colours": encoded(waves(), "JPEG"),
+    "whole colours": encoded(waves(), "JPEG", subsampling=0, quality=100),
+    "stored as RGB": encoded(waves(), "JPEG", keep_rgb=True),
+    "progressive": encoded(waves(), "JPEG", progressive=True),
+    "grey": encoded(waves().convert("L"), "JPEG"),
+    "CMYK": encoded(waves().convert("CMYK"), "JPEG"),
+    "something behind it": encoded(waves(), "JPEG") + b"\0\0",
+    "cut, with an end": encoded(waves(), "JPEG")[:1500] + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("form", JPEGS)
+def test_a_jpeg_is_read_as_pillow_reads_it(form):
+    image = open_image(JPEGS[form])
+    assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(JPEGS[form])).convert("RGB")))
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+
+
+MODES = {
+    "CMYK": (Image.new("CMYK", (2, 2), (0, 255, 255, 0)), "TIFF", RED),
+    "grey": (Image.new("L", (2, 2), 90), "PNG", (90, 90, 90)),
+    "two levels": (Image.new("1", (2, 2), 1), "PNG", WHITE),
+    "half transparent": (Image.new("RGBA", (2, 2), (255, 0, 0, 51)), "PNG", (255, 204, 204)),
+    "transparent grey": (Image.new("LA", (2, 2), (0, 0)), "PNG", WHITE),
+    "16 bits": (Image.fromarray(np.full((2, 2), 25700, np.uint16)), "PNG", (100, 100, 100)),
+    "16 bits, white": (Image.fromarray(np.full((2, 2), 65535, np.uint16)), "TIFF", WHITE),
+    "YCbCr": (Image.new("RGB", (8, 8), RED).convert("YCbCr"), "JPEG", (254, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_become_rgb(mode):
+    image, form, colour = MODES[mode]
+    assert tuple(open_image(encoded(image, form))[0, 0]) == colour
+    assert tuple(open_image(image)[0, 0]) == colour
+
+
+def test_16_bits_are_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    assert np.array_equal(open_image(encoded(Image.fromarray(ramp)))[:, :, 0].ravel(), np.arange(256))
+
+
+def test_palettes_with_transparency_lie_over_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    assert open_image(encoded(image, transparency=1))[0].tolist() == [list(RED), list(WHITE)]
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(form):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255))]
+    options = {"lossless": True} if form == "WEBP" else {}
+    image = open_image(encoded(frames[0], form, save_all=True, append_images=frames[1:], **options))
+    assert tuple(image[4, 4]) == RED
+
+
+def test_the_content_decides_not_the_extension(tmp_path):
+    Image.fromarray(corners()).save(tmp_path / "a.jpg", "PNG")
+    assert np.array_equal(open_image(tmp_path / "a.jpg"), corners())
+
+
+@pytest.fixture
+def broken(tmp_path):
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.png").write_bytes(encoded(Image.fromarray(corners()))[:50])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.png").write_text("no picture at all")
+    (tmp_path / "page.ps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "bomb.png").write_bytes(png(30_000, 30_000))
+    (tmp_path / "large.png").write_bytes(png(10_001, 10_000))
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tiff")
+    return tmp_path
+
+
+REASONS = {
+    "cut.jpg": "its data is damaged or cut short",
+    "cut.png": "its data is damaged or cut short",
+    "empty.jpg": "it is empty",
+    "text.png": "its content is none of the known formats (JPEG, ",
+    "page.ps": "its content is none of the known formats",
+    "folder.png": "it is a folder",
+    "gone.png": "there is no such file",
+    "bomb.png": f"it has more than the {MAX_PIXELS:,} pixels that are allowed. Make it smaller first",
+    "large.png": f"it has 10001 x 10000 pixels, more than the {MAX_PIXELS:,} that are allowed. Make it smaller first",
+    "float.tiff": "floating-point pixels have no agreed range",
+}
+
+
+@pytest.mark.parametrize("file", REASONS)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bad_file_is_named_with_the_reason(file, broken):
+    with pytest.raises(UnreadableImage) as error:
+        open_image(broken / file)
+    assert str(error.value).startswith(f"{broken / file} cannot be read: ")
+    assert REASONS[file] in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["cut.jpg", "empty.jpg", "text.png"])
+def test_bad_bytes_are_refused_too(file, broken):
+    with pytest.raises(UnreadableImage, match=r"^The given picture cannot be read: "):
+        open_image((broken / file).read_bytes())
+
+
+ARRAYS = [
+    (np.zeros((4, 4, 3), np.float32), r"is float32 \(4, 4, 3\)"),
+    (np.zeros((3, 4, 4), np.uint8), r"is uint8 \(3, 4, 4\)"),
+    (np.zeros((2, 4, 4, 3), np.uint8), r"is uint8 \(2, 4, 4, 3\)"),
+    (np.zeros((0, 4, 3), np.uint8), r"is uint8 \(0, 4, 3\)"),
+    ([[1, 2]], "is of type list; give a path, bytes, a PIL image or a"),
+]
+
+
+@pytest.mark.parametrize(("array", "message"), ARRAYS)
+def test_wrong_arrays_are_told_what_is_wanted(array, message):
+    with pytest.raises(UnreadableImage, match=f"^frame 7 {message}.*uint8.*H, W, 3"):
+        open_image(array, name="frame 7")

@@ -1,0 +1,273 @@
+"""The numbers in the documentation, written from runs: `make docs`.
+
+docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores; docs/comparisons/ the
+tables of comparisons. `python -m facerwkv.experiments.docs keep FOLDER NAME` puts either there, and
+`tests/test_docs.py` checks that the pages follow. Names that differ in a last "_seed0" alone share a section.
+"""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic, write_text
+from facerwkv.data.check import describe_all as describe_data
+from facerwkv.evaluation.comparison import RESULT, markdown
+from facerwkv.experiments.study import mean_and_deviation
+from facerwkv.models.checkpoint import SHIPPED, WEIGHTS, load_checkpoint, shipped
+from facerwkv.models.describe import claims, describe_all
+from facerwkv.models.zoo import model_line
+from facerwkv.training.recipe import ModelPart, Recipe
+from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
+COMPARISONS, TABLE, PICTURE = ROOT / "docs" / "comparisons", f"{RESULT}.json", f"{RESULT}.png"
+MODELS_PAGE, DATA_PAGE = ROOT / "docs" / "models.md", ROOT / "docs" / "data-sets.md"
+CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybrid", "facerwkv4_*", "facerwkv7_*")
+"""Which models the README shows, as shell patterns; those in ViT's sizes not."""
+OPEN, CLOSE = "<!-- {}: written by `make docs` -->", "<!-- /{} -->"
+EVALUATION = "evaluation.json"
+SHARES = ("accuracy", "uar", "macro_f1")
+WITHOUT_COPIES = f"without_copies/{EVALUATION}"
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and arguments[0] == "keep":
+        folder, name = Path(arguments[1]), arguments[2]
+        (keep_comparison if (folder / TABLE).is_file() else keep)(folder, name)
+    facts = describe_all()
+    write_text(README, readme(facts))
+    write_text(MODELS_PAGE, models(facts))
+    write_text(DATA_PAGE, data_sets())
+    write_text(RESULTS, results())
+
+
+def keep(run: Path, name: str, split: str = "test") -> None:
+    """Copy what the tables need of a run that has been evaluated on `split`.
+
+    Its place becomes RUN, its data's ROOT, and of a stem's weights the file's name stays.
+    """
+    root = read_run(run).data.source.partition(":")[2]
+    for kept in (RECIPE, ENVIRONMENT, DATA, EVALUATION, WITHOUT_COPIES):
+        source = run / split / kept if kept.endswith(EVALUATION) else run / kept
+        if not source.is_file():
+            raise InputError(f"{source} is not there; train the run, then evaluate it --without-copies.")
+        text = source.read_text(encoding="utf-8").replace(str(run), "RUN")
+        text = re.sub(r"(stem_weights(?:: |=))/.*/", r"\1", text)
+        write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
+
+
+def keep_comparison(folder: Path, name: str) -> None:
+    """Copy a comparison's table and picture; where its data lay becomes ROOT."""
+    text = (folder / TABLE).read_text(encoding="utf-8")
+    root = json.loads(text)["setting"]["source"].partition(":")[2]
+    write_text(COMPARISONS / f"{name}.json", text.replace(root, "ROOT") if root else text)
+    with atomic(COMPARISONS / f"{name}.png") as partial:
+        shutil.copyfile(folder / PICTURE, partial)
+
+
+def readme(facts: list[dict[str, Any]]) -> str:
+    """README.md with its tables of shipped checkpoints and of models; `facts` are describe_all's."""
+    chosen = [one for one in facts if any(fnmatch(one["name"], form) for form in CHOICE) and "_vit_" not in one["name"]]
+    text = README.read_text(encoding="utf-8")
+    for name, table in {"shipped": shipped_table(), "models": models_table(chosen)}.items():
+        before, rest = text.split(OPEN.format(name))
+        text = f"{before}{OPEN.format(name)}\n{table}{CLOSE.format(name)}{rest.split(CLOSE.format(name))[1]}"
+    return text
+
+
+def shipped_table() -> str:
+    """What the shipped checkpoints say of themselves."""
+    rows = ["| name | classes | parameters | file | scored on | accuracy | UAR |", "|---|---:|---:|---:|---|---:|---:|"]
+    for name in shipped():
+        checkpoint = load_checkpoint(name)
+        scored = checkpoint.card["metrics"]["test"]
+        size = sum(weight.numel() for weight in checkpoint.model.parameters())
+        facts = (
+            f"`{name}` | {len(checkpoint.labels)} | {size:,} | {(SHIPPED / name / WEIGHTS).stat().st_size / 1e6:.1f} MB"
+        )
+        where = f"{scored['n']:,} test images of {scored['source'].partition(':')[0]}"
+        rows.append(
+            f"| {facts} | {where} | {_interval(scored['accuracy'], '{:.1%}')} | {_interval(scored['uar'], '{:.1%}')} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def models(facts: list[dict[str, Any]]) -> str:
+    """docs/models.md: every line of MODELS, and what is known of it."""
+    notes = "\n".join(map(_note, facts))
+    return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known of each\n\n{notes}\n"
+
+
+def _note(one: dict[str, Any]) -> str:
+    parts = [f"{one['about']}.", one["known"], claims(one["published"]), f"Source: {one['source']}."]
+    return f"- `{one['name']}`: {' '.join(filter(None, parts))}"
+
+
+def models_table(facts: list[dict[str, Any]]) -> str:
+    rows = ["| name | parameters | MACs | input | mixer | what it is |", "|---|---:|---:|---|---|---|"]
+    for one in facts:
+        size = " x ".join(map(str, one["input"]))
+        counts = f"{one['parameters']:,} | {one['macs'] / 1e9:.2f} G"
+        rows.append(f"| `{one['name']}` | {counts} | {size} | {one['mixer'] or '–'} | {one['about']} |")
+    return "\n".join(rows) + "\n"
+
+
+_MODELS_HEAD = """# Models
+
+Written by `make docs` from the models themselves, for seven classes. MACs are the multiply-accumulates of one picture
+of the input's size (channels x height x width) in matrix products and convolutions; another size is an option. Any
+model of timm's is there too, as `timm:NAME`.
+"""
+
+
+def data_sets() -> str:
+    """docs/data-sets.md: every line of DATASETS, with its layout and its terms."""
+    return "\n".join([_DATA_HEAD, *map(_data_set, describe_data())])
+
+
+def _data_set(one: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count:,} {split}" for split, count in one["published"].items())
+    images = f" Published: {counts} images." if counts else ""
+    classes = f" Classes: {', '.join(one['labels'])}." if one["labels"] else ""
+    return f"## {one['name']}\n\n{one['layout']}\n\n{classes}{images} {one['terms']} {one['source']}\n".replace(
+        "\n\n ", "\n\n"
+    )
+
+
+_DATA_HEAD = """# Data sets
+
+Written by `make docs` from the readers themselves. None of these is downloaded or passed on; ask those who own them.
+`facerwkv data check NAME:ROOT` says whether yours is whole. Labels travel by name, whatever number a set gives them.
+"""
+
+
+def results() -> str:
+    """docs/results.md: a section for every kept comparison, then for every kept run, or all seeds of one."""
+    lines = [line for paths in _grouped(COMPARISONS.glob("*.json")) for line in _comparison(paths)]
+    lines += [line for folders in _grouped(RUNS.iterdir()) for line in _section(folders)]
+    return "\n".join([_HEAD, *lines]) + "\n"
+
+
+def _grouped(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Paths whose names differ in the seed alone, together."""
+    for _, group in groupby(sorted(paths), key=_title):
+        yield list(group)
+
+
+def _title(path: Path) -> str:
+    return re.sub(r"_seed\d+$", "", path.stem)
+
+
+def _comparison(paths: Sequence[Path]) -> Iterator[str]:
+    several = [_read(path) for path in paths]
+    setting, rows = several[0]["setting"], several[0]["rows"]
+    skipped = ("data.source=", "train.seed=") if len(several) > 1 else ("data.source=",)
+    changes = ", ".join(f"`{change}`" for change in setting["changes"] if not change.startswith(skipped))
+    where = {
+        f"{row['hardware']}, {row['threads']} threads, commit {row['commit']}"
+        for kept in several
+        for row in kept["rows"]
+    }
+    yield f"## {_title(paths[0])}\n"
+    yield (
+        f"Recipe `{setting['recipe']}` on {setting['source'].partition(':')[0]}, changed by {changes}. Scored once on "
+        f"{rows[0]['n']:,} {setting['split']} images; {'; '.join(sorted(where))}. Speed is that of the model alone, 32 "
+        "pictures at once; training includes the validation after each epoch.\n"
+    )
+    if len(several) > 1:
+        yield from _over_seeds([kept["rows"] for kept in several])
+    else:
+        yield markdown(rows)
+        yield f"![accuracy and speed](comparisons/{paths[0].stem}.png)\n"
+    yield from (f"- no row: {problem}" for kept in several for problem in kept["problems"])
+
+
+def _over_seeds(tables: Sequence[Sequence[dict[str, Any]]]) -> Iterator[str]:
+    yield f"Mean and standard deviation of {len(tables)} seeds, in per cent.\n"
+    yield "| model | accuracy | UAR | macro-F1 | parameters | each seed's accuracy |\n|---|---:|---:|---:|---:|---|"
+    for name in [row["name"] for row in tables[0]]:
+        rows = [next(row for row in table if row["name"] == name) for table in tables]
+        values = {score: [row[score]["value"] for row in rows] for score in SHARES}
+        means = " | ".join(mean_and_deviation(values[score]) for score in SHARES)
+        each = ", ".join(f"{100 * value:.1f}" for value in values["accuracy"])
+        yield f"| {name} | {means} | {rows[0]['parameters']:,} | {each} |"
+    yield ""
+
+
+_HEAD = """# Results
+
+Every number below was written by `make docs` from the run's own files, which stand in `docs/runs/`. Intervals are 95 %
+bootstrap intervals over the test images; they say nothing of the variation between seeds. FER2013 has copies: 288 of
+the 3,589 PrivateTest images stand in Training too, so scores are given on all images and on those without a copy.
+"""
+
+
+def _section(folders: Sequence[Path]) -> Iterator[str]:
+    first = folders[0]
+    recipe, data = Recipe.read(first / RECIPE), _read(first / DATA)
+    several = [_read(folder / EVALUATION) for folder in folders]
+    seeds = [f"seed {Recipe.read(folder / RECIPE).train.seed}" for folder in folders]
+    yield f"## {_title(first)}\n"
+    yield (
+        f"`{recipe.model.name}`{_changed(recipe.model)} on {data['source'].partition(':')[0]}, "
+        f"{recipe.train.epochs} epochs, {', '.join(seeds)}, "
+        f"pictures of {' x '.join(map(str, recipe.transform.image_size))}; "
+        f"{'; '.join(dict.fromkeys(_where(_read(folder / ENVIRONMENT)) for folder in folders))}. "
+        f"Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
+    )
+    yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    for folder, seed, scores in zip(folders, seeds, several, strict=True):
+        name = f"{seed}, " if len(folders) > 1 else ""
+        yield _row(f"{name}all", scores)
+        yield _row(f"{name}without copies", _read(folder / WITHOUT_COPIES))
+    if len(folders) > 1:
+        means = (mean_and_deviation([scores[key]["value"] for scores in several]) for key in SHARES)
+        yield f"| mean ± deviation, all | {several[0]['n']:,} | {' | '.join(means)} | | |"
+    which = f", {seeds[0]}" if len(folders) > 1 else ""
+    yield f"\n| class{which} | precision | recall | F1 | images |\n|---|---:|---:|---:|---:|"
+    for label, row in several[0]["per_class"].items():
+        cells = (f"{row[name]:.1%}" if row[name] is not None else "–" for name in ("precision", "recall", "f1"))
+        yield f"| {label} | {' | '.join(cells)} | {row['support']:,} |"
+    yield ""
+
+
+def _where(environment: dict[str, Any]) -> str:
+    hardware, threads = environment["gpu"] or environment["processor"], environment["threads"]
+    commit = f"commit {environment['commit'] or 'not recorded'}"
+    return f"{commit}, {hardware}, {threads} threads, torch {environment['packages']['torch']}"
+
+
+def _changed(part: ModelPart) -> str:
+    """The options in which a run's model differs from its line of MODELS, in brackets."""
+    own = model_line(part.name).config.model_dump(mode="json")
+    changed = ", ".join(f"{key} {value}" for key, value in part.options.items() if value != own[key])
+    return f" ({changed})" if changed else ""
+
+
+def _row(name: str, scores: dict[str, Any]) -> str:
+    shares = (_interval(scores[key], "{:.1%}") for key in SHARES)
+    errors = (_interval(scores[key], "{:.3f}") for key in ("ece", "ece_calibrated"))
+    return f"| {name} | {scores['n']:,} | {' | '.join([*shares, *errors])} |"
+
+
+def _interval(score: dict[str, float] | None, form: str) -> str:
+    if score is None:
+        return "–"
+    return f"{form.format(score['value'])} ({form.format(score['low'])}–{form.format(score['high'])})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
