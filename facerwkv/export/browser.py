@@ -14,7 +14,7 @@ from pathlib import Path
 
 from facerwkv.core.errors import InputError
 from facerwkv.export import Exported, export_onnx
-from facerwkv.export.browser.folder import whole_folder
+from facerwkv.core.files import whole_folder
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.faces import COARSE_SIDE, NARROWEST, OVERLAP, SMALLEST_SIDE, FaceDetector
 from facerwkv.media.images import MAX_PIXELS

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import linear as module
+from facerwkv.kernels import products as module
 from facerwkv.kernels.products import Linear, linear
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch is built without oneDNN")
