@@ -18,7 +18,7 @@ install: .venv/installed ## make .venv with everything pinned in constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: install ## train on drawn faces, evaluate, name the expression in a picture (under 4 minutes on 2 cores)
+demo: install ## train on drawn faces, evaluate, name the expression in an image (under 4 minutes on 2 cores)
 	$(BIN)/facerwkv demo
 
 check: install ## lint and types

@@ -151,11 +151,11 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Pictures, folders, patterns, videos, 0 (camera), rtsp://..., - (list)."
+            metavar="SOURCE...", help="Images, folders, patterns, videos, 0 (camera), rtsp://..., - (list)."
         ),
     ],
     model: PredictorOption = None,
-    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole picture or every face.")] = "auto",
+    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole image or every face.")] = "auto",
     on_no_face: Annotated[Literal["empty", "scene", "error"], typer.Option()] = "empty",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="results.csv, .json, .jsonl or .parquet")] = None,
     save_media: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the results there.")] = None,
@@ -176,11 +176,11 @@ def predict(
         bool, typer.Option("--temporal", help="Video: carry a causal model's state on, one a face.")
     ] = False,
     runner: Annotated[
-        Literal["local", "ray"], typer.Option(help="ray: pictures on all cores or a cluster; goes on after a kill.")
+        Literal["local", "ray"], typer.Option(help="ray: images on all cores or a cluster; goes on after a kill.")
     ] = "local",
     as_json: JsonOption = False,
 ) -> None:
-    """Name the apparent expression in pictures and videos."""
+    """Name the apparent expression in images and videos."""
     from facerwkv.inference.predictor import expand_sources, load
     from facerwkv.inference.ray_runner import predict_on_ray
     from facerwkv.inference.sinks import columns_for, deliver
@@ -208,11 +208,11 @@ def predict(
 
 @app.command()
 def explain(
-    source: Annotated[str, typer.Argument(metavar="PICTURE")],
+    source: Annotated[str, typer.Argument(metavar="IMAGE")],
     model: PredictorOption = None,
     method: Annotated[str, typer.Option(help="gradient, occlusion or tokens.")] = "gradient",
     label: Annotated[str | None, typer.Option(help="Whose logit; each face's likeliest if left out.")] = None,
-    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole picture or every face.")] = "auto",
+    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole image or every face.")] = "auto",
     out: Annotated[Path, typer.Option(metavar="FILE", help="The drawing.")] = Path("explained.png"),
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -257,7 +257,7 @@ def serve(
         list[str] | None, typer.Option("--limit", metavar="KEY=VALUE", help="upload_bytes=8000000, jobs=2, ...")
     ] = None,
 ) -> None:
-    """Answer over HTTP, with a page for the browser: pictures, videos, the camera."""
+    """Answer over HTTP, with a page for the browser: images, videos, the camera."""
     from facerwkv.web.serve import serve as run
 
     changed = dict(limit.partition("=")[::2] for limit in limits or [])
@@ -268,7 +268,7 @@ def serve(
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; an earlier one there is replaced.")] = Path("runs/demo"),
 ) -> None:
-    """Train on drawn faces, evaluate, name the expression in a picture: a few minutes."""
+    """Train on drawn faces, evaluate, name the expression in an image: a few minutes."""
     from facerwkv.experiments.demo import run
 
     run(out)

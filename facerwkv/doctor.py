@@ -161,9 +161,9 @@ def _openvino() -> Iterator[Check]:
 
 
 def _video() -> Iterator[Check]:
-    """PyAV, which reads and writes videos; pictures do without."""
+    """PyAV, which reads and writes videos; images do without."""
     if _version("av") is None:
-        yield Check("video", "ok", "PyAV is not here: pictures only", "pip install 'facerwkv[video]'")
+        yield Check("video", "ok", "PyAV is not here: images only", "pip install 'facerwkv[video]'")
         return
     from facerwkv.media.frames import pyav
 
@@ -201,7 +201,7 @@ def _memory() -> Iterator[Check]:
 
 
 def _forward() -> Iterator[Check]:
-    """One picture through a small model, on the device that "auto" means."""
+    """One image through a small model, on the device that "auto" means."""
     import torch
 
     from facerwkv.core.devices import choose_device

@@ -30,7 +30,7 @@ def run_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "good.png")
     (tmp_path / "empty.jpg").write_bytes(b"")
@@ -79,8 +79,8 @@ def test_models_as_json():
     assert {facts["name"]: facts["parameters"] for facts in listed}["facerwkv_hybrid"] == 14_998_375
 
 
-def test_predict_prints_a_line_a_picture_and_says_what_failed(run_folder, pictures):
-    done = facerwkv("predict", pictures, "--model", run_folder, "--mode", "scene", "--device", "cpu", "--json")
+def test_predict_prints_a_line_a_image_and_says_what_failed(run_folder, images):
+    done = facerwkv("predict", images, "--model", run_folder, "--mode", "scene", "--device", "cpu", "--json")
     assert done.returncode == 1
     empty, good = map(json.loads, done.stdout.splitlines())
     assert (empty["status"], empty["faces"]) == ("unreadable", [])
@@ -90,23 +90,23 @@ def test_predict_prints_a_line_a_picture_and_says_what_failed(run_folder, pictur
     assert sum(face["probs"].values()) == pytest.approx(1)
 
 
-def test_predict_reads_a_list_and_writes_a_table(run_folder, pictures):
-    out = pictures / "out.csv"
+def test_predict_reads_a_list_and_writes_a_table(run_folder, images):
+    out = images / "out.csv"
     options = ["--model", run_folder, "--mode", "scene", "--out", out, "--device", "cpu"]
-    done = facerwkv("predict", "-", *options, input=f"{pictures / 'good.png'}\n")
+    done = facerwkv("predict", "-", *options, input=f"{images / 'good.png'}\n")
     assert done.returncode == 0
     assert out.read_text().splitlines()[0].startswith("source,status,x1,y1,x2,y2,label,score,anger")
 
 
-def test_predict_says_what_is_below_the_threshold(run_folder, pictures):
+def test_predict_says_what_is_below_the_threshold(run_folder, images):
     options = ["--model", run_folder, "--mode", "scene", "--device", "cpu"]
-    good, out = pictures / "good.png", pictures / "out.csv"
-    done = facerwkv("predict", good, *options, "--threshold", "1", "--json", "--out", out, "--save-media", pictures)
+    good, out = images / "good.png", images / "out.csv"
+    done = facerwkv("predict", good, *options, "--threshold", "1", "--json", "--out", out, "--save-media", images)
     (face,) = json.loads(done.stdout)["faces"]
     assert face["unsure"] is True
     assert face["label"] == max(face["probs"], key=face["probs"].get)
     assert out.read_text().splitlines()[0].startswith("source,status,x1,y1,x2,y2,label,score,unsure,anger")
-    assert (pictures / "good_drawn.jpg").is_file()
+    assert (images / "good_drawn.jpg").is_file()
 
 
 def test_evaluate_prints_one_object(run_folder, tmp_path):

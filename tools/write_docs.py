@@ -28,7 +28,7 @@ from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
-COMPARISONS, TABLE, PICTURE = ROOT / "docs" / "comparisons", f"{RESULT}.json", f"{RESULT}.png"
+COMPARISONS, TABLE, IMAGE = ROOT / "docs" / "comparisons", f"{RESULT}.json", f"{RESULT}.png"
 MODELS_PAGE, DATA_PAGE = ROOT / "docs" / "models.md", ROOT / "docs" / "data-sets.md"
 CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybrid", "facerwkv4_*", "facerwkv7_*")
 """Which models the README shows, as shell patterns; those in ViT's sizes not."""
@@ -65,12 +65,12 @@ def keep(run: Path, name: str, split: str = "test") -> None:
 
 
 def keep_comparison(folder: Path, name: str) -> None:
-    """Copy a comparison's table and picture; where its data lay becomes ROOT."""
+    """Copy a comparison's table and image; where its data lay becomes ROOT."""
     text = (folder / TABLE).read_text(encoding="utf-8")
     root = json.loads(text)["setting"]["source"].partition(":")[2]
     write_text(COMPARISONS / f"{name}.json", text.replace(root, "ROOT") if root else text)
     with atomic(COMPARISONS / f"{name}.png") as partial:
-        shutil.copyfile(folder / PICTURE, partial)
+        shutil.copyfile(folder / IMAGE, partial)
 
 
 def readme(facts: list[dict[str, Any]]) -> str:
@@ -122,7 +122,7 @@ def models_table(facts: list[dict[str, Any]]) -> str:
 
 _MODELS_HEAD = """# Models
 
-Written by `make docs` from the models themselves, for seven classes. MACs are the multiply-accumulates of one picture
+Written by `make docs` from the models themselves, for seven classes. MACs are the multiply-accumulates of one image
 of the input's size (channels x height x width) in matrix products and convolutions; another size is an option. Any
 model of timm's is there too, as `timm:NAME`.
 """
@@ -180,7 +180,7 @@ def _comparison(paths: Sequence[Path]) -> Iterator[str]:
     yield (
         f"Recipe `{setting['recipe']}` on {setting['source'].partition(':')[0]}, changed by {changes}. Scored once on "
         f"{rows[0]['n']:,} {setting['split']} images; {'; '.join(sorted(where))}. Speed is that of the model alone, 32 "
-        "pictures at once; training includes the validation after each epoch.\n"
+        "images at once; training includes the validation after each epoch.\n"
     )
     if len(several) > 1:
         yield from _over_seeds([kept["rows"] for kept in several])
@@ -219,7 +219,7 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
     yield (
         f"`{recipe.model.name}`{_changed(recipe.model)} on {data['source'].partition(':')[0]}, "
         f"{recipe.train.epochs} epochs, {', '.join(seeds)}, "
-        f"pictures of {' x '.join(map(str, recipe.transform.image_size))}; "
+        f"images of {' x '.join(map(str, recipe.transform.image_size))}; "
         f"{'; '.join(dict.fromkeys(_where(_read(folder / ENVIRONMENT)) for folder in folders))}. "
         f"Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
     )

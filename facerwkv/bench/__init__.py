@@ -4,6 +4,6 @@ GROUPS = {
     "kernels": "The recurrences against attention and against their plain forms.",
     "models": "Whole models against transformers of the same width, depth and hidden size.",
     "memory": "Peak memory, each measured in a process of its own.",
-    "data": "Reading pictures, against Pillow.",
+    "data": "Reading images, against Pillow.",
 }
 EVERYTHING = "all"

@@ -17,7 +17,7 @@ from facerwkv.models.stem import PatchEmbed
 from facerwkv.models.zoo import create_model, model_line
 
 SIDES = {600: (400, 600), 2400: (800, 1200), 9600: (1600, 2400)}
-"""Tokens → the picture's height and width, in patches of 20."""
+"""Tokens → the image's height and width, in patches of 20."""
 TOLERANCE = 1e-4  # of the largest number, float32 against float64
 LR = 1e-3
 PEER = "attention"
@@ -34,7 +34,7 @@ def pair(name: str, tokens: int, setting: Setting) -> tuple[FaceRWKV, FaceRWKV]:
 def vs_transformer(name: str, tokens: int, setting: Setting) -> Measured:
     """Forward, batch 1."""
     ours, peer = (model.eval() for model in pair(name, tokens, setting))
-    return _faster(ours, peer, _pictures(1, tokens, setting), setting)
+    return _faster(ours, peer, _images(1, tokens, setting), setting)
 
 
 def vs_vit(name: str, tokens: int, setting: Setting) -> Measured:
@@ -53,24 +53,24 @@ def vs_vit(name: str, tokens: int, setting: Setting) -> Measured:
         class_token=False,
         global_pool="avg",
     )
-    return _faster(ours, peer.eval(), _pictures(1, tokens, setting), setting)
+    return _faster(ours, peer.eval(), _images(1, tokens, setting), setting)
 
 
 def train(name: str, batch: int, tokens: int, setting: Setting) -> Measured:
     """Forward, cross-entropy, backward and a step of SGD without momentum."""
     ours, peer = pair(name, tokens, setting)
-    _check_gradients(ours, _pictures(1, tokens, setting))
+    _check_gradients(ours, _images(1, tokens, setting))
     mine, theirs = (train_step(model, batch, tokens, setting) for model in (ours, peer))
     return times_faster(mine, theirs, setting)
 
 
 def train_step(model: FaceRWKV, batch: int, tokens: int, setting: Setting) -> Call:
-    pictures = _pictures(batch, tokens, setting)
+    images = _images(batch, tokens, setting)
     targets = torch.arange(batch) % model.num_classes
     optimiser = torch.optim.SGD(model.parameters(), LR)
 
     def step() -> None:
-        cross_entropy(model.train()(pictures), targets).backward()
+        cross_entropy(model.train()(images), targets).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
@@ -79,18 +79,18 @@ def train_step(model: FaceRWKV, batch: int, tokens: int, setting: Setting) -> Ca
 
 def predict(name: str, products: str, setting: Setting) -> Measured:
     """The best inference path against the eager model, whose matrix products have the implementation `products`."""
-    plain, fast, picture = _predictors(name, setting)
+    plain, fast, image = _predictors(name, setting)
     for module in plain.modules():
         if isinstance(module, Linear | PatchEmbed):
             module.implementation = products
-    require_close(fast(picture), _exact(plain, picture), TOLERANCE, "the logits")
-    return relative(partial(_inference, fast, picture), partial(_inference, plain, picture), setting)
+    require_close(fast(image), _exact(plain, image), TOLERANCE, "the logits")
+    return relative(partial(_inference, fast, image), partial(_inference, plain, image), setting)
 
 
 def predict_drift(name: str, setting: Setting) -> Measured:
     """The largest difference of its logits from the eager model's in float64."""
-    plain, fast, picture = _predictors(name, setting)
-    return Measured((_inference(fast, picture) - _exact(plain, picture)).abs().max().item())
+    plain, fast, image = _predictors(name, setting)
+    return Measured((_inference(fast, image) - _exact(plain, image)).abs().max().item())
 
 
 def _predictors(name: str, setting: Setting) -> tuple[nn.Module, Callable[[Tensor], Tensor], Tensor]:
@@ -98,25 +98,25 @@ def _predictors(name: str, setting: Setting) -> tuple[nn.Module, Callable[[Tenso
 
     torch.manual_seed(0)
     plain = create_model(name, image_size=_size(600, setting)).eval()
-    picture = _pictures(1, 600, setting)
-    return plain, aot(fold(plain), picture), picture
+    image = _images(1, 600, setting)
+    return plain, aot(fold(plain), image), image
 
 
-def _faster(ours: FaceRWKV, peer: nn.Module, picture: Tensor, setting: Setting) -> Measured:
-    got, exact = _inference(ours.forward_features, picture), _exact(ours, picture, "forward_features")
+def _faster(ours: FaceRWKV, peer: nn.Module, image: Tensor, setting: Setting) -> Measured:
+    got, exact = _inference(ours.forward_features, image), _exact(ours, image, "forward_features")
     require_close(got, exact, TOLERANCE, "the tokens after the last block")
-    mine, theirs = (partial(_inference, partial(_all_tokens, model), picture) for model in (ours, peer))
+    mine, theirs = (partial(_inference, partial(_all_tokens, model), image) for model in (ours, peer))
     return times_faster(mine, theirs, setting)
 
 
-def _all_tokens(model: Any, picture: Tensor) -> Tensor:
+def _all_tokens(model: Any, image: Tensor) -> Tensor:
     """The forward pass by its two halves, so that no model may leave tokens out in its last block."""
-    return model.forward_head(model.forward_features(picture))
+    return model.forward_head(model.forward_features(image))
 
 
-def _check_gradients(model: FaceRWKV, picture: Tensor) -> None:
+def _check_gradients(model: FaceRWKV, image: Tensor) -> None:
     exact = deepcopy(model).double()
-    for copy, x in ((model, picture), (exact, picture.double())):
+    for copy, x in ((model, image), (exact, image.double())):
         cross_entropy(copy(x), torch.zeros(len(x), dtype=torch.int64)).backward()
     for (name, ours), right in zip(model.named_parameters(), exact.parameters(), strict=True):
         if ours.grad is not None and right.grad is not None:
@@ -124,13 +124,13 @@ def _check_gradients(model: FaceRWKV, picture: Tensor) -> None:
     model.zero_grad(set_to_none=True)
 
 
-def _exact(model: nn.Module, picture: Tensor, method: str = "forward") -> Tensor:
-    return _inference(getattr(deepcopy(model).double(), method), picture.double())
+def _exact(model: nn.Module, image: Tensor, method: str = "forward") -> Tensor:
+    return _inference(getattr(deepcopy(model).double(), method), image.double())
 
 
-def _inference(call: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
+def _inference(call: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     with torch.inference_mode():
-        return call(picture)
+        return call(image)
 
 
 def _fill(model: FaceRWKV) -> FaceRWKV:
@@ -141,7 +141,7 @@ def _fill(model: FaceRWKV) -> FaceRWKV:
     return model
 
 
-def _pictures(batch: int, tokens: int, setting: Setting) -> Tensor:
+def _images(batch: int, tokens: int, setting: Setting) -> Tensor:
     return torch.rand(batch, 3, *_size(tokens, setting), generator=torch.Generator().manual_seed(0))
 
 

@@ -167,7 +167,7 @@ ROWS: dict[str, Row] = {
     ),
     "loader_difference": Row(
         "data",
-        "The mean difference of the loader's pictures from Pillow's, as a part of the range of values",
+        "The mean difference of the loader's images from Pillow's, as a part of the range of values",
         SHARE,
         data.loader_difference,
         Bar(data.LEVEL),

@@ -22,7 +22,7 @@ SAMPLE = 0.005  # seconds; shorter calls are repeated inside a sample
 @dataclass(frozen=True)
 class Setting:
     """How to measure: threads; repeats, samples a side (None: as many as the constants above ask for); shrink, by which
-    the sides of pictures are divided, and the numbers of tokens by its square (tests have no time for 9,600)."""
+    the sides of images are divided, and the numbers of tokens by its square (tests have no time for 9,600)."""
 
     threads: int = 1
     repeats: int | None = None

@@ -31,7 +31,7 @@ class AugmentConfig(Settings):
     contrast: Share = 0.0
     """Largest change of the distance from the mean, as a part of it."""
     erase: Share = 0.0
-    """Probability that a rectangle of 2 to 20 % of the picture takes the picture's mean colour."""
+    """Probability that a rectangle of 2 to 20 % of the image takes the image's mean colour."""
     mixup: NotNegative = 0.0
     """Alpha of the Beta distribution of the shares (Zhang et al., arXiv 1710.09412); 0 for none."""
     cutmix: NotNegative = 0.0
@@ -85,7 +85,7 @@ class Augment:
         return images.sub_(mean).mul_(1 + self.config.contrast * contrast).add_(mean).clamp_(0, 1)
 
     def _erase(self, images: Tensor, chance: Tensor, area: Tensor, shape: Tensor, down: Tensor, across: Tensor):
-        """The draws are (B, 1, 1, 1), in 0..1. Height to width is 1:3 to 3:1, as parts of the picture's own."""
+        """The draws are (B, 1, 1, 1), in 0..1. Height to width is 1:3 to 3:1, as parts of the image's own."""
         area, ratio = 0.02 + 0.18 * area, 3 ** (2 * shape - 1)
         height, width = (area * ratio).sqrt(), (area / ratio).sqrt()
         x, y = _centres(images.shape[-1], images), _centres(images.shape[-2], images)[:, None]
@@ -95,7 +95,7 @@ class Augment:
 
 
 def mix(images: Tensor, targets: Tensor, config: AugmentConfig, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Blend every picture of a batch (mixup), or replace a rectangle of it (cutmix), with another one's.
+    """Blend every image of a batch (mixup), or replace a rectangle of it (cutmix), with another one's.
 
     images: float (B, c, h, w); targets: class probabilities (B, C), blended in the same shares. key: seed, epoch and
     step. With both on, each batch takes one of the two, by even chance; with both off the inputs come back.
@@ -115,7 +115,7 @@ def _blend(images: Tensor, others: Tensor, share: float, rng: np.random.Generato
 
 
 def _paste(images: Tensor, others: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Paste a rectangle of about 1 - share of the picture around a random point; returns the share that is left."""
+    """Paste a rectangle of about 1 - share of the image around a random point; returns the share that is left."""
     sides = np.array(images.shape[-2:])
     half = sides * math.sqrt(1 - share) / 2
     middle = rng.random(2) * sides

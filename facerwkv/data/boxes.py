@@ -1,4 +1,4 @@
-"""The face's box of every picture of a data set: from a file, or from the detector, whose answers are kept."""
+"""The face's box of every image of a data set: from a file, or from the detector, whose answers are kept."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ from facerwkv.media.faces import FaceDetector
 from facerwkv.media.images import UnreadableImage
 
 DETECT = "detect"
-FOUND = "faces.jsonl"  # a line a picture: its mark, its largest face or null
-CHUNK = 64  # pictures searched between two writes
+FOUND = "faces.jsonl"  # a line an image: its mark, its largest face or null
+CHUNK = 64  # images searched between two writes
 
 
 def add_boxes(splits: Splits, boxes: str, problems: list[str]) -> Splits:
@@ -41,14 +41,14 @@ def _detected(splits: Splits, problems: list[str]) -> Splits:
     without = [sample.name for sample in bare if found.get(_key(sample)) is None]
     if without:
         problems.append(
-            f"The detector found no face in {len(without)} of {len(bare)} pictures, for example {without[0]}; "
+            f"The detector found no face in {len(without)} of {len(bare)} images, for example {without[0]}; "
             "transform.no_box says what counts as the face there."
         )
     return boxed
 
 
 def largest_faces(samples: Sequence[Sample], store: Path) -> dict[str, Box | None]:
-    """Key of a picture → its largest face, or None; what `store` knows is not searched again.
+    """Key of an image → its largest face, or None; what `store` knows is not searched again.
 
     An interrupted search goes on where it stopped. Of several processes one searches and the others wait.
     """
@@ -78,7 +78,7 @@ def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
             own.detector = FaceDetector()
         try:
             faces = own.detector(read_image(sample))
-        except UnreadableImage:  # which is told when the picture itself is wanted
+        except UnreadableImage:  # which is told when the image itself is wanted
             faces = []
         boxes = [(face.x1, face.y1, face.x2, face.y2) for face in faces]
         return _key(sample), max(boxes, key=_area, default=None)
@@ -118,9 +118,9 @@ def _from_file(splits: Splits, path: Path, problems: list[str]) -> Splits:
     }
     without = [sample.name for samples in boxed.values() for sample in samples if sample.box is None]
     if len(without) == sum(map(len, boxed.values())):
-        raise InputError(f"{path} names none of the pictures; its paths must be like {without[0] if without else ''}.")
+        raise InputError(f"{path} names none of the images; its paths must be like {without[0] if without else ''}.")
     if without:
-        problems.append(f"{path} has no box for {len(without)} pictures, for example {without[0]}.")
+        problems.append(f"{path} has no box for {len(without)} images, for example {without[0]}.")
     return boxed
 
 

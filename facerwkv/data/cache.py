@@ -1,7 +1,7 @@
-"""Pictures decoded and resized once: a uint8 memory map per split, so that epochs after the first read no image file.
+"""Images decoded and resized once: a uint8 memory map per split, so that epochs after the first read no image file.
 
 A cache is two files, KEY.npy (N, h, w, c) and KEY.json (which images could not be read). The key covers what every
-sample is made of and the geometry, so a changed picture or setting leads to another file, never to a stale one.
+sample is made of and the geometry, so a changed image or setting leads to another file, never to a stale one.
 """
 
 import hashlib
@@ -33,15 +33,15 @@ from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.media.images import UnreadableImage
 
 FORMAT = 1
-CHUNK = 64  # pictures decoded between two writes
-MANY_DRAWN = 256  # rendered pictures from which starting processes pays
+CHUNK = 64  # images decoded between two writes
+MANY_DRAWN = 256  # rendered images from which starting processes pays
 GEOMETRY = ("image_size", "crop", "no_box", "margin", "in_chans", "interpolation")
 _note = logging.getLogger(__name__).warning
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The pictures of a list of samples, row by row in its order; a row of `unreadable` (row → reason) is zeros.
+    """The images of a list of samples, row by row in its order; a row of `unreadable` (row → reason) is zeros.
 
     The file is opened on first use and anew in every process, so that a Cache travels to workers as a path.
     """
@@ -133,11 +133,11 @@ def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shap
     with atomic(path) as partial, partial.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for row, picture in enumerate(_pictures(samples, transform, what)):
-            if isinstance(picture, str):
-                unreadable[row] = picture
-                picture = np.zeros(shape[1:], np.uint8)
-            file.write(picture.data)
+        for row, image in enumerate(_images(samples, transform, what)):
+            if isinstance(image, str):
+                unreadable[row] = image
+                image = np.zeros(shape[1:], np.uint8)
+            file.write(image.data)
         if len(unreadable) == len(samples):
             raise InputError(f"None of the {len(samples)} {what} can be read. The first: {unreadable[0]}")
         file.flush()
@@ -146,17 +146,17 @@ def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shap
     return Cache(path, unreadable)
 
 
-def _pictures(samples: Sequence[Sample], transform: EvalTransform, what: str) -> Iterator[np.ndarray | str]:
-    """The samples' pictures in order, or for an unreadable one the reason."""
-    pictures = _Pictures(samples, transform)
+def _images(samples: Sequence[Sample], transform: EvalTransform, what: str) -> Iterator[np.ndarray | str]:
+    """The samples' images in order, or for an unreadable one the reason."""
+    images = _Images(samples, transform)
     drawn = sum(callable(sample.image) for sample in samples)
     forks = drawn >= MANY_DRAWN and multiprocessing.parent_process() is None  # a worker may have no workers of its own
     progress = Console(stderr=True)
-    read = _by_processes(pictures) if forks else _by_threads(pictures)
+    read = _by_processes(images) if forks else _by_threads(images)
     yield from track(read, f"Caching {what}", total=len(samples), console=progress, transient=True)
 
 
-class _Pictures(TorchDataset):
+class _Images(TorchDataset):
     def __init__(self, samples: Sequence[Sample], transform: EvalTransform):
         self.samples, self.transform = samples, transform
 
@@ -173,20 +173,20 @@ class _Pictures(TorchDataset):
             return f"{sample.name}: {error}"
 
 
-def _by_threads(pictures: _Pictures) -> Iterator[np.ndarray | str]:
+def _by_threads(images: _Images) -> Iterator[np.ndarray | str]:
     """For files: decoding lets other threads run."""
     with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(pictures), CHUNK):
-            yield from pool.map(pictures.__getitem__, range(start, min(start + CHUNK, len(pictures))))
+        for start in range(0, len(images), CHUNK):
+            yield from pool.map(images.__getitem__, range(start, min(start + CHUNK, len(images))))
 
 
-def _by_processes(pictures: _Pictures) -> Iterator[np.ndarray | str]:
-    """For rendered pictures: drawing holds Python's lock."""
+def _by_processes(images: _Images) -> Iterator[np.ndarray | str]:
+    """For rendered images: drawing holds Python's lock."""
     threads = cv2.getNumThreads()
     # Here, not in the workers: threads do not survive a fork, and OpenCV waits for them.
     cv2.setNumThreads(1)
     try:
-        yield from DataLoader(pictures, batch_size=None, num_workers=cores(), collate_fn=lambda picture: picture)
+        yield from DataLoader(images, batch_size=None, num_workers=cores(), collate_fn=lambda image: image)
     finally:
         cv2.setNumThreads(threads)
 

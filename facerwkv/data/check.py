@@ -22,7 +22,7 @@ class Report:
     """What `check` found.
 
     counts: images by split and class. published: what the authors name. missing: splits with fewer images than that.
-    unreadable: files that are no pictures, with the reason. problems: rows and folders that were left out.
+    unreadable: files that are no images, with the reason. problems: rows and folders that were left out.
     """
 
     dataset: Dataset

@@ -16,8 +16,8 @@ from facerwkv.data.samples import SPLITS, Dataset, DatasetSpec, Sample, Split, r
 __all__ = ["DATASETS", "Dataset", "DatasetSpec", "Sample", "Split", "load_dataset", "read_image"]
 
 _CLASSES = "{Anger,Disgust,Fear,Happy,Neutral,Sad,Surprise}"
-_YOURS = "Yours: the terms under which you got the pictures."
-_FER_TERMS = "Kaggle competition rules; the rights in the pictures, found by web search, are unresolved."
+_YOURS = "Yours: the terms under which you got the images."
+_FER_TERMS = "Kaggle competition rules; the rights in the images, found by web search, are unresolved."
 
 _SPECS = (
     DatasetSpec(
@@ -44,7 +44,7 @@ _SPECS = (
         read=readers.ferplus,
         labels=EXPRESSIONS_8,
         layout="ROOT/fer2013.csv and ROOT/fer2013new.csv; images on whose expression most of ten voters agree.",
-        terms=f"Votes: MIT. Pictures: {_FER_TERMS}",
+        terms=f"Votes: MIT. Images: {_FER_TERMS}",
         source="https://github.com/microsoft/FERPlus",
         published={"train": 25_060, "val": 3_199, "test": 3_153},
     ),
@@ -53,7 +53,7 @@ _SPECS = (
         read=partial(readers.ferplus, keep_votes=True),
         labels=EXPRESSIONS_8,
         layout="As ferplus; the target of an image is the share of the votes of every expression.",
-        terms=f"Votes: MIT. Pictures: {_FER_TERMS}",
+        terms=f"Votes: MIT. Images: {_FER_TERMS}",
         source="https://github.com/microsoft/FERPlus",
     ),
     DatasetSpec(
@@ -72,7 +72,7 @@ _SPECS = (
         labels=EXPRESSIONS_8,
         layout="ROOT/{train_set,val_set}/images/1.jpg and annotations/1_exp.npy, or the older "
         "ROOT/Manual_Annot_files/{training,validation}.csv and ROOT/Manually_Annotated_Images. The published "
-        "validation set is test; pictures without an expression are left out; no validation split.",
+        "validation set is test; images without an expression are left out; no validation split.",
         terms="Non-commercial research; only heads of laboratories and professors may request it.",
         source="http://mohammadmahoor.com/affectnet/",
         published={"train": 287_651, "test": 3_999},
@@ -111,8 +111,8 @@ _SPECS = (
         read=readers.expw,
         labels=EXPRESSIONS,
         layout="ROOT/data/image/*.jpg and label.lst (in ROOT, ROOT/data or their folder label); one sample per face, "
-        "only train, grouped by picture.",
-        terms="No explicit licence was found; pictures from web search.",
+        "only train, grouped by image.",
+        terms="No explicit licence was found; images from web search.",
         source="http://mmlab.ie.cuhk.edu.hk/projects/socialrelation/index.html",
         published={"train": 91_793},
     ),
@@ -147,7 +147,7 @@ DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Path | str | None = None) -> Dataset:
-    """Read the lists of a data set: "NAME:ROOT", or "toy". No picture is opened unless faces are to be detected.
+    """Read the lists of a data set: "NAME:ROOT", or "toy". No image is opened unless faces are to be detected.
 
     labels: the classes in the wanted order, by any of their names ("Happy", "happiness") or names of one's own for
     one's own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
@@ -168,7 +168,7 @@ def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Pat
     splits = {split: _relabel(found[split], names, own=bool(labels)) for split in SPLITS if split in found}
     left_out = sum(map(len, found.values())) - sum(map(len, splits.values()))
     if left_out:
-        problems.append(f"{left_out} pictures are of other classes than {', '.join(names.values())}.")
+        problems.append(f"{left_out} images are of other classes than {', '.join(names.values())}.")
     kept = {split: samples for split, samples in splits.items() if samples}
     dataset = Dataset(spec, root, tuple(names.values()), kept, problems)
     _require_classes(source, dataset)
@@ -221,13 +221,13 @@ def _require_classes(source: str, dataset: Dataset) -> None:
     hint = f" ({dataset.problems[0].rstrip('.')})" if dataset.problems else ""
     if not dataset.splits:
         raise InputError(
-            f"{source} holds no pictures of {', '.join(dataset.labels)}{hint}. {dataset.spec.name} lies on the disk "
+            f"{source} holds no images of {', '.join(dataset.labels)}{hint}. {dataset.spec.name} lies on the disk "
             f"like this: {dataset.spec.layout}"
         )
     present = {sample.label for sample in dataset.splits.get("train", ())}
     missing = [label for label in dataset.labels if label not in present]
     if present and missing:
         raise InputError(
-            f"{source} has no training pictures of {', '.join(missing)}{hint}. Add some, or name the classes that "
+            f"{source} has no training images of {', '.join(missing)}{hint}. Add some, or name the classes that "
             f"there are: data.labels=[{', '.join(label for label in dataset.labels if label in present)}]."
         )

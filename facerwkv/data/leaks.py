@@ -1,4 +1,4 @@
-"""Pictures that stand in two splits: exact copies by their pixels, near copies by their look."""
+"""Images that stand in two splits: exact copies by their pixels, near copies by their look."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ NEAR = 6
 """Looks that differ in at most so many of their 64 bits are near copies.
 
 Measured on FER2013 (PrivateTest against Training, exact copies apart): 80 to 86 % of the pairs at 0 to 6 bits share
-their label, 53 % at 8. Of ten pairs looked at, 10, 10, 9, 7 and 3 show one picture twice at 0, 2, 4, 6 and 8 bits.
+their label, 53 % at 8. Of ten pairs looked at, 10, 10, 9, 7 and 3 show one image twice at 0, 2, 4, 6 and 8 bits.
 """
 FLAT = 4.0
-"""A picture whose grey values have a lower standard deviation has no look: every plain wall is like every other."""
+"""An image whose grey values have a lower standard deviation has no look: every plain wall is like every other."""
 
 Pair = tuple[Split, Split]
 PAIRS: tuple[Pair, ...] = (("val", "train"), ("test", "train"), ("test", "val"))
@@ -34,7 +34,7 @@ _COSINES = np.cos(np.pi / _SIDE * np.outer(np.arange(8), np.arange(_SIDE) + 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """A sample; its pixels as a hash; its look as 64 bits, None for a flat picture; or why it cannot be read."""
+    """A sample; its pixels as a hash; its look as 64 bits, None for a flat image; or why it cannot be read."""
 
     sample: Sample
     pixels: bytes | None = None
@@ -44,7 +44,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A picture of one split, the one of the other split that it copies, and in how many bits their looks differ."""
+    """An image of one split, the one of the other split that it copies, and in how many bits their looks differ."""
 
     name: str
     of: str
@@ -54,7 +54,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Leaks:
-    """Copies by (split, other split), one per picture of the first: exact ones, and near ones that are not exact.
+    """Copies by (split, other split), one per image of the first: exact ones, and near ones that are not exact.
 
     `within` counts the files of a split whose pixels another file of that split has already.
     """
@@ -81,12 +81,12 @@ def _summary(copies: Sequence[Copy]) -> dict[str, Any]:
 
 
 def find_leaks(dataset: Dataset, near: bool = True) -> Leaks:
-    """Read every picture and compare the splits. Unreadable pictures are passed over."""
+    """Read every image and compare the splits. Unreadable images are passed over."""
     return compare(fingerprints(dataset.splits, near), near)
 
 
 def drop_leaks(dataset: Dataset) -> Dataset:
-    """Leave out the training samples whose exact pixels stand in val or test. Every picture is read."""
+    """Leave out the training samples whose exact pixels stand in val or test. Every image is read."""
     if "train" not in dataset.splits or len(dataset.splits) == 1:
         return dataset
     prints = fingerprints(dataset.splits, near=False)
@@ -102,12 +102,12 @@ def copies_in_training(dataset: Dataset, split: Split = "test") -> set[str]:
 
 
 def fingerprints(splits: Splits, near: bool = True) -> dict[Split, list[Fingerprint]]:
-    """Read every picture, with a progress bar; without `near` no look is taken."""
+    """Read every image, with a progress bar; without `near` no look is taken."""
     samples = [sample for split in splits.values() for sample in split]
     with ThreadPoolExecutor(cores()) as pool:  # decoding lets other threads run
         chunks = (samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK))
         prints = (each for chunk in chunks for each in pool.map(partial(_fingerprint, near=near), chunk))
-        done = iter(list(progress(prints, "Reading the pictures", len(samples))))
+        done = iter(list(progress(prints, "Reading the images", len(samples))))
     return {split: list(islice(done, len(samples))) for split, samples in splits.items()}
 
 
@@ -123,14 +123,14 @@ def _fingerprint(sample: Sample, near: bool) -> Fingerprint:
 def look(image: np.ndarray) -> int | None:
     """A 64-bit perceptual hash of uint8 (H, W, 3): which of its lowest 8 x 8 cosine terms exceed their median.
 
-    None for a flat picture. A change of size, light or compression changes few bits.
+    None for a flat image. A change of size, light or compression changes few bits.
     """
     grey = Image.fromarray(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     values = np.asarray(grey, np.float32)
     if values.std() < FLAT:
         return None
     terms = (_COSINES @ values @ _COSINES.T).ravel()
-    terms[0] = -np.inf  # how bright the picture is
+    terms[0] = -np.inf  # how bright the image is
     return int.from_bytes(np.packbits(terms > np.median(terms[1:])).tobytes(), "big")
 
 
@@ -194,7 +194,7 @@ def _same_label(one: Fingerprint, other: Fingerprint) -> bool:
 
 
 def _repeats(prints: Sequence[Fingerprint]) -> int:
-    """Files whose pixels another file has; a file that several samples share (faces of one picture) counts once."""
+    """Files whose pixels another file has; a file that several samples share (faces of one image) counts once."""
     files = {each.sample.image if isinstance(each.sample.image, Path) else id(each): each.pixels for each in prints}
     pixels = [each for each in files.values() if each]
     return len(pixels) - len(set(pixels))

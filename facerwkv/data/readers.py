@@ -28,7 +28,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-PICTURES = (
+IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"),
     *(".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm"),
 )
@@ -69,17 +69,17 @@ def first_of(root: Path, *places: str) -> Path:
     raise MissingLayout(f"{root} holds no {' or '.join(places)}.")
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Every visible file below `folder` whose extension is a picture's, by name."""
+def list_images(folder: Path) -> list[Path]:
+    """Every visible file below `folder` whose extension is an image's, by name."""
     found = []
     for where, inner, files in os.walk(folder):
         inner[:] = sorted(filter(_visible, inner))
-        found += [Path(where, name) for name in sorted(filter(_visible, files)) if name.lower().endswith(PICTURES)]
+        found += [Path(where, name) for name in sorted(filter(_visible, files)) if name.lower().endswith(IMAGE_ENDINGS)]
     return found
 
 
 def by_class(root: Path, folder: Path, problems: list[str], known: tuple[str, ...] | None = None) -> list[Sample]:
-    """The pictures of `folder`/CLASS/, named by their path below `root`.
+    """The images of `folder`/CLASS/, named by their path below `root`.
 
     With `known` a folder of another name is left out and listed; without, every folder is a class.
     """
@@ -88,9 +88,9 @@ def by_class(root: Path, folder: Path, problems: list[str], known: tuple[str, ..
         if known and meaning(child.name) not in known:
             problems.append(f"{child} is none of the classes; it was left out.")
             continue
-        found = pictures(child)
+        found = list_images(child)
         if not found:
-            problems.append(f"{child} holds no pictures.")
+            problems.append(f"{child} holds no images.")
         for path in found:
             name = path.relative_to(root).as_posix()
             samples.append(Sample(name, path, child.name, attributes={"native": child.name}))
@@ -316,7 +316,7 @@ def _person(path: Path, problems: list[str]) -> dict[str, str]:
         found = zip(_PERSON.items(), numbers, strict=True)
         return {kind: native(number, dict(enumerate(names))) for (kind, names), number in found}
     except (ValueError, OSError):
-        problems.append(f"{path} does not say {', '.join(_PERSON)}; they count as unknown for its picture.")
+        problems.append(f"{path} does not say {', '.join(_PERSON)}; they count as unknown for its image.")
         return dict.fromkeys(_PERSON, UNKNOWN)
 
 
@@ -390,7 +390,7 @@ def jaffe(root: Path, problems: list[str]) -> Splits:
         name = path.relative_to(root).as_posix()
         return "train", Sample(name, path, meaning(named[2]), group=named[1], attributes={"native": named[2]})
 
-    return from_rows(((str(path), path) for path in pictures(root)), parse, problems)
+    return from_rows(((str(path), path) for path in list_images(root)), parse, problems)
 
 
 def sfew(root: Path, problems: list[str]) -> Splits:

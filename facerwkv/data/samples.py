@@ -23,12 +23,12 @@ MARKS = ("native", "usage")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One labelled picture.
+    """One labelled image.
 
     name: the path below the root, or "fer2013.csv:17" (rows count from 0). image: a file; or uint8 (H, W) or (H, W, 3)
     RGB; or a picklable callable that returns such an array. label: a canonical name, or one of the user's classes.
     box: the face as x1, y1, x2, y2 in pixels of the upright image; it may leave the image on the right and below.
-    group: the clip, subject or picture that must not stand on both sides of a grouped split. votes: the share of each
+    group: the clip, subject or image that must not stand on both sides of a grouped split. votes: the share of each
     label, sum 1. attributes: by name and in words, who is shown ("gender": "female"), and the data set's own MARKS.
     """
 
@@ -70,14 +70,14 @@ class Dataset:
 
 
 def read_image(sample: Sample) -> np.ndarray:
-    """The sample's picture as uint8 (H, W, 3) RGB. Raises UnreadableImage."""
+    """The sample's image as uint8 (H, W, 3) RGB. Raises UnreadableImage."""
     if isinstance(sample.image, Path):
         return open_image(sample.image)
     return open_image(sample.image() if callable(sample.image) else sample.image, name=sample.name)
 
 
 def mark(sample: Sample) -> bytes:
-    """What stands for a picture's content: its pixels, or a file's name, size and time, or a renderer's repr."""
+    """What stands for an image's content: its pixels, or a file's name, size and time, or a renderer's repr."""
     image = sample.image
     if isinstance(image, np.ndarray):
         return repr(image.shape).encode() + image.tobytes()

@@ -1,6 +1,6 @@
-"""Picture → tensor: one geometry for training, evaluation, prediction and export; augmentation on top, for training.
+"""Image → tensor: one geometry for training, evaluation, prediction and export; augmentation on top, for training.
 
-The geometry works on uint8 pictures, so that its result can be cached; what changes from epoch to epoch works on whole
+The geometry works on uint8 images, so that its result can be cached; what changes from epoch to epoch works on whole
 batches of floats, on the device. Random numbers are keyed by (seed, epoch, sample): a sample is augmented in the same
 way in whatever batch, process or resumed run it turns up.
 """
@@ -26,15 +26,15 @@ Crop = Literal["scene", "face", "both"]
 
 
 class TransformConfig(Settings):
-    """How a picture becomes the model's input. It is stored in every checkpoint."""
+    """How an image becomes the model's input. It is stored in every checkpoint."""
 
     image_size: tuple[Side, Side] = (400, 600)
     """Height and width in pixels."""
     crop: Crop = "scene"
-    """`scene`: the whole picture, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
+    """`scene`: the whole image, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
     the face's box in it blackened, and behind it, in more channels, the face."""
     no_box: Literal["whole", "centre", "error"] = "whole"
-    """What a face is where no box says it: the whole picture, as in FER2013; its middle, half as wide and high; or
+    """What a face is where no box says it: the whole image, as in FER2013; its middle, half as wide and high; or
     nothing, an error."""
     margin: Annotated[float, Field(ge=0, le=5)] = 0.2
     """Added on each side of a face's box, as a part of its longer side."""
@@ -77,7 +77,7 @@ class EvalTransform:
     """The geometry that training, evaluation, prediction and export share.
 
     Takes uint8 (H, W, 3) RGB and, for faces, a box x1 y1 x2 y2 in its pixels; gives uint8 (h, w, channels). Raises
-    InputError for a box that is not in the picture, and for none where there must be one.
+    InputError for a box that is not in the image, and for none where there must be one.
     """
 
     def __init__(self, config: TransformConfig):
@@ -89,7 +89,7 @@ class EvalTransform:
         box = box or self._box(image)
         if self.config.crop == "face":
             return self._face(image, box)
-        face = self._face(image, box)  # it refuses a box that is not in the picture
+        face = self._face(image, box)  # it refuses a box that is not in the image
         return np.concatenate([self._sized(_blackened(image, box)), face], 2)
 
     def _face(self, image: np.ndarray, box: Box | None) -> np.ndarray:
@@ -102,11 +102,11 @@ class EvalTransform:
         return image if self.config.in_chans == 3 else _grey(image)
 
     def _box(self, image: np.ndarray) -> Box | None:
-        """The face's box where none is known; None is the whole picture."""
+        """The face's box where none is known; None is the whole image."""
         if self.config.no_box == "error":
             raise InputError(
-                "A picture has no face box, and this model looks at faces. Give boxes (data.boxes=FILE), let the "
-                "detector find them (data.boxes=detect), or take the picture's middle for the face "
+                "An image has no face box, and this model looks at faces. Give boxes (data.boxes=FILE), let the "
+                "detector find them (data.boxes=detect), or take the image's middle for the face "
                 "(transform.no_box=centre) or the whole of it (transform.no_box=whole)."
             )
         height, width = image.shape[:2]
@@ -114,7 +114,7 @@ class EvalTransform:
 
 
 def _blackened(image: np.ndarray, box: Box | None) -> np.ndarray:
-    """The picture without what is in the box, or without anything."""
+    """The image without what is in the box, or without anything."""
     hidden = np.zeros_like(image) if box is None else image.copy()
     if box is not None:
         left, top, right, bottom = (max(0, round(edge)) for edge in box)
@@ -125,8 +125,8 @@ def _blackened(image: np.ndarray, box: Box | None) -> np.ndarray:
 def crop_box(box: Box, margin: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The square x1 y1 x2 y2, in whole pixels, around a face's box enlarged by margin x its longer side on each side.
 
-    size: height and width of the picture. The square shares the box's centre and may leave the picture. Raises
-    InputError for a box that is empty, lies outside the picture or is more than twice as large as it.
+    size: height and width of the image. The square shares the box's centre and may leave the image. Raises
+    InputError for a box that is empty, lies outside the image or is more than twice as large as it.
     """
     x1, y1, x2, y2 = box
     height, width = size
@@ -134,7 +134,7 @@ def crop_box(box: Box, margin: float, size: tuple[int, int]) -> tuple[int, int, 
     if not (max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height) and longer <= 2 * max(size)):
         numbers = ", ".join(f"{value:g}" for value in box)
         raise InputError(
-            f"The box ({numbers}) is not a face's in a picture {width} wide and {height} high. Boxes are x1, y1, x2, "
+            f"The box ({numbers}) is not a face's in an image {width} wide and {height} high. Boxes are x1, y1, x2, "
             "y2 in pixels; correct it or leave it out."
         )
     side = max(1, round(longer * (1 + 2 * margin)))
@@ -143,7 +143,7 @@ def crop_box(box: Box, margin: float, size: tuple[int, int]) -> tuple[int, int, 
 
 
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The pixels of a box; beyond the picture those of its border are repeated."""
+    """The pixels of a box; beyond the image those of its border are repeated."""
     left, top, right, bottom = box
     height, width = image.shape[:2]
     if left >= 0 and top >= 0 and right <= width and bottom <= height:

@@ -65,7 +65,7 @@ def finish(folder: str | Path, progress: bool = True) -> Path:
     card = checkpoint.card | {"metrics": {"val": scored.summary()}}
     temperature = scored.temperature or 1.0
     save_checkpoint(chosen, replace(checkpoint, temperature=temperature, card=card))
-    return write_report(scored, folder / "val", run=folder, images=_pictures(data.val))
+    return write_report(scored, folder / "val", run=folder, images=_images(data.val))
 
 
 def evaluate_folder(
@@ -100,7 +100,7 @@ def evaluate_folder(
         scored,
         target,
         run=folder if (folder / RECIPE).is_file() else None,
-        images=_pictures(getattr(data, split)),
+        images=_images(getattr(data, split)),
         selections={WITHOUT_COPIES: kept} if kept else None,
         subgroups=by_group,
     )
@@ -146,5 +146,5 @@ def _seed(recipe: dict[str, Any]) -> int:
     return int(recipe.get("train", {}).get("seed", 0))
 
 
-def _pictures(dataset: ImageDataset) -> Callable[[int], np.ndarray]:
+def _images(dataset: ImageDataset) -> Callable[[int], np.ndarray]:
     return lambda index: read_image(dataset.samples[index])

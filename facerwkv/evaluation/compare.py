@@ -32,7 +32,7 @@ from facerwkv.training.run import RECIPE, TIME, environment, read_run, write_jso
 
 OWN = "own"  # instead of a recipe's name: each model's own, where it has one
 ROW = "row.json"
-BATCH = 32  # pictures at once where speed is measured
+BATCH = 32  # images at once where speed is measured
 SAMPLES, SECONDS = 5, 2.0  # measured at least so often, and so long
 
 
@@ -193,7 +193,7 @@ def _device(entry: Entry) -> str:
 
 @torch.inference_mode()
 def throughput(checkpoint: Checkpoint, device: str = "auto") -> float:
-    """Pictures a second through the model alone, in evaluation mode: the median over batches of 32 of random pixels."""
+    """Images a second through the model alone, in evaluation mode: the median over batches of 32 of random pixels."""
     chosen = choose_device(device)
     model, transform = checkpoint.model.to(chosen).eval(), checkpoint.transform
     batch = torch.rand(BATCH, transform.channels, *transform.image_size, device=chosen)

@@ -1,4 +1,4 @@
-"""The report's pictures: drawn once, saved as PNG for files and as SVG that takes the page's colours.
+"""The report's images: drawn once, saved as PNG for files and as SVG that takes the page's colours.
 
 Colours are from the Okabe-Ito palette, and lines differ in dash and marker too, so that nobody needs to tell colours
 apart. No pyplot: nothing global is left behind.
@@ -98,7 +98,7 @@ def reliability_figure(bins: Mapping[str, tuple[np.ndarray, ...]]) -> Figure:
 
 
 def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy with its interval, and pictures a second, of each row of a comparison, the first on top."""
+    """Accuracy with its interval, and images a second, of each row of a comparison, the first on top."""
     names, scores = [row["name"] for row in rows], [row["accuracy"] for row in rows]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 1.1 + 0.28 * len(rows)), layout="constrained")
@@ -110,7 +110,7 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         left.set(title="accuracy, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
         left.set_yticks(range(len(rows)), names)
         left.xaxis.set_major_formatter(PercentFormatter(1, 0))
-        right.set(title="pictures a second, the model alone", xscale="log")
+        right.set(title="images a second, the model alone", xscale="log")
         right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         right.xaxis.set_minor_formatter(NullFormatter())

@@ -101,7 +101,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """A drawing: the file beside the Markdown page, and the <svg> element inside the HTML page."""
 
     file: str
@@ -118,7 +118,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small pictures (JPEG bytes, or None) with two lines each; in Markdown only the lines."""
+    """Small images (JPEG bytes, or None) with two lines each; in Markdown only the lines."""
 
     headers: tuple[str, str]
     items: Sequence[tuple[bytes | None, str, str]]
@@ -132,8 +132,8 @@ class Gallery:
     @staticmethod
     def _item(image: bytes | None, name: str, line: str) -> str:
         source = base64.b64encode(image).decode() if image else ""
-        picture = f'<img alt="" src="data:image/jpeg;base64,{source}">' if image else ""
-        return f"<li>{picture}<span>{escape(clean(line))}</span><small>{escape(clean(name))}</small></li>"
+        tag = f'<img alt="" src="data:image/jpeg;base64,{source}">' if image else ""
+        return f"<li>{tag}<span>{escape(clean(line))}</span><small>{escape(clean(name))}</small></li>"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Listing:
         )
 
 
-Block = Paragraph | Table | Tiles | Picture | Gallery | Listing
+Block = Paragraph | Table | Tiles | Drawing | Gallery | Listing
 Section = tuple[str, Sequence[Block]]
 
 
@@ -165,7 +165,7 @@ def to_markdown(title: str, sections: Iterable[Section]) -> str:
 
 
 def to_html(title: str, sections: Iterable[Section]) -> str:
-    """One self-contained page: style and pictures inside, no script, nothing fetched."""
+    """One self-contained page: style and images inside, no script, nothing fetched."""
     body = "\n".join(_section(heading, blocks) for heading, blocks in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">

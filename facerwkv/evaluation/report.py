@@ -1,4 +1,4 @@
-"""An evaluation, and the run it came from, as pages to read: report.md, report.html, pictures, tables."""
+"""An evaluation, and the run it came from, as pages to read: report.md, report.html, images, tables."""
 
 import csv
 import io
@@ -68,7 +68,7 @@ def write_report(
 
     source: an evaluation, or a folder that holds one (a run's folder: that of its test split). run: the folder whose
     curves, recipe and environment belong to it. images: index in the data set → uint8 (H, W, 3) RGB or (H, W), for
-    small pictures of the mistakes; without it no image goes into the report. selections: evaluations of parts of the
+    small images of the mistakes; without it no image goes into the report. selections: evaluations of parts of the
     images, by what they are called ("without the copies"). subgroups: scores by who is shown, also written to
     subgroups.json.
     """
@@ -148,7 +148,7 @@ def _sections(
     curves, x_name = read_curves(run / CURVES) if run else ({}, "")
     if curves:
         figure = figures.curves_figure(curves, x_name)
-        yield "Training", [_picture(figure, out, "curves", "Loss, validation scores and learning rate over training")]
+        yield "Training", [_image(figure, out, "curves", "Loss, validation scores and learning rate over training")]
     yield "Classes", [pages.Table(*_class_rows(evaluation))]
     yield "Confusion", _confusion(evaluation, out)
     yield "Calibration", _calibration(evaluation, out)
@@ -223,14 +223,14 @@ def _class_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str
 
 def _confusion(evaluation: Evaluation, out: Path) -> list[pages.Block]:
     figure = figures.confusion_figure(evaluation.confusion, evaluation.labels)
-    picture = _picture(figure, out, "confusion", "Confusion matrix: share of each true class given each answer, in %")
+    image = _image(figure, out, "confusion", "Confusion matrix: share of each true class given each answer, in %")
     if len(evaluation.labels) > WIDEST_TABLE:
-        return [picture, pages.Paragraph(f"The counts stand in {SUMMARY}.")]
+        return [image, pages.Paragraph(f"The counts stand in {SUMMARY}.")]
     rows = [
         (label, *(f"{count:,}" for count in row))
         for label, row in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)
     ]
-    return [picture, pages.Table(("truth \\ predicted", *evaluation.labels), rows)]
+    return [image, pages.Table(("truth \\ predicted", *evaluation.labels), rows)]
 
 
 def _calibration(evaluation: Evaluation, out: Path) -> list[pages.Block]:
@@ -241,7 +241,7 @@ def _calibration(evaluation: Evaluation, out: Path) -> list[pages.Block]:
         text = f"Logits are divided by the temperature {evaluation.temperature:.3f}, fitted on validation."
     figure = figures.reliability_figure(bins)
     alt = "Reliability diagram: accuracy against confidence, and the images of each bin"
-    return [_picture(figure, out, "reliability", alt), pages.Paragraph(f"On the diagonal is best. {text}")]
+    return [_image(figure, out, "reliability", alt), pages.Paragraph(f"On the diagonal is best. {text}")]
 
 
 def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], np.ndarray] | None) -> pages.Gallery:
@@ -300,10 +300,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{name}", str(value)
 
 
-def _picture(figure: Any, out: Path, name: str, alt: str) -> pages.Picture:
+def _image(figure: Any, out: Path, name: str, alt: str) -> pages.Drawing:
     with atomic(out / f"{name}.png") as partial:
         partial.write_bytes(figures.to_png(figure))
-    return pages.Picture(f"{name}.png", figures.to_svg(figure, name), alt)
+    return pages.Drawing(f"{name}.png", figures.to_svg(figure, name), alt)
 
 
 def _points(rows: list[dict[str, str]], x_name: str, y_name: str) -> Iterator[tuple[float, float]]:

@@ -20,7 +20,7 @@ ALL = "all"
 FEW = 30
 """Groups of fewer images are shown, not compared."""
 MOST = 50
-"""An attribute with more values tells pictures apart, not groups of people."""
+"""An attribute with more values tells images apart, not groups of people."""
 FILE = "subgroups.json"
 _SCORES = {"accuracy": metrics.accuracy, "uar": metrics.uar, "macro_f1": metrics.macro_f1}
 _CHUNK = 2_000_000  # images shuffled at a time: about 100 MB at the peak

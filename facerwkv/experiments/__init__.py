@@ -27,7 +27,7 @@ EXPERIMENTS = {
     "section5_5_identity": 'Section 5.5: "w/o RWKV" with heads and learning rates that train, beside RWKV',
     "claim_width": "The time mix as narrow as published, and as wide as RWKV-1's author has it",
     "claim_schedule": "The learning rate as the text has it, and as the authors' code ran it",
-    "ablation_grid": "Row shift and 2-D positions, which RWKV's author advises for pictures",
+    "ablation_grid": "Row shift and 2-D positions, which RWKV's author advises for images",
     "outlook_versions": "Section 6: newer versions of RWKV, seeing the past or all",
     "outlook_vit_sizes": "Section 6: models of ViT's sizes",
 }

@@ -1,4 +1,4 @@
-"""Row shift and 2-D positions, which RWKV's author advises for pictures (RWKV-LM, README).
+"""Row shift and 2-D positions, which RWKV's author advises for images (RWKV-LM, README).
 
     facerwkv reproduce ablation_grid --data caer_s:/d/CAER-S
 

@@ -1,4 +1,4 @@
-"""`facerwkv demo`: from nothing to a trained model and a drawn picture, on the toy data set, in a few minutes."""
+"""`facerwkv demo`: from nothing to a trained model and a drawn image, on the toy data set, in a few minutes."""
 
 import shutil
 from pathlib import Path
@@ -27,15 +27,15 @@ def run(out: Path) -> None:
     scored = evaluate_folder(out)
     scored.print()
     model = load()
-    console.print(f"\n[bold]3/3[/] Naming the expressions in one picture with the shipped {model.checkpoint.name}")
-    result = model.predict(_picture(out), mode="face", on_no_face="scene")
+    console.print(f"\n[bold]3/3[/] Naming the expressions in one image with the shipped {model.checkpoint.name}")
+    result = model.predict(_image(out), mode="face", on_no_face="scene")
     console.print(result)
-    with atomic(out / "picture_drawn.png") as partial:
+    with atomic(out / "image_drawn.png") as partial:
         result.plot().save(partial, "PNG")
     for what, path in {
         "the report": scored.report,
         "the curves": scored.report.parent / "curves.png",
-        "the drawn picture": out / "picture_drawn.png",
+        "the drawn image": out / "image_drawn.png",
     }.items():
         console.print(f"{what:>18}: {path}")
 
@@ -49,9 +49,9 @@ def _clear(out: Path) -> None:
     shutil.rmtree(out)
 
 
-def _picture(out: Path) -> Path:
+def _image(out: Path) -> Path:
     """A scene of the test split with several faces, as a file."""
     sample = load_dataset("toy").splits["test"][0]
-    with atomic(out / "picture.png") as partial:
+    with atomic(out / "image.png") as partial:
         Image.fromarray(read_image(sample)).save(partial, "PNG")
-    return out / "picture.png"
+    return out / "image.png"

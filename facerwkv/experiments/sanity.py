@@ -4,7 +4,7 @@
 
 The paper: about 100 % after 8 epochs, evaluated on the fourteen. It names neither batch size nor learning rate for it.
 Under the recipe `paper` the published `facerwkv_small` ends at 29 to 57 % on the toy set; with standardised inputs,
-batch 1 and Adam most seeds leave one picture wrong. Muon brings all to 100 %: it amplifies what tells two patches of
+batch 1 and Adam most seeds leave one image wrong. Muon brings all to 100 %: it amplifies what tells two patches of
 one colour apart, their grain (docs/log.md).
 """
 
@@ -38,21 +38,21 @@ CHANGES = [
 def run(setting: Setting) -> list[Section]:
     """Train once a seed; the accuracy on the fourteen after each epoch."""
     out = setting.out / "sanity"
-    manifest, pictures = _write_images("toy" if setting.smoke else setting.data, out)
+    manifest, images = _write_images("toy" if setting.smoke else setting.data, out)
     small = [f"transform.image_size={SMOKE_SIZE[setting.as_coded]}"] if setting.smoke else []
     curves = {}
     for seed in setting.seeds:
         folder = out / f"seed{seed}"
-        own = [f"transform={standard(pictures)}", f"data.source=manifest:{manifest}", f"train.seed={seed}"]
+        own = [f"transform={standard(images)}", f"data.source=manifest:{manifest}", f"train.seed={seed}"]
         recipe = Recipe.read("paper", [*CHANGES, *own, *small, *setting.changes])
         train(recipe, folder, resume=(folder / "recipe.yaml").is_file())
         curves[seed] = validation_curve(folder)
     return [("Section 5.1: fourteen images by heart", [Paragraph(f"The paper: {PAPER}."), _table(curves)])]
 
 
-def standard(pictures: Sequence[np.ndarray]) -> str:
-    """The transform whose mean and deviation a channel are those of the pictures."""
-    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures]) / 255
+def standard(images: Sequence[np.ndarray]) -> str:
+    """The transform whose mean and deviation a channel are those of the images."""
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
     mean, std = pixels.mean(0).round(4).tolist(), pixels.std(0).round(4).tolist()
     return f"{{image_size: [400, 600], mean: {mean}, std: {std}}}"
 
@@ -61,16 +61,16 @@ def _write_images(data: str, out: Path) -> tuple[Path, list[np.ndarray]]:
     """Two training images a class as PNG, named in a manifest twice: for training and for scoring; and their pixels."""
     dataset = load_dataset(data)
     chosen = [sample for label in dataset.labels for sample in _first(dataset.splits["train"], label, data)]
-    pictures = [read_image(sample) for sample in chosen]
+    images = [read_image(sample) for sample in chosen]
     rows = []
-    for number, (sample, picture) in enumerate(zip(chosen, pictures, strict=True)):
+    for number, (sample, image) in enumerate(zip(chosen, images, strict=True)):
         name = f"{number:02d}-{sample.label}.png"
         with atomic(out / name) as partial:
-            Image.fromarray(picture).save(partial, "PNG")
+            Image.fromarray(image).save(partial, "PNG")
         rows += [(name, sample.label, split) for split in ("train", "val")]
     with atomic(out / "images.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])
-    return out / "images.csv", pictures
+    return out / "images.csv", images
 
 
 def _first(samples: list[Sample], label: str, data: str) -> list[Sample]:

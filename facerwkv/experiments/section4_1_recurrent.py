@@ -25,7 +25,7 @@ NAMES = (
     *("facerwkv4_small", "facerwkv5_small", "facerwkv6_small", "facerwkv7_small"),
 )
 SIZES = {150: (200, 300), 600: (400, 600), 2400: (800, 1200)}
-"""Tokens → height and width of the picture that has so many, in pixels."""
+"""Tokens → height and width of the image that has so many, in pixels."""
 STEPS = 16  # tokens that come one by one, at the end
 NOISE = 0.1  # added to every weight, since a fresh mixer hands on nothing
 CLAIM = "The paper: constant memory and speed, whatever the length. That holds from RWKV-4 on, not for its RWKV-1."
@@ -57,15 +57,15 @@ def measured(name: str) -> Iterator[tuple[float, int, float]]:
     for parameter in model.parameters():
         parameter.add_(NOISE * torch.randn_like(parameter))
     for count, size in SIZES.items():
-        picture = torch.rand(1, 3, *size)
-        tokens, _ = model.embed(picture)
+        image = torch.rand(1, 3, *size)
+        tokens, _ = model.embed(image)
         logits, state = model.stream(tokens[:, : count - STEPS])
         seconds = []
         for token in tokens[:, count - STEPS :].split(1, 1):
             start = time.perf_counter()
             logits, state = model.stream(token, state)
             seconds.append(time.perf_counter() - start)
-        whole = model(picture)
+        whole = model(image)
         difference = ((logits - whole).abs().max() / whole.abs().max()).item()
         yield difference, numbers(state["blocks"]), statistics.median(seconds)
 

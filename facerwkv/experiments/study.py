@@ -20,7 +20,7 @@ from facerwkv.core.files import atomic
 from facerwkv.evaluation import figures
 from facerwkv.evaluation.checkpoints import evaluate_folder, finish
 from facerwkv.evaluation.compare import require_same
-from facerwkv.evaluation.pages import Block, Paragraph, Picture, Section, Table
+from facerwkv.evaluation.pages import Block, Drawing, Paragraph, Section, Table
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import CURVES, RECIPE, write_json
@@ -131,8 +131,8 @@ class Figure:
         ours, problems = _every(self.rows, lambda row: _run(row, setting, protocol, seed)["curve"])
         theirs = {row.name: row.curve for row in self.rows if row.curve}
         how = f"Ours: {setting.protocols[protocol][0]}, seed {seed}."
-        picture = _picture(self.title.partition(":")[0], ours, theirs, setting.out)
-        blocks: list[Block] = [Paragraph(f"{self.claim} {how}"), _epochs_table(ours, theirs), picture]
+        image = _image(self.title.partition(":")[0], ours, theirs, setting.out)
+        blocks: list[Block] = [Paragraph(f"{self.claim} {how}"), _epochs_table(ours, theirs), image]
         return _complete(self.title, blocks, problems)
 
 
@@ -264,12 +264,12 @@ def _at(curve: Sequence[float], epoch: int) -> str:
     return f"{100 * curve[epoch - 1]:.2f}" if epoch <= len(curve) else "-"
 
 
-def _picture(
+def _image(
     title: str, ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], out: Path
-) -> Picture:
+) -> Drawing:
     figure = figures.epochs_figure(ours, theirs)
     name = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
     with atomic(out / f"{name}.png") as partial:
         partial.write_bytes(figures.to_png(figure))
     logs = " and the authors' logs (dashed)" if theirs else ""
-    return Picture(f"{name}.png", figures.to_svg(figure, name), f"{title}: validation accuracy, ours (lines){logs}")
+    return Drawing(f"{name}.png", figures.to_svg(figure, name), f"{title}: validation accuracy, ours (lines){logs}")

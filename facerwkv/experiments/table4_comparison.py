@@ -3,15 +3,15 @@
     facerwkv reproduce table4_comparison --data fer2013:/d/fer2013 --seeds 0
 
 The paper: 61.41 to 73.02 % for FaceRWKV and 93.00 for POSTER++, on CAER-S. It trained its own models and quotes the
-others. Here all are trained, the lighter systems of a kind, on smaller pictures: 1.7 hours of training for the fourteen
+others. Here all are trained, the lighter systems of a kind, on smaller images: 1.7 hours of training for the fourteen
 on FER2013, one thread of an AMD EPYC (docs/results.md).
 
 The recipe is `modern`; the data are grey faces, without the training images that stand in validation or test too; the
-best epoch is chosen on validation and scored once on test. Pictures have 48 pixels, for AlexNet and ViT 64. Every
+best epoch is chosen on validation and scored once on test. Images have 48 pixels, for AlexNet and ViT 64. Every
 FaceRWKV and the paper's transformer stand behind the same convolutional stem and read all tokens, so that what differs
 is what mixes them: linear patches and the last token hardly begin to learn in so few epochs. All start from random
 weights; what ImageNet's give is one more change, "resnet*:model.pretrained=true". Left out for their cost
-on a CPU: POSTER++, VGG-19, ResNet-152, larger models, and PAtt-Lite, which enlarges every picture to 224 pixels.
+on a CPU: POSTER++, VGG-19, ResNet-152, larger models, and PAtt-Lite, which enlarges every image to 224 pixels.
 """
 
 from facerwkv.evaluation.compare import compare
@@ -52,9 +52,9 @@ PAPER = (
     ("Fine-tuned AlexNet", "61.73", "61.1M"),
 )
 NOTE = (
-    "These are accuracies on CAER-S. The paper ran its own models, on whole pictures of 400 x 600 pixels; the others "
-    "are quoted from POSTER++ and CAER, which started from trained weights and had other pictures and crops. They "
-    "compare with no row on other data or other pictures, such as those above, and not all with one another."
+    "These are accuracies on CAER-S. The paper ran its own models, on whole images of 400 x 600 pixels; the others "
+    "are quoted from POSTER++ and CAER, which started from trained weights and had other images and crops. They "
+    "compare with no row on other data or other images, such as those above, and not all with one another."
 )
 
 

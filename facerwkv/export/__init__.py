@@ -45,8 +45,8 @@ class Exported:
 def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
     """Write a checkpoint, or what `load_checkpoint` finds under a name, as an ONNX file; `models/onnx.py` describes it.
 
-    The graph takes pictures uint8 (B, h, w, c), 0..255, RGB or grey, as the evaluation transform gives them, in a batch
-    of any size, and gives logits float32 (B, C). onnxruntime's answers to drawn pictures are compared with PyTorch's:
+    The graph takes images uint8 (B, h, w, c), 0..255, RGB or grey, as the evaluation transform gives them, in a batch
+    of any size, and gives logits float32 (B, C). onnxruntime's answers to drawn images are compared with PyTorch's:
     where a logit differs by more than 1e-4, nothing is written. InputError for that, for a model that cannot be
     exported, where a package of the extra "export" is missing, and for a file that cannot be written.
     """
@@ -57,10 +57,10 @@ def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
         raise InputError(f"Export needs {', '.join(missing)}, not installed here: {EXTRA}")
     checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
     with atomic(out) as partial:
-        pictures = drawn_pictures(checkpoint.transform)
-        expected = logits_of(checkpoint, pictures)
-        _write(checkpoint, pictures, partial)
-        difference = _difference(read_onnx(partial, "cpu").model, pictures, expected)
+        images = drawn_images(checkpoint.transform)
+        expected = logits_of(checkpoint, images)
+        _write(checkpoint, images, partial)
+        difference = _difference(read_onnx(partial, "cpu").model, images, expected)
         if not difference <= TOLERANCE:
             raise InputError(
                 f"onnxruntime's logits for {checkpoint.title} differ from PyTorch's by {difference:.1e}, and "
@@ -70,25 +70,25 @@ def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
     return Exported(str(out), checkpoint.title, checkpoint.card.get("licence"), size, difference)
 
 
-def drawn_pictures(transform: TransformConfig) -> Tensor:
-    """The toy data set's first seven test pictures, one an expression, as a model is shown them: uint8 (7, h, w, c)."""
+def drawn_images(transform: TransformConfig) -> Tensor:
+    """The toy data set's first seven test images, one an expression, as a model is shown them: uint8 (7, h, w, c)."""
     scenes = [render(index, "test") for index in range(len(EXPRESSIONS))]
     shown = [EvalTransform(transform)(scene.image, scene.box) for scene in scenes]
     return torch.from_numpy(np.stack(shown))
 
 
 @torch.no_grad()
-def logits_of(checkpoint: Checkpoint, pictures: Tensor) -> Tensor:
-    """PyTorch's answer to pictures uint8 (B, h, w, c), float32 (B, C). InputError where it is not finite."""
+def logits_of(checkpoint: Checkpoint, images: Tensor) -> Tensor:
+    """PyTorch's answer to images uint8 (B, h, w, c), float32 (B, C). InputError where it is not finite."""
     device = next(checkpoint.model.parameters()).device
-    logits = checkpoint.model.eval()(normalise(pictures.to(device), checkpoint.transform)).float().cpu()
+    logits = checkpoint.model.eval()(normalise(images.to(device), checkpoint.transform)).float().cpu()
     if not torch.isfinite(logits).all():
         raise InputError(f"{checkpoint.title} answers with NaN or infinity: its weights are broken; train it again.")
     return logits
 
 
-def _write(checkpoint: Checkpoint, pictures: Tensor, path: Path) -> None:
-    program = _graph(checkpoint, pictures[:2])
+def _write(checkpoint: Checkpoint, images: Tensor, path: Path) -> None:
+    program = _graph(checkpoint, images[:2])
     description = Description.of(checkpoint, without_paths(checkpoint.card))
     program.model.metadata_props.update(description.metadata())
     for node in program.model.graph.all_nodes():
@@ -125,7 +125,7 @@ def portable(model: nn.Module) -> nn.Module:
     return model
 
 
-def _difference(model: nn.Module, pictures: Tensor, expected: Tensor) -> float:
-    """The largest of any logit, all pictures at once and the first alone."""
-    found = torch.cat([model(pictures), model(pictures[:1])])
+def _difference(model: nn.Module, images: Tensor, expected: Tensor) -> float:
+    """The largest of any logit, all images at once and the first alone."""
+    found = torch.cat([model(images), model(images[:1])])
     return float((found - torch.cat([expected, expected[:1]])).abs().max())

@@ -1,4 +1,4 @@
-"""Checkpoint → a folder that runs in the browser, from any static server: its visitors' pictures never leave them.
+"""Checkpoint → a folder that runs in the browser, from any static server: its visitors' images never leave them.
 
 FOLDER/model.onnx           the model, as `facerwkv export --format onnx` writes it
 FOLDER/meta.json            what the page must know of it, the detector and the runtime
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from facerwkv.core.errors import InputError
-from facerwkv.export import Exported, export_onnx
 from facerwkv.core.files import whole_folder
+from facerwkv.export import Exported, export_onnx
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.faces import COARSE_SIDE, NARROWEST, OVERLAP, SMALLEST_SIDE, FaceDetector
 from facerwkv.media.images import MAX_PIXELS
@@ -128,7 +128,7 @@ def _settings(detector: FaceDetector) -> dict[str, float]:
 
 
 def _write_detector(path: Path, model: Path) -> None:
-    """YuNet for pictures of any size: its file says 640 x 640, which OpenCV ignores and onnxruntime would not."""
+    """YuNet for images of any size: its file says 640 x 640, which OpenCV ignores and onnxruntime would not."""
     import onnx
 
     detector = onnx.load(model)

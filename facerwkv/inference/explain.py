@@ -36,7 +36,7 @@ class Explanation:
     """How the patches of one face speak for `label` (above 0) or against it (below 0).
 
     scores: float32 (Hp, Wp), in units of the logit. image: uint8 (h, w, c), RGB or grey, what the model was shown.
-    prob: the label's probability, 0..1. box: x1, y1, x2, y2 in pixels, None for a whole picture.
+    prob: the label's probability, 0..1. box: x1, y1, x2, y2 in pixels, None for a whole image.
     """
 
     label: str
@@ -70,10 +70,10 @@ def explain(
     on_no_face: OnNoFace = "empty",
     channels: Channels = "rgb",
 ) -> list[Explanation]:
-    """An explanation for every face of a picture, as `predict` finds them; [] where there is none.
+    """An explanation for every face of an image, as `predict` finds them; [] where there is none.
 
     method: a name in METHODS. label: whose logit is explained; None for each face's likeliest. Raises InputError for
-    names that are not known, a picture that cannot be read, and a model that the method does not fit.
+    names that are not known, an image that cannot be read, and a model that the method does not fit.
     """
     checkpoint = predictor.checkpoint
     if method not in METHODS:
@@ -83,7 +83,7 @@ def explain(
     if isinstance(checkpoint.model, OnnxModel):
         raise InputError(f"An exported {checkpoint.title} has no gradients and no tokens; explain its checkpoint.")
     if checkpoint.transform.crop == "both":
-        raise InputError(f"{checkpoint.title} looks at two pictures at once; explain a model that looks at one.")
+        raise InputError(f"{checkpoint.title} looks at two images at once; explain a model that looks at one.")
     result, crops = predictor.crops(source, mode, on_no_face, channels)
     if result.failed:
         raise InputError(result.message)
@@ -111,7 +111,7 @@ def deliver(explanations: Sequence[Explanation], source: str, out: Path, as_json
     if as_json:
         print(json.dumps([explanation.to_dict() for explanation in explanations]))
     elif not explanations:
-        print(f"{source}: no face was found. --mode scene explains the whole picture.")
+        print(f"{source}: no face was found. --mode scene explains the whole image.")
     else:
         for number, explanation in enumerate(explanations, 1):
             row, column = np.unravel_index(explanation.scores.argmax(), explanation.scores.shape)
@@ -120,17 +120,17 @@ def deliver(explanations: Sequence[Explanation], source: str, out: Path, as_json
         print(f"Wrote {out}: red patches speak for the label, blue ones against it.")
 
 
-def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    board = Image.new("RGB", (sum(picture.width for picture in pictures), max(picture.height for picture in pictures)))
+def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    board = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)))
     left = 0
-    for picture in pictures:
-        board.paste(picture, (left, 0))
-        left += picture.width
+    for image in images:
+        board.paste(image, (left, 0))
+        left += image.width
     return board
 
 
 def patch_grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """The patches (Hp, Wp) that a model cuts pictures of this height and width into; 8 x 8 where it cuts none."""
+    """The patches (Hp, Wp) that a model cuts images of this height and width into; 8 x 8 where it cuts none."""
     stem: Any = getattr(model, "stem", None)
     return stem.grid(*size) if hasattr(stem, "grid") else OTHERS
 
@@ -148,8 +148,8 @@ def occlusion(model: nn.Module, x: Tensor, number: int) -> Tensor:
     """x (1, c, h, w) → what logit `number` loses when a patch shows the mean colour, for all patches (Hp, Wp)."""
     cells = _cells(model, x)
     hidden = x.repeat(len(cells), 1, 1, 1)
-    for picture, (rows, columns) in zip(hidden, cells, strict=True):
-        picture[:, rows, columns] = 0
+    for image, (rows, columns) in zip(hidden, cells, strict=True):
+        image[:, rows, columns] = 0
     logits = torch.cat([model(part)[:, number] for part in hidden.split(BATCH)])
     return (model(x)[0, number] - logits).unflatten(0, _grid(model, x))
 

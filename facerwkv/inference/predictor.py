@@ -1,4 +1,4 @@
-"""Pictures and frames → results: read, find the faces, classify them in batches."""
+"""Images and frames → results: read, find the faces, classify them in batches."""
 
 import dataclasses
 import functools
@@ -106,7 +106,7 @@ class Options(TypedDict, total=False):
 
 
 class Crop(NamedTuple):
-    """A face, or a whole picture, as the model takes it: uint8 (h, w, c)."""
+    """A face, or a whole image, as the model takes it: uint8 (h, w, c)."""
 
     box: Box | None
     detection: float | None
@@ -114,9 +114,9 @@ class Crop(NamedTuple):
 
 
 class Predictor:
-    """A checkpoint that names the expressions in pictures. `model` is its inference form (`fold`).
+    """A checkpoint that names the expressions in images. `model` is its inference form (`fold`).
 
-    `detector` finds the faces: any callable from a picture, uint8 (H, W, 3) RGB, to boxes (x1, y1, x2, y2 in pixels, or
+    `detector` finds the faces: any callable from an image, uint8 (H, W, 3) RGB, to boxes (x1, y1, x2, y2 in pixels, or
     FaceBox); without one, YuNet. InputError if `device` is not there.
     """
 
@@ -148,9 +148,9 @@ class Predictor:
     @overload
     def predict(self, source: Iterable[Source], **options: Unpack[Options]) -> list[Result]: ...
     def predict(self, source: Any, **options: Unpack[Options]) -> Result | list[Result]:
-        """The result of one picture, or a list of the results of several; options as in `predict_iter`.
+        """The result of one image, or a list of the results of several; options as in `predict_iter`.
 
-        InputError if one picture has no face and `on_no_face` is "error".
+        InputError if one image has no face and `on_no_face` is "error".
         """
         if not isinstance(source, Source):
             return list(self.predict_iter(source, **options))
@@ -169,10 +169,10 @@ class Predictor:
     ) -> Iterator[Result]:
         """Results in the order of the sources: paths, encoded bytes, PIL images, arrays uint8 (H, W, 3).
 
-        `mode` is "scene" (the whole picture), "face" (every face) or "auto" (what the model was trained on). A picture
+        `mode` is "scene" (the whole image), "face" (every face) or "auto" (what the model was trained on). An image
         without a face gives no faces ("empty"), is classified whole ("scene"), or counts as failed ("error").
-        `channels` is the colour order of arrays. Faces of several pictures share a batch; fewer than `batch_size`
-        pictures wait for theirs to fill. A picture that cannot be read gives a result that says why.
+        `channels` is the colour order of arrays. Faces of several images share a batch; fewer than `batch_size`
+        images wait for theirs to fill. An image that cannot be read gives a result that says why.
         """
         _check({"mode": mode, "on_no_face": on_no_face, "channels": channels})
         _check_batch(batch_size)
@@ -191,7 +191,7 @@ class Predictor:
     ) -> Iterator[Result]:
         """Results of a video's frames in their order, with `time` and `frame`; options as in `predict_iter`.
 
-        A frame is its time in seconds, its picture, uint8 (H, W, 3) RGB, and maybe its number; otherwise they are
+        A frame is its time in seconds, its image, uint8 (H, W, 3) RGB, and maybe its number; otherwise they are
         counted from 0. `name` is the results' source. Fewer than `ahead` frames wait for a batch to fill (None:
         `batch_size`), and fewer where they are large. A video that ends too early gives a last result that says why.
         """
@@ -213,7 +213,7 @@ class Predictor:
             for count, frame in enumerate(frames):
                 time, rgb, number = (*frame, count)[:3]
                 size = rgb.shape[1::-1]
-                result = functools.partial(Result, name, size=size, picture=rgb, time=time, frame=number)
+                result = functools.partial(Result, name, size=size, image=rgb, time=time, frame=number)
                 yield self._look(result, rgb, detector, on_no_face)
         except UnreadableVideo as error:
             yield Result(name, "unreadable", message=str(error), time=time, frame=number + 1), []
@@ -221,7 +221,7 @@ class Predictor:
     def crops(
         self, source: Source, mode: Mode = "auto", on_no_face: OnNoFace = "empty", channels: Channels = "rgb"
     ) -> tuple[Result, list[Crop]]:
-        """What the model would be shown of a picture, and the result without faces; options as in `predict_iter`."""
+        """What the model would be shown of an image, and the result without faces; options as in `predict_iter`."""
         _check({"mode": mode, "on_no_face": on_no_face, "channels": channels})
         return self._open(source, 0, self._detector_for(mode), on_no_face, channels)
 
@@ -235,7 +235,7 @@ class Predictor:
         transform = self.checkpoint.transform
         if transform.crop == "both" and mode == "scene":
             raise InputError(
-                f"{self.checkpoint.name} looks at a face and at what is around it; it cannot classify a whole picture. "
+                f"{self.checkpoint.name} looks at a face and at what is around it; it cannot classify a whole image. "
                 "Choose mode auto or face."
             )
         return transform.sees_faces if mode == "auto" else mode == "face"
@@ -243,16 +243,16 @@ class Predictor:
     def _open(
         self, source: Source, index: int, detector: Detector | None, on_no_face: OnNoFace, channels: Channels
     ) -> tuple[Result, list[Crop]]:
-        """A result without faces yet, and the crops to classify for it; without a detector, the whole picture."""
+        """A result without faces yet, and the crops to classify for it; without a detector, the whole image."""
         name = _name(source, index)
         try:
             rgb = open_image(source, channels, name)
         except UnreadableImage as error:
-            empty = isinstance(source, str | Path) and os.path.isdir(source) and next(_pictures(name)) == name
+            empty = isinstance(source, str | Path) and os.path.isdir(source) and next(_images(name)) == name
             return Result(
-                name, "unreadable", message=f"{name} is a folder without pictures." if empty else str(error)
+                name, "unreadable", message=f"{name} is a folder without images." if empty else str(error)
             ), []
-        result = functools.partial(Result, name, size=rgb.shape[1::-1], picture=source, channels=channels)
+        result = functools.partial(Result, name, size=rgb.shape[1::-1], image=source, channels=channels)
         return self._look(result, rgb, detector, on_no_face)
 
     def _look(
@@ -312,9 +312,9 @@ class Predictor:
 
 
 def expand_sources(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[str]:
-    """The pictures that a command line means, one by one.
+    """The images that a command line means, one by one.
 
-    A folder means the pictures in it and below, in natural order (2 before 10), hidden ones left out; a pattern (*, ?,
+    A folder means the images in it and below, in natural order (2 before 10), hidden ones left out; a pattern (*, ?,
     [...], **) what fits it; "-" the list on `stdin`, a name a line or NUL between names. What means nothing comes out
     as it is, for prediction to report.
     """
@@ -324,13 +324,13 @@ def expand_sources(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Itera
             yield from expand_sources(name for name in listed if name.strip() not in ("", "-"))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             found = sorted(glob.iglob(argument, recursive=True), key=_natural)
-            yield from (picture for path in found for picture in _pictures(path)) if found else [argument]
+            yield from (image for path in found for image in _images(path)) if found else [argument]
         else:
-            yield from _pictures(argument)
+            yield from _images(argument)
 
 
-def _pictures(path: str) -> Iterator[str]:
-    """The pictures below a folder; a file, and a folder without pictures, as it is."""
+def _images(path: str) -> Iterator[str]:
+    """The images below a folder; a file, and a folder without images, as it is."""
     found = False
     for folder, folders, names in os.walk(path):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
@@ -344,7 +344,7 @@ def _pictures(path: str) -> Iterator[str]:
 
 @functools.cache
 def endings() -> frozenset[str]:
-    """The endings of the pictures' names that are taken from a folder, such as ".jpg"."""
+    """The endings of the images' names that are taken from a folder, such as ".jpg"."""
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
@@ -354,7 +354,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _places(found: Iterable[FaceBox | Sequence[float]], height: int, width: int) -> list[tuple[Box, float | None]]:
-    """A detector's boxes in whole pixels, clipped to the picture, with their scores where it gives any."""
+    """A detector's boxes in whole pixels, clipped to the image, with their scores where it gives any."""
     places: list[tuple[Box, float | None]] = []
     for face in found:
         x1, y1, x2, y2 = (face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4]
@@ -375,7 +375,7 @@ def _name(source: Source, index: int) -> str:
 
 def _held(result: Result) -> int:
     """How many results like this one may wait: those that hold their pixels, up to HELD bytes of them."""
-    return max(1, HELD // max(1, result.picture.nbytes)) if isinstance(result.picture, np.ndarray) else sys.maxsize
+    return max(1, HELD // max(1, result.image.nbytes)) if isinstance(result.image, np.ndarray) else sys.maxsize
 
 
 def _check_batch(batch_size: int) -> None:

@@ -1,4 +1,4 @@
-"""Pictures → results on a Ray cluster, or on all cores of this machine: in order, restartable, each file once."""
+"""Images → results on a Ray cluster, or on all cores of this machine: in order, restartable, each file once."""
 
 import importlib
 import json
@@ -39,7 +39,7 @@ def predict_on_ray(
     """
     named = list(dict.fromkeys(sources))
     if videos := [name for name in named if is_video(name)]:
-        raise InputError(f"Ray's workers take pictures, and {videos[0]} is a video: predict it without the runner ray.")
+        raise InputError(f"Ray's workers take images, and {videos[0]} is a video: predict it without the runner ray.")
     loaded = (model, device, detector_model, engine)
     load(*loaded)  # what is wrong with it is said here, and not by every worker
     ray = _started()
@@ -58,7 +58,7 @@ def _results(
 
 
 def _classified(ray: Any, names: Sequence[str], loaded: tuple, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The plain values of each picture's result, in order."""
+    """The plain values of each image's result, in order."""
     if not names:
         return
     unit = "GPU" if choose_device(loaded[1]).type == "cuda" else "CPU"

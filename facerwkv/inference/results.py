@@ -1,4 +1,4 @@
-"""What was found in a picture or in a video's frame, and how a person or a program reads it."""
+"""What was found in an image or in a video's frame, and how a person or a program reads it."""
 
 import json
 from collections.abc import Iterable
@@ -24,11 +24,11 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Face:
-    """One face, or the whole picture where `box` is None, and what it looks like.
+    """One face, or the whole image where `box` is None, and what it looks like.
 
     `probs` holds every label's probability by name, in the model's order; `label` is the likeliest and `score` its
-    probability. `box` is x1, y1, x2, y2 in pixels of the upright picture, `detection` the detector's score, 0 to 1.
-    `track` is the number that a face keeps through a video, from 1; None in a picture. `threshold` is the score below
+    probability. `box` is x1, y1, x2, y2 in pixels of the upright image, `detection` the detector's score, 0 to 1.
+    `track` is the number that a face keeps through a video, from 1; None in an image. `threshold` is the score below
     which the label is unsure, None where no one asked.
     """
 
@@ -52,18 +52,18 @@ class Face:
 
     def __repr__(self) -> str:
         ranked = sorted(self.probs.items(), key=lambda item: -item[1])[:SHOWN]
-        place = "whole picture" if self.box is None else str(list(self.box))
+        place = "whole image" if self.box is None else str(list(self.box))
         doubt = [below(self.threshold)] if self.unsure else []
         return "  ".join([place, *(f"{name} {probability:.2f}" for name, probability in ranked), *doubt])
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Result:
-    """The faces of one picture, or of one frame of a video.
+    """The faces of one image, or of one frame of a video.
 
-    `status` is "ok", "no_face" or "unreadable"; `message` says why where the picture counts as failed, and is empty
-    otherwise. `size` is (width, height) in pixels of the upright picture, (0, 0) if it is unreadable. A
-    frame has its `time` in seconds from the video's start and its number, `frame`, from 0; a picture has None.
+    `status` is "ok", "no_face" or "unreadable"; `message` says why where the image counts as failed, and is empty
+    otherwise. `size` is (width, height) in pixels of the upright image, (0, 0) if it is unreadable. A
+    frame has its `time` in seconds from the video's start and its number, `frame`, from 0; an image has None.
     """
 
     source: str
@@ -71,7 +71,7 @@ class Result:
     faces: list[Face] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     message: str = ""
-    picture: Source | None = field(default=None, compare=False)
+    image: Source | None = field(default=None, compare=False)
     channels: Channels = "rgb"
     time: float | None = None
     frame: int | None = None
@@ -89,11 +89,11 @@ class Result:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Result":
-        """What `to_dict` gave, without a threshold; `size` may be among the values. The picture is read again."""
+        """What `to_dict` gave, without a threshold; `size` may be among the values. The image is read again."""
         known = [{name: value for name, value in face.items() if name != "unsure"} for face in values["faces"]]
         faces = [Face(**(face | {"box": tuple(face["box"]) if "box" in face else None})) for face in known]
         size = tuple(values.get("size", (0, 0)))
-        return cls(**(values | {"faces": faces, "size": size, "picture": values["source"]}))
+        return cls(**(values | {"faces": faces, "size": size, "image": values["source"]}))
 
     def with_threshold(self, threshold: float) -> "Result":
         """The same faces, those with a score below `threshold`, 0 to 1, marked as unsure."""
@@ -105,10 +105,10 @@ class Result:
         return json.dumps(self.to_dict())
 
     def plot(self) -> Image.Image:
-        """The picture, read again, with its faces drawn. InputError if it cannot be read."""
-        if self.status == "unreadable" or self.picture is None:
-            raise InputError(self.message or f"The picture of {self.source} was not kept, so it cannot be drawn.")
-        rgb = open_image(self.picture, self.channels, self.source)
+        """The image, read again, with its faces drawn. InputError if it cannot be read."""
+        if self.status == "unreadable" or self.image is None:
+            raise InputError(self.message or f"The image of {self.source} was not kept, so it cannot be drawn.")
+        rgb = open_image(self.image, self.channels, self.source)
         numbers = [face.track for face in self.faces] if self.frame is not None else ()
         unsure = [face.unsure for face in self.faces]
         return draw_faces(rgb, [(face.box, face.probs) for face in self.faces], numbers, unsure)
@@ -118,7 +118,7 @@ class Result:
 
 
 def describe(result: Result) -> "Text":
-    """The lines that a person reads: the picture, then every face with its likeliest labels."""
+    """The lines that a person reads: the image, then every face with its likeliest labels."""
     from rich.text import Text
 
     text = Text().append(result.source.encode("utf-8", "replace").decode(), "bold")  # a file's name may be no Unicode

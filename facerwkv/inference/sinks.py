@@ -1,4 +1,4 @@
-"""Results → a terminal, a table, drawn pictures and videos."""
+"""Results → a terminal, a table, drawn images and videos."""
 
 import csv
 import importlib.util
@@ -42,7 +42,7 @@ Write = Callable[[Result], object]
 class Summary:
     """The count of what went by, for the last line and the exit code."""
 
-    pictures: int = 0
+    images: int = 0
     frames: int = 0
     faces: int = 0
     without: int = 0
@@ -50,7 +50,7 @@ class Summary:
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, result: Result) -> None:
-        self.pictures += result.frame is None
+        self.images += result.frame is None
         self.frames += result.frame is not None and result.status != "unreadable"
         self.faces += sum(face.box is not None for face in result.faces)
         self.without += result.status == "no_face"
@@ -59,13 +59,13 @@ class Summary:
 
     def __str__(self) -> str:
         seconds = time.perf_counter() - self.started
-        parts = [count_of(self.pictures, "picture")] * bool(self.pictures or not self.frames)
+        parts = [count_of(self.images, "image")] * bool(self.images or not self.frames)
         parts += [count_of(self.frames, "frame")] * bool(self.frames)
         parts += [count_of(self.faces, "face")]
         parts += [f"{self.without} without a face"] * bool(self.without)
         parts += [f"{len(self.failed)} failed"] * bool(self.failed)
-        speed = (self.pictures + self.frames) / max(seconds, 1e-9)
-        return f"{', '.join(parts)}; {seconds:.2f} s ({speed:.1f} {'frames' if self.frames else 'pictures'}/s)"
+        speed = (self.images + self.frames) / max(seconds, 1e-9)
+        return f"{', '.join(parts)}; {seconds:.2f} s ({speed:.1f} {'frames' if self.frames else 'images'}/s)"
 
 
 class Format(NamedTuple):
@@ -153,7 +153,7 @@ def _format(
 def writer(path: str | Path, labels: Sequence[str], columns: Sequence[str] = COLUMNS) -> Iterator[Write]:
     """Open a .csv, .json, .jsonl or .parquet file, and yield the function that adds a result to it.
 
-    CSV and Parquet have a row per face (one, with empty cells, for a picture without), `columns` and one per label. The
+    CSV and Parquet have a row per face (one, with empty cells, for an image without), `columns` and one per label. The
     file appears under its name, whole, when the block ends; after Ctrl-C, or when nobody reads the output any more, it
     holds what came before.
     """
@@ -178,7 +178,7 @@ def write_results(
 
 
 class Media:
-    """A folder of drawn pictures and videos: `media(result)` adds one and returns its path, or None for an unread one.
+    """A folder of drawn images and videos: `media(result)` adds one and returns its path, or None for an unread one.
 
     A file is named after its source, `party_drawn.jpg` or `talk_drawn.mp4`; a second of that name becomes
     `party_drawn-2.jpg`. Frames of one source, in their order, are one video. Close it.
@@ -214,7 +214,7 @@ class Media:
             video[1].close()
 
     def _name(self, source: str, ending: str) -> str:
-        stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_")[:80] or "picture"
+        stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_")[:80] or "image"
         name = f"{stem}_drawn"
         self._names[(name + ending).lower()] += 1
         again = self._names[(name + ending).lower()]
@@ -222,7 +222,7 @@ class Media:
 
 
 def save_media(results: Iterable[Result], folder: str | Path) -> list[Path]:
-    """Draw every picture that could be read, and every video; the files' paths."""
+    """Draw every image that could be read, and every video; the files' paths."""
     media = Media(folder)
     try:
         return list(dict.fromkeys(path for path in map(media, results) if path))
@@ -245,7 +245,7 @@ class Seen:
 class Teller:
     """What a person reads of results: `teller(result)` gives the texts that are due, `end()` the last.
 
-    A picture is told at once, a video when it has ended: its faces, longest seen first, with their mean probabilities.
+    An image is told at once, a video when it has ended: its faces, longest seen first, with their mean probabilities.
     """
 
     def __init__(self) -> None:
@@ -292,11 +292,11 @@ def _line(track: int | None, seen: Seen) -> str:
     means = "".join(f"  {name} {total / seen.frames:.2f}" for name, total in ranked)
     unsure = seen.threshold is not None and ranked[0][1] / seen.frames < seen.threshold
     doubt = f"  {below(seen.threshold)}" if unsure else ""
-    return f"\n  {track or 'whole picture'}  {seen.first:.1f}-{seen.last:.1f} s{means}{doubt}"
+    return f"\n  {track or 'whole image'}  {seen.first:.1f}-{seen.last:.1f} s{means}{doubt}"
 
 
 def columns_for(sources: Iterable[str], threshold: float | None = None) -> tuple[str, ...]:
-    """`table_columns` of pictures, or of these sources if a video is among them."""
+    """`table_columns` of images, or of these sources if a video is among them."""
     return table_columns(any(map(is_video, sources)), threshold)
 
 

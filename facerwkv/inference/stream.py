@@ -32,7 +32,7 @@ from facerwkv.media.frames import seconds as to_seconds
 from facerwkv.media.tracks import Tracker
 
 STRIP = 12
-"""The timeline is this part of the picture's height."""
+"""The timeline is this part of the image's height."""
 PAPER = (18, 20, 24)
 
 Smooth = Callable[[np.ndarray], np.ndarray]
@@ -68,19 +68,19 @@ def stream(
     part = Part(stride, fps, _moment(start), None if end is None else _moment(end))
     follow = Follower(smooth)
     predictor = model if isinstance(model, Predictor) else load(model)
-    pictures: Iterable[Any]
+    images: Iterable[Any]
     if isinstance(source, str | Path | int):
         if not is_camera(source):
             pyav()
-        pictures, name, ahead = read_frames(source, part, timeout), title(source), 1 if is_live(source) else None
+        images, name, ahead = read_frames(source, part, timeout), title(source), 1 if is_live(source) else None
     else:
-        pictures, name, ahead = part.of(_given(source)), "frames", None
+        images, name, ahead = part.of(_given(source)), "frames", None
     lenient: OnNoFace = "empty" if on_no_face == "error" else on_no_face
     found: Iterator[Result]
     if temporal:
-        found = starmap(Temporal(predictor, follow.tracker), predictor.open_frames(pictures, name, mode, lenient))
+        found = starmap(Temporal(predictor, follow.tracker), predictor.open_frames(images, name, mode, lenient))
     else:
-        found = predictor.predict_frames(pictures, name, mode, lenient, batch_size, ahead)
+        found = predictor.predict_frames(images, name, mode, lenient, batch_size, ahead)
     results = (follow(result) for result in found)
     return _with_faces(results, name) if on_no_face == "error" else results
 
@@ -109,7 +109,7 @@ def _with_faces(results: Iterable[Result], name: str) -> Iterator[Result]:
 def predict_sources(
     predictor: Predictor, sources: Iterable[str], progress: bool, batch_size: int, **options: Any
 ) -> Iterator[Result]:
-    """Results of pictures and videos in the order of their names; options as in `stream`.
+    """Results of images and videos in the order of their names; options as in `stream`.
 
     With `progress`, a bar with the frames that are done a second stands on stderr while a video is read.
     """
@@ -218,13 +218,13 @@ class DrawnVideo:
 
     def add(self, result: Result) -> None:
         """InputError if it cannot be written; what was written before plays."""
-        picture = np.asarray(result.plot())
-        if self._strip is None or self._strip.shape[1] != picture.shape[1]:
-            self._strip = np.full((max(16, picture.shape[0] // STRIP), picture.shape[1], 3), PAPER, np.uint8)
+        image = np.asarray(result.plot())
+        if self._strip is None or self._strip.shape[1] != image.shape[1]:
+            self._strip = np.full((max(16, image.shape[0] // STRIP), image.shape[1], 3), PAPER, np.uint8)
         self._strip[:, :-1] = self._strip[:, 1:]
         self._strip[:, -1] = _column(result.faces, len(self._strip))
         self.last = result.time or 0.0
-        self._writer.write(self.last, np.vstack([picture, self._strip]))
+        self._writer.write(self.last, np.vstack([image, self._strip]))
 
     def close(self) -> None:
         self._writer.close()

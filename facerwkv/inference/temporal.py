@@ -18,7 +18,7 @@ from facerwkv.models.facerwkv import FaceRWKV
 class Temporal:
     """Classifies what `Predictor.open_frames` gives, frame by frame, with a state for every track of `tracker`.
 
-    A face's first frame is answered as a picture would be. A later one's tokens follow those of the frames before it:
+    A face's first frame is answered as an image would be. A later one's tokens follow those of the frames before it:
     every block goes on from its state, while the pool reads this frame's tokens alone. A state has the same size after
     any number of frames, and goes when its track is forgotten. InputError for a model without a recurrent form.
     """
@@ -31,7 +31,7 @@ class Temporal:
     def __call__(self, result: Result, crops: Sequence[Crop]) -> Result:
         numbers = iter(self.tracker(result.time or 0.0, [crop.box for crop in crops if crop.box]))
         logits = [self._next(next(numbers) if crop.box else None, crop) for crop in crops]
-        alive = {None, *self.tracker.alive}  # None: the whole picture
+        alive = {None, *self.tracker.alive}  # None: the whole image
         self.states = {track: state for track, state in self.states.items() if track in alive}
         if logits:
             result.faces.extend(self.predictor.faces(crops, torch.stack(logits)))

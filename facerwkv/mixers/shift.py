@@ -20,7 +20,7 @@ def half_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
 def row_shift(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """The first half of the channels comes from the token above, zeros in the first row; x as in `quad_shift`.
 
-    Source: RWKV-LM's README, which advises a shift of N tokens for a picture of N x N.
+    Source: RWKV-LM's README, which advises a shift of N tokens for an image of N x N.
     """
     half, columns = x.shape[-1] // 2, grid[1]
     return torch.cat([pad(x[:, :-columns, :half], (0, 0, columns, 0)), x[..., half:]], -1)

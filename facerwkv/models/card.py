@@ -68,7 +68,7 @@ def _about(checkpoint: Any) -> str:
     labels = ", ".join(checkpoint.labels)
     colour = "grey" if transform.in_chans == 1 else "RGB"
     return (
-        f"`{checkpoint.name}` of FaceRWKV, {size:,} parameters. It takes {colour} pictures of {height} x {width} "
+        f"`{checkpoint.name}` of FaceRWKV, {size:,} parameters. It takes {colour} images of {height} x {width} "
         f"pixels ({transform.crop}) and tells apart {len(checkpoint.labels)} expressions: {labels}."
     )
 

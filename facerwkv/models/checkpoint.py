@@ -42,7 +42,7 @@ LISTED_KEYS = 10
 class Checkpoint:
     """A model in evaluation mode and all that prediction must know of it.
 
-    `model` takes normalised pictures (B, c, h, w) and gives logits (B, C) in the order of `labels`; divide them by
+    `model` takes normalised images (B, c, h, w) and gives logits (B, C) in the order of `labels`; divide them by
     `temperature` before the softmax. `card` holds the training data, its licence and the metrics.
     """
 

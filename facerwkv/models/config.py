@@ -10,8 +10,8 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PictureConfig(Settings):
-    """Pictures in, classes out; stored in a model's checkpoint. A single number is a square's side."""
+class ImageConfig(Settings):
+    """Images in, classes out; stored in a model's checkpoint. A single number is a square's side."""
 
     two_inputs: ClassVar[bool] = False
     """Whether the model looks at a scene and at a face: what a transform with crop "both" gives."""

@@ -21,17 +21,17 @@ def describe(name: str) -> dict[str, Any]:
 
     parameters: all, batch-norm statistics not among them. trainable: as published, so with a position table that is
     counted and never used (`unused`; it gets no gradient). macs: multiply-accumulates of one forward pass of one
-    picture of `input` (channels, height, width) in matrix products and convolutions.
+    image of `input` (channels, height, width) in matrix products and convolutions.
     """
     line = model_line(name)
     config = line.config
     with torch.device("meta"):
         model = create_model(name).eval()
-        picture = torch.empty(1, config.in_chans, *config.image_size)
+        image = torch.empty(1, config.in_chans, *config.image_size)
     parameters = dict(model.named_parameters())
     unused = parameters["position.table"].numel() if getattr(config, "position", None) == "unused" else 0
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(picture)
+        model(image)
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in parameters.values()),

@@ -12,14 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS, MixerConfig
-from facerwkv.models.config import Count, PictureConfig, Rate
+from facerwkv.models.config import Count, ImageConfig, Rate
 from facerwkv.models.position import POSITIONS
 from facerwkv.models.stem import STEMS, PatchEmbed
 
 Choice: dict[str, dict[str, Any]] = {"mixer": MIXERS, "stem": STEMS, "position": POSITIONS}
 
 
-class ModelConfig(PictureConfig):
+class ModelConfig(ImageConfig):
     """Everything that decides a FaceRWKV's shape; stored in its checkpoint."""
 
     image_size: tuple[Count, Count] = (400, 600)
@@ -37,7 +37,7 @@ class ModelConfig(PictureConfig):
     """Whether a token sees those before it, or all (RWKV-4 to 7)."""
     shift: Literal["token", "row"] = "token"
     """The neighbour that a token is mixed with before it is projected: the one before it, or the one above it (RWKV-1,
-    RWKV's author's advice for pictures)."""
+    RWKV's author's advice for images)."""
     time_mix_dim: Count | None = None
     """Width inside the time mix; None is the model's width."""
     hidden: Count | None = None
@@ -51,7 +51,7 @@ class ModelConfig(PictureConfig):
 
     @property
     def first_conv(self) -> str:
-        """The layer that sees the picture."""
+        """The layer that sees the image."""
         return f"stem.{STEMS[self.stem].first_conv}"
 
     @field_validator(*Choice)
@@ -94,7 +94,7 @@ class Block(nn.Module):
 
 
 class FaceRWKV(nn.Module):
-    """Picture (B, in_chans, H, W) → logits (B, num_classes).
+    """Image (B, in_chans, H, W) → logits (B, num_classes).
 
     The patch must divide H and W; position tables interpolate to other sizes than config.image_size.
     Source: FaceRWKV (2023), section 4.2.
@@ -125,7 +125,7 @@ class FaceRWKV(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Picture → the last block's tokens (B, T, D), normalised where the model has a norm there."""
+        """Image → the last block's tokens (B, T, D), normalised where the model has a norm there."""
         x, grid = self.embed(x)
         shared: dict[str, Tensor] = {}
         for block in self.blocks:
@@ -138,7 +138,7 @@ class FaceRWKV(nn.Module):
         return x if pre_logits else self.classifier(x)
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Picture → tokens (B, T, D) with their positions, and the grid (Hp, Wp)."""
+        """Image → tokens (B, T, D) with their positions, and the grid (Hp, Wp)."""
         x, grid = self.stem(x)
         return self.position(x, grid), grid
 

@@ -26,7 +26,7 @@ def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Modul
     """A copy of a model that gives its logits in evaluation mode, exactly but for rounding, and only for inference.
 
     Mixers that can be folded are; batch norms are part of their convolutions; where the head reads the last token, the
-    last block computes no other (with a row shift it does). With `transform`, the copy takes pictures as they are,
+    last block computes no other (with a row shift it does). With `transform`, the copy takes images as they are,
     uint8 or float (B, h, w, c) in 0..255: the normalisation is part of the first layer's weights, or a step before them
     where padding forbids that. A model that is no FaceRWKV gets the normalisation only.
     """
@@ -81,9 +81,9 @@ def _need_compiler() -> None:
 
 def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
     _fold_norms(model.stem)
-    model.stem.to(memory_format=torch.channels_last)  # as colour pictures come; grey ones' strides do not say it
+    model.stem.to(memory_format=torch.channels_last)  # as colour images come; grey ones' strides do not say it
     if transform is not None:
-        model.stem = _pictures(model.stem, transform)
+        model.stem = _images(model.stem, transform)
     elif type(model.stem) is PatchEmbed:
         model.stem = PatchMatrix(model.stem, _cut_channels, (0, 1, 2, 3), 2)
     if isinstance(model.position, UnusedPosition):
@@ -114,7 +114,7 @@ class LastToken(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Pictures, uint8 or float (B, h, w, c) in 0..255, normalised for a model that takes (B, c, h, w)."""
+    """Images, uint8 or float (B, h, w, c) in 0..255, normalised for a model that takes (B, c, h, w)."""
 
     def __init__(self, model: nn.Module, transform: TransformConfig):
         super().__init__()
@@ -125,7 +125,7 @@ class Normalised(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Pictures, uint8 or float (B, h, w, c) in 0..255, for a stem whose first weights take them as they are."""
+    """Images, uint8 or float (B, h, w, c) in 0..255, for a stem whose first weights take them as they are."""
 
     def __init__(self, stem: nn.Module):
         super().__init__()
@@ -138,7 +138,7 @@ class Scaled(nn.Module):
 class PatchMatrix(nn.Module):
     """A linear stem as one matrix product: `cut` makes patches (B, Hp, Wp, ...) of p x p pixels, in the weight's order.
 
-    `sides` is the dimension of the pictures' height, which that of their width follows.
+    `sides` is the dimension of the images' height, which that of their width follows.
     """
 
     weight: Tensor
@@ -167,8 +167,8 @@ def _cut_pixels(x: Tensor, size: int) -> Tensor:
     return x.flatten(2).unflatten(2, (-1, size * x.shape[3])).unflatten(1, (-1, size)).transpose(2, 3)
 
 
-def _pictures(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
-    """The stem for pictures that are not normalised."""
+def _images(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
+    """The stem for images that are not normalised."""
     first, padded = _first_convolution(stem)
     if padded and any(transform.mean):
         return Normalised(stem, transform)  # zeros beyond the border stand for the mean, not for black
@@ -181,7 +181,7 @@ def _pictures(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
 
 
 def _first_convolution(stem: PatchEmbed) -> tuple[nn.Conv2d, bool]:
-    """The convolution that reads the picture, and whether it pads it."""
+    """The convolution that reads the image, and whether it pads it."""
     first: Any = stem.proj
     if isinstance(stem, ResNetPatchEmbed):
         first = stem.conv1

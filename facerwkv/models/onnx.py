@@ -1,6 +1,6 @@
 """An exported model: one ONNX file with the graph and all that prediction must know of it.
 
-The graph takes "pictures", uint8 (batch, h, w, channels) with values 0..255 as the evaluation transform gives them:
+The graph takes "images", uint8 (batch, h, w, channels) with values 0..255 as the evaluation transform gives them:
 RGB, or grey, or the scene's channels and then the face's. Normalisation is part of the graph, and the batch may have
 any size. It gives "logits", float32 (batch, labels). The file's metadata are the fields of `Description`, each as JSON
 under its own name; any ONNX runtime can read them. Nothing is unpickled, and a graph whose weights lie in other files
@@ -22,7 +22,7 @@ from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.checkpoint import Checkpoint
 from facerwkv.models.openvino import OpenVinoSession
 
-INPUT, OUTPUT = "pictures", "logits"
+INPUT, OUTPUT = "images", "logits"
 LARGEST = 2**31  # bytes: a protocol buffer cannot be larger
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
 AUTOMATIC = ("cuda", "cpu")  # CoreML computes in half precision, so it must be asked for
@@ -42,7 +42,7 @@ class Description(Settings):
     labels: tuple[str, ...]
     """In the order of the logits."""
     transform: TransformConfig
-    """How a picture becomes the input; its mean and std are part of the graph."""
+    """How an image becomes the input; its mean and std are part of the graph."""
     temperature: Annotated[float, Field(gt=0)]
     """Divides the logits before the softmax."""
     licence: str | None
@@ -78,7 +78,7 @@ class Description(Settings):
 
 
 class Session(Protocol):
-    """A graph in a runtime: pictures uint8 (B, h, w, c) → logits float32 (B, C).
+    """A graph in a runtime: images uint8 (B, h, w, c) → logits float32 (B, C).
 
     `ends` are type, name and shape without the batch of every input and output, `metadata` the file's own, `runs_on`
     says what computes.
@@ -88,13 +88,13 @@ class Session(Protocol):
     metadata: dict[str, str]
     runs_on: str
 
-    def __call__(self, pictures: np.ndarray) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray) -> np.ndarray: ...
 
 
 class OnnxModel(nn.Module):
-    """Pictures, uint8 (B, h, w, c), any B → logits, float32 (B, C), by a session; no gradients.
+    """Images, uint8 (B, h, w, c), any B → logits, float32 (B, C), by a session; no gradients.
 
-    InputError for pictures of another shape or type than the graph's.
+    InputError for images of another shape or type than the graph's.
     """
 
     def __init__(self, session: Session):
@@ -106,18 +106,18 @@ class OnnxModel(nn.Module):
     def runs_on(self) -> str:
         return self.session.runs_on
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        if pictures.dtype != torch.uint8 or tuple(pictures.shape[1:]) != self.shape:
-            given, wanted = (" x ".join(map(str, shape)) for shape in (pictures.shape[1:], self.shape))
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.shape:
+            given, wanted = (" x ".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise InputError(
-                f"This ONNX graph takes uint8 pictures of {wanted}, not {pictures.dtype} of {given}; export the model "
-                "with an image_size of that kind, or resize the pictures."
+                f"This ONNX graph takes uint8 images of {wanted}, not {images.dtype} of {given}; export the model "
+                "with an image_size of that kind, or resize the images."
             )
-        return torch.from_numpy(self.session(pictures.cpu().numpy()))
+        return torch.from_numpy(self.session(images.cpu().numpy()))
 
 
 def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx") -> Checkpoint:
-    """A file that `facerwkv export` wrote, its model an OnnxModel: that takes pictures as they are, not normalised.
+    """A file that `facerwkv export` wrote, its model an OnnxModel: that takes images as they are, not normalised.
 
     `device` is "auto" (cuda or cpu, the first that onnxruntime has), "cpu", "cuda", "cuda:1" or "mps"; for OpenVINO see
     OpenVinoSession. InputError without the runtime or the device, and for a file that is missing, damaged or not an
@@ -148,8 +148,8 @@ class OnnxRuntimeSession:
         self.metadata = session.get_modelmeta().custom_metadata_map
         self.runs_on = f"onnxruntime's {session.get_providers()[0]}"
 
-    def __call__(self, pictures: np.ndarray) -> np.ndarray:
-        (logits,) = self._session.run([OUTPUT], {INPUT: pictures})
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        (logits,) = self._session.run([OUTPUT], {INPUT: images})
         return logits
 
 

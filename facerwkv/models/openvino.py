@@ -43,9 +43,9 @@ class OpenVinoSession:
         self.ends = [_end(port) for port in (*model.inputs, *model.outputs)]
         self.runs_on = f"OpenVINO's {place}"
 
-    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         request = self._compiled.create_infer_request()  # its own, so that threads may share the session
-        return request.infer([pictures])[0]
+        return request.infer([images])[0]
 
 
 def openvino(wanted_by: Any) -> Any:

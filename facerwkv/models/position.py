@@ -1,4 +1,4 @@
-"""What tokens are told about their place in the picture."""
+"""What tokens are told about their place in the image."""
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ class LearnedPosition(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         table: Tensor = self.table
         if grid != self.grid:
-            picture = table.mT.unflatten(-1, self.grid)
-            table = functional.interpolate(picture, grid, mode="bicubic", align_corners=False).flatten(2).mT
+            image = table.mT.unflatten(-1, self.grid)
+            table = functional.interpolate(image, grid, mode="bicubic", align_corners=False).flatten(2).mT
         return x + table
 
 
@@ -45,7 +45,7 @@ class UnusedPosition(LearnedPosition):
 
 
 class GridPosition(nn.Module):
-    """A vector a row plus a vector a column, zero at first: RWKV's author's advice for pictures (RWKV-LM, README)."""
+    """A vector a row plus a vector a column, zero at first: RWKV's author's advice for images (RWKV-LM, README)."""
 
     def __init__(self, grid: Grid, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Picture → tokens and their grid: patch embedding, convolutional stem, the ResNet stem of the paper's hybrid."""
+"""Image → tokens and their grid: patch embedding, convolutional stem, the ResNet stem of the paper's hybrid."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -23,7 +23,7 @@ class PatchEmbed(nn.Module):
 
     reduction = 1
     first_conv = "proj"
-    """The layer that sees the picture."""
+    """The layer that sees the image."""
     implementation = "auto"  # of the matrix product
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
@@ -47,11 +47,11 @@ class PatchEmbed(nn.Module):
         return linear(rows, weight, self.proj.bias, self.implementation)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The grid for a picture of height x width pixels. InputError when the patch does not divide it."""
+        """The grid for an image of height x width pixels. InputError when the patch does not divide it."""
         step = self.patch_size * self.reduction
         if height % step or width % step or not height or not width:
             raise InputError(
-                f"A picture of {height} x {width} pixels cannot be cut into patches of {step} x {step}; "
+                f"An image of {height} x {width} pixels cannot be cut into patches of {step} x {step}; "
                 f"use a height and a width that {step} divides, or another patch_size."
             )
         return height // step, width // step
@@ -105,7 +105,7 @@ class VGGPatchEmbed(ConvPatchEmbed):
 class ResNetPatchEmbed(PatchEmbed):
     """The stem of ResNet-50 (conv1, bn1, relu, maxpool: what the paper calls its "initial 4 blocks"), then patches.
 
-    Modules carry torchvision's names. The feature map is a quarter of the picture's height and width, 64 channels.
+    Modules carry torchvision's names. The feature map is a quarter of the image's height and width, 64 channels.
     """
 
     reduction = RESNET_STRIDE
@@ -153,7 +153,7 @@ class FrozenResNetPatchEmbed(ResNetPatchEmbed):
 
 
 class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
-    """The authors' "frozen": the weights stand still, but the batch-norm statistics follow the training pictures."""
+    """The authors' "frozen": the weights stand still, but the batch-norm statistics follow the training images."""
 
     def train(self, mode: bool = True):
         nn.Module.train(self, mode)
@@ -163,7 +163,7 @@ class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
 class ResNetLayer2PatchEmbed(ResNetPatchEmbed):
     """ResNet-50 up to its layer2, without the pool: for faces of 48 pixels, of which the pool would leave too little.
 
-    The feature map is a quarter of the picture's height and width, 512 channels.
+    The feature map is a quarter of the image's height and width, 512 channels.
     """
 
     from_imagenet = ("conv1", "bn1", "layer1", "layer2")

@@ -1,6 +1,6 @@
-"""Vision-RWKV: picture → logits, and the public checkpoints' key names.
+"""Vision-RWKV: image → logits, and the public checkpoints' key names.
 
-Source: Vision-RWKV (arXiv 2403.02308) and OpenGVLab's code, where pictures have ImageNet's mean and deviation.
+Source: Vision-RWKV (arXiv 2403.02308) and OpenGVLab's code, where images have ImageNet's mean and deviation.
 """
 
 import re

@@ -67,7 +67,7 @@ def _vision(about: str, **options: Any) -> Model:
 
 
 def _shipped(about: str, recipe: str, **options: Any) -> Model:
-    """What FER2013's grey pictures of 48 pixels need: early convolutions, and few tokens."""
+    """What FER2013's grey images of 48 pixels need: early convolutions, and few tokens."""
     frame = FRAME | {"image_size": (48, 48), "in_chans": 1, "stem": "residual", "patch_size": 8, "depth": 4}
     config = VRWKVConfig(**frame | {"mixer": "vrwkv", "drop_path_rate": 0.1} | options)
     return Model(config, about, f"this project, trained with the recipe {recipe}; blocks: {VISION}", VRWKV)
@@ -98,7 +98,7 @@ CONTROL = "Attention Is All You Need (arXiv 1706.03762), pre-norm, in the paper'
 VIT = "An Image is Worth 16x16 Words (arXiv 2010.11929); timm"
 RESNET = "Deep Residual Learning (arXiv 1512.03385); timm"
 LEE = (
-    "Fine-tuned in CAER (ICCV 2019), which names neither depth, picture size nor crop. FaceRWKV's Table 4 quotes it, "
+    "Fine-tuned in CAER (ICCV 2019), which names neither depth, image size nor crop. FaceRWKV's Table 4 quotes it, "
     "with the parameters of a public re-implementation's networks, some of them counted with 1000 classes."
 )
 UPSTREAM = "RWKV-v1's own width, in the paper's frame"
@@ -121,7 +121,7 @@ MODELS: dict[str, Model] = {
     "facerwkv_hybrid_frozen": _line(
         "The paper's hybrid with a frozen stem",
         caer_s=70.30,
-        known="The authors froze the stem's weights and let its batch-norm statistics follow the training pictures.",
+        known="The authors froze the stem's weights and let its batch-norm statistics follow the training images.",
         **_narrow(LARGE) | HYBRID | {"stem": "resnet_frozen"},
     ),
     "facerwkv_small_identity": _line(
@@ -185,10 +185,10 @@ MODELS: dict[str, Model] = {
     ),
     "patt_lite": Model(
         PAttLiteConfig(),
-        "PAtt-Lite: truncated MobileNetV1, patches, attention between the patches of one picture",
+        "PAtt-Lite: truncated MobileNetV1, patches, attention between the patches of one image",
         "PAtt-Lite (IEEE Access 2024); github.com/JLREx/PAtt-Lite",
         PAttLite,
-        known='As published (variant="as_published") the pictures of a batch attend to each other, and its accuracies '
+        known='As published (variant="as_published") the images of a batch attend to each other, and its accuracies '
         "were measured in batches sorted by class: they compare with nothing. Its authors admit the error and withdrew "
         "the weights.",
         published={"RAF-DB": 95.05, "FER2013": 92.50, "FERPlus": 95.55, "CK+": 100.0},

@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ModelPart(Settings):
-    """Which model. Its picture size and channels follow the transform, its classes the data."""
+    """Which model. Its image size and channels follow the transform, its classes the data."""
 
     name: str = "facerwkv4_small"
     """A name in MODELS."""

@@ -1,4 +1,4 @@
-"""What the service says: of itself and its model, and of a picture."""
+"""What the service says: of itself and its model, and of an image."""
 
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -47,7 +47,7 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
 
 
 def _fits(predictor: Predictor, method: str) -> bool:
-    """Whether a method can explain the model, found out on an empty picture."""
+    """Whether a method can explain the model, found out on an empty image."""
     try:
         return bool(explain(predictor, np.zeros((64, 64, 3), np.uint8), method, mode="scene"))
     except InputError:

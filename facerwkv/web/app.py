@@ -19,7 +19,7 @@ from facerwkv.web.jobs import Jobs
 from facerwkv.web.predictions import Predictions
 from facerwkv.web.uploads import Room
 
-ABOUT = """The apparent expressions in pictures and videos. Nothing is stored: pictures stay in memory until they are
+ABOUT = """The apparent expressions in images and videos. Nothing is stored: images stay in memory until they are
 answered, videos in a temporary folder until they are deleted, expire, or the service ends."""
 
 

@@ -19,17 +19,17 @@ class Limits(Settings):
     """All of them are numbers above 0; sizes are in bytes."""
 
     upload_bytes: PositiveInt = 32 * MiB
-    """One request with pictures, or one message of a stream."""
+    """One request with images, or one message of a stream."""
     video_bytes: PositiveInt = 512 * MiB
     """One request with a video."""
     memory_bytes: PositiveInt = 512 * MiB
-    """The pictures of all requests that are there at a time."""
+    """The images of all requests that are there at a time."""
     pixels: PositiveInt = 40_000_000
-    """One picture, or one frame of a video."""
+    """One image, or one frame of a video."""
     files: PositiveInt = 16
-    """Pictures of one request."""
+    """Images of one request."""
     waiting: PositiveInt = 256
-    """Pictures that wait for their turn, and explanations."""
+    """Images that wait for their turn, and explanations."""
     frames: PositiveInt = 20_000
     """Frames of a video that are looked at; what comes after them is left out."""
     seconds: PositiveInt = 1800

@@ -1,4 +1,4 @@
-"""A camera's pictures, one a message → their results, followed and smoothed from frame to frame."""
+"""A camera's images, one a message → their results, followed and smoothed from frame to frame."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from facerwkv.inference.predictor import Mode
 from facerwkv.inference.results import Result
 from facerwkv.inference.stream import Follower
 from facerwkv.web.answers import Threshold, as_json
-from facerwkv.web.uploads import Picture
+from facerwkv.web.uploads import UploadedImage
 
 router = APIRouter()
 
@@ -52,6 +52,6 @@ async def _result(app: Any, data: bytes | None, mode: Mode) -> Result:
     if data is None:
         return Result("frame", "unreadable", message="Send a JPEG or PNG as one binary message.")
     try:
-        return (await app.state.predictions([Picture("The frame", data)], mode))[0]
+        return (await app.state.predictions([UploadedImage("The frame", data)], mode))[0]
     except HTTPException as error:  # too much waits: this frame is passed over
         return Result("frame", "unreadable", message=error.detail)

@@ -1,4 +1,4 @@
-"""Pictures from many clients → results: every core looks for faces, and what was found is classified together."""
+"""Images from many clients → results: every core looks for faces, and what was found is classified together."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from facerwkv.inference.results import Result
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.images import FORMATS
 from facerwkv.web.guard import Limits
-from facerwkv.web.uploads import Picture
+from facerwkv.web.uploads import UploadedImage
 
 BATCH = 12
 """The most faces that a batch waits for."""
@@ -41,9 +41,9 @@ class ThreadDetectors(threading.local):
 
 @dataclass(eq=False)
 class Waiting:
-    """A picture, where its result goes, and what was found in it so far."""
+    """An image, where its result goes, and what was found in it so far."""
 
-    picture: Picture
+    image: UploadedImage
     mode: Mode
     on_no_face: OnNoFace
     future: "Future[Result]" = field(default_factory=Future)
@@ -53,17 +53,17 @@ class Waiting:
 
 @dataclass(eq=False)
 class Batch:
-    """Pictures whose faces are classified together: `size` of them, or fewer, if they have more faces or none waits."""
+    """Images whose faces are classified together: `size` of them, or fewer, if they have more faces or none waits."""
 
     size: int
-    pictures: list[Waiting] = field(default_factory=list)
+    images: list[Waiting] = field(default_factory=list)
     looked: int = 0
 
 
 class Predictions:
-    """`await predictions(pictures, mode, on_no_face)` gives their results. Close it.
+    """`await predictions(images, mode, on_no_face)` gives their results. Close it.
 
-    The predictor's detector must serve several threads. HTTPException 503 where too many pictures wait.
+    The predictor's detector must serve several threads. HTTPException 503 where too many images wait.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits):
@@ -78,9 +78,9 @@ class Predictions:
             thread.start()
 
     async def __call__(
-        self, pictures: Sequence[Picture], mode: Mode = "auto", on_no_face: OnNoFace = "empty"
+        self, images: Sequence[UploadedImage], mode: Mode = "auto", on_no_face: OnNoFace = "empty"
     ) -> list[Result]:
-        waiting = [Waiting(picture, mode, on_no_face) for picture in pictures]
+        waiting = [Waiting(image, mode, on_no_face) for image in images]
         with self._changed:
             if len(self._queue) + len(waiting) > self.limits.waiting:
                 raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
@@ -105,9 +105,9 @@ class Predictions:
             task()
 
     def _next(self) -> Callable[[], None] | None:
-        """The next picture to look at, in the batch that is open.
+        """The next image to look at, in the batch that is open.
 
-        What is unanswered is divided into batches of one size, in the order in which it came, or some pictures would
+        What is unanswered is divided into batches of one size, in the order in which it came, or some images would
         wait for one batch more than others.
         """
         with self._changed:
@@ -115,32 +115,32 @@ class Predictions:
             if self._closed:
                 return None
             each, batch = self._queue.popleft(), self._batch or Batch(even_batch(self._asked))
-            batch.pictures.append(each)
-            self._batch = batch if self._queue and len(batch.pictures) < batch.size else None
+            batch.images.append(each)
+            self._batch = batch if self._queue and len(batch.images) < batch.size else None
             return partial(self._work_on, each, batch)
 
     def _work_on(self, each: Waiting, batch: Batch) -> None:
-        """Look at a picture; who looked at the last one of a batch classifies what was found in all of them."""
+        """Look at an image; who looked at the last one of a batch classifies what was found in all of them."""
         self._look(each)
         with self._changed:
             batch.looked += 1
-            if self._batch is batch and sum(len(other.crops) for other in batch.pictures) >= batch.size:
+            if self._batch is batch and sum(len(other.crops) for other in batch.images) >= batch.size:
                 self._batch = None
-            last = self._batch is not batch and batch.looked == len(batch.pictures)
+            last = self._batch is not batch and batch.looked == len(batch.images)
         if last:
-            self._classify([other for other in batch.pictures if other.crops])
+            self._classify([other for other in batch.images if other.crops])
 
     def _look(self, each: Waiting) -> None:
         if not each.future.set_running_or_notify_cancel():  # its client is gone
             return
-        name = each.picture.name
+        name = each.image.name
         try:
-            if message := too_large(each.picture, self.limits.pixels):
+            if message := too_large(each.image, self.limits.pixels):
                 each.result = Result(name, "unreadable", message=message)
             else:
-                result, each.crops = self.predictor.crops(each.picture.data, each.mode, each.on_no_face)
+                result, each.crops = self.predictor.crops(each.image.data, each.mode, each.on_no_face)
                 message = result.message.replace(result.source, name)
-                each.result = replace(result, source=name, message=message, picture=None)
+                each.result = replace(result, source=name, message=message, image=None)
         except Exception as error:
             each.future.set_exception(error)
             return
@@ -162,7 +162,7 @@ class Predictions:
 
 
 def even_batch(count: int, most: int = BATCH) -> int:
-    """The size of the batches, of `most` or fewer, into which `count` pictures divide evenly."""
+    """The size of the batches, of `most` or fewer, into which `count` images divide evenly."""
     return ceil(count / ceil(count / most)) if count else 1
 
 
@@ -170,14 +170,14 @@ def thread_count() -> int:
     return min(MOST_THREADS, os.cpu_count() or 1)
 
 
-def too_large(picture: Picture, pixels: int) -> str:
-    """A sentence for a picture whose header says that it has more than `pixels`."""
+def too_large(image: UploadedImage, pixels: int) -> str:
+    """A sentence for an image whose header says that it has more than `pixels`."""
     Image.init()
     formats = [each for each in FORMATS if each in Image.OPEN]
-    with suppress(Exception), Image.open(BytesIO(picture.data), formats=formats) as image:
-        if image.width * image.height > pixels:
+    with suppress(Exception), Image.open(BytesIO(image.data), formats=formats) as opened:
+        if opened.width * opened.height > pixels:
             return (
-                f"{picture.name} has {image.width} x {image.height} pixels, more than the {pixels:,} that are allowed. "
+                f"{image.name} has {opened.width} x {opened.height} pixels, more than the {pixels:,} that are allowed. "
                 "Make it smaller first."
             )
     return ""

@@ -12,7 +12,7 @@ from facerwkv.inference.explain import Explanation, explain
 from facerwkv.inference.predictor import Mode
 from facerwkv.web.answers import VERSION, Threshold, as_json
 from facerwkv.web.predictions import too_large
-from facerwkv.web.uploads import Picture, read_pictures, save_video
+from facerwkv.web.uploads import UploadedImage, read_images, save_video
 from facerwkv.web.videos import Plan, check_video
 
 PAGE = Path(__file__).with_name("page")
@@ -70,41 +70,41 @@ async def meta(request: Request) -> dict[str, Any]:
 async def predict(
     request: Request, mode: Mode = "auto", on_no_face: OnNoFace = "empty", threshold: Threshold | None = None
 ) -> dict[str, Any]:
-    """The apparent expressions in one or several pictures, in their order.
+    """The apparent expressions in one or several images, in their order.
 
     With a threshold, 0 to 1, every face says whether its label is unsure: its score lies below.
     """
     state = request.app.state
     with state.memory.lent() as take:
-        pictures = await read_pictures(request, state.limits, take, "files")
-        results = await state.predictions(pictures, mode, on_no_face)
+        images = await read_images(request, state.limits, take, "files")
+        results = await state.predictions(images, mode, on_no_face)
     if all(result.status == "unreadable" for result in results):
         raise HTTPException(400, results[0].message)
     return {"results": [as_json(result, threshold) for result in results]}
 
 
 @router.post("/explain", openapi_extra=_form("file"))
-async def explain_picture(
+async def explain_image(
     request: Request, method: str = "gradient", label: str | None = None, mode: Mode = "auto"
 ) -> dict[str, Any]:
     """Which patches of each face spoke for a label, and which against it."""
     state = request.app.state
     with state.memory.lent() as take, state.explanations.lent() as wait:
         wait(1)
-        picture = (await read_pictures(request, state.limits, take, "file"))[0]
+        image = (await read_images(request, state.limits, take, "file"))[0]
         found = await asyncio.get_running_loop().run_in_executor(
-            state.explainer, _explained, state, picture, method, label or None, mode
+            state.explainer, _explained, state, image, method, label or None, mode
         )
     return {"explanations": [each.to_dict() for each in found]}
 
 
-def _explained(state: Any, picture: Picture, *options: Any) -> list[Explanation]:
-    if message := too_large(picture, state.limits.pixels):
+def _explained(state: Any, image: UploadedImage, *options: Any) -> list[Explanation]:
+    if message := too_large(image, state.limits.pixels):
         raise InputError(message)
     try:
-        return explain(state.predictor, picture.data, *options)
+        return explain(state.predictor, image.data, *options)
     except InputError as error:
-        raise InputError(str(error).replace("bytes 0", picture.name)) from error
+        raise InputError(str(error).replace("bytes 0", image.name)) from error
 
 
 @router.post("/jobs", status_code=202, openapi_extra=_form("file"))
@@ -120,7 +120,7 @@ async def add_job(
     draw: bool = True,
     threshold: Threshold | None = None,
 ) -> dict[str, str]:
-    """Put a video in the queue; `threshold` as for pictures."""
+    """Put a video in the queue; `threshold` as for images."""
     state = request.app.state
     plan = Plan(stride, fps, start or "0", end or None, smooth or None, mode, on_no_face, draw, threshold)
     with state.jobs.receiving() as job:

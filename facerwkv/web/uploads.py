@@ -1,4 +1,4 @@
-"""The body of a request → pictures in memory or a video on disk, with every limit enforced while it is read."""
+"""The body of a request → images in memory or a video on disk, with every limit enforced while it is read."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ from facerwkv.web.guard import Limits
 LONGEST_NAME = 200
 
 
-class Picture(NamedTuple):
+class UploadedImage(NamedTuple):
     """An upload that was not opened yet, and what it is called."""
 
     name: str
@@ -55,8 +55,8 @@ class Room:
             self.taken -= taken
 
 
-async def read_pictures(request: Request, limits: Limits, take: Callable[[int], None], field: str) -> list[Picture]:
-    """The pictures of a form's `field`, or of {"images": [base64, ...]}; `take` is called with every piece's size."""
+async def read_images(request: Request, limits: Limits, take: Callable[[int], None], field: str) -> list[UploadedImage]:
+    """The images of a form's `field`, or of {"images": [base64, ...]}; `take` is called with every piece's size."""
     kind, _ = parse_options_header(request.headers.get("content-type"))
     if kind == b"application/json" and field == "files":
         return _checked(await _read_json(request, limits, take), limits)
@@ -76,7 +76,7 @@ async def read_pictures(request: Request, limits: Limits, take: Callable[[int], 
 
     await read_body(request, limits.upload_bytes, limits.upload_seconds, write)
     form.end()
-    return _checked([Picture(name, data.getvalue()) for name, data in files], limits)
+    return _checked([UploadedImage(name, data.getvalue()) for name, data in files], limits)
 
 
 async def save_video(request: Request, limits: Limits, path: Path) -> str:
@@ -126,7 +126,7 @@ async def read_body(request: Request, limit: int, seconds: float, take: Callable
         raise HTTPException(408, f"The upload took longer than {seconds:g} seconds.") from error
 
 
-async def _read_json(request: Request, limits: Limits, take: Callable[[int], None]) -> list[Picture]:
+async def _read_json(request: Request, limits: Limits, take: Callable[[int], None]) -> list[UploadedImage]:
     body = bytearray()
 
     async def add(piece: bytes) -> None:
@@ -137,20 +137,20 @@ async def _read_json(request: Request, limits: Limits, take: Callable[[int], Non
     return await asyncio.to_thread(_from_json, bytes(body))
 
 
-def _from_json(body: bytes) -> list[Picture]:
+def _from_json(body: bytes) -> list[UploadedImage]:
     try:
         images = json.loads(body)["images"]
-        return [Picture(f"image {i}", base64.b64decode(text, validate=True)) for i, text in enumerate(images)]
+        return [UploadedImage(f"image {i}", base64.b64decode(text, validate=True)) for i, text in enumerate(images)]
     except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
-        raise HTTPException(422, 'The body must be {"images": ["...", ...]}, each picture as base64.') from error
+        raise HTTPException(422, 'The body must be {"images": ["...", ...]}, each image as base64.') from error
 
 
-def _checked(pictures: list[Picture], limits: Limits) -> list[Picture]:
-    if not pictures:
+def _checked(images: list[UploadedImage], limits: Limits) -> list[UploadedImage]:
+    if not images:
         raise _no_file("files")
-    if len(pictures) > limits.files:
+    if len(images) > limits.files:
         raise HTTPException(413, f"More than {limits.files} files are too many for one request.")
-    return pictures
+    return images
 
 
 def _no_file(field: str) -> HTTPException:

@@ -21,7 +21,7 @@ from facerwkv.web.guard import Limits
 
 FILES = ("results.json", "results.csv", "drawn.mp4")
 FORMATS = "mov,matroska,avi,asf,flv,mpeg,mpegts,mpegvideo,mxf,ogg,yuv4mpegpipe,h264,hevc"
-"""Files that hold their pictures themselves: a playlist would have others of this machine's files read."""
+"""Files that hold their images themselves: a playlist would have others of this machine's files read."""
 BATCH = 8
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -99,7 +99,7 @@ def check_video(path: Path, name: str, pixels: int) -> None:
     except (av.error.FFmpegError, OSError) as error:
         raise HTTPException(415, f"{name} is no video that can be read, or it is damaged or cut short.") from error
     if not sizes:
-        raise HTTPException(415, f"{name} has no video track; give a video with pictures.")
+        raise HTTPException(415, f"{name} has no video track; give a video with images.")
     width, height = sizes[0]
     if width * height > pixels:
         raise HTTPException(413, f"{name} has {width} x {height} pixels, more than the {pixels:,} that are allowed.")

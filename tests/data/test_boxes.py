@@ -23,7 +23,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Three scenes with a face as files of two classes, one picture without a face, and one that is none."""
+    """Three scenes with a face as files of two classes, one image without a face, and one that is none."""
     truth = {}
     for index in range(3):
         scene = render(index, "train")
@@ -32,7 +32,7 @@ def scenes(tmp_path):
         Image.fromarray(scene.image).save(folder / f"{index:04d}.png")
         truth[f"train/{folder.name}/{index:04d}.png"] = scene.box
     Image.new("RGB", (200, 100), "green").save(folder / "wall.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return tmp_path / "scenes", truth
 
 
@@ -41,7 +41,7 @@ def load(root):
 
 
 def keys(text):
-    """The pictures that a store knows; a line that was cut off is none."""
+    """The images that a store knows; a line that was cut off is none."""
     return {json.loads(line)[0] for line in text.splitlines() if line.endswith("]")}
 
 
@@ -51,14 +51,14 @@ def overlap(a, b):
     return common / (sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - common)
 
 
-def test_each_picture_gets_its_largest_face(scenes, home):
+def test_each_image_gets_its_largest_face(scenes, home):
     root, truth = scenes
     dataset = load(root)
     found = {sample.name: sample.box for sample in dataset.splits["train"]}
     for name, box in truth.items():
         assert overlap(found[name], box) > 0.5
     assert found["train/Happy/wall.png"] is None
-    assert any("no face in 2 of 5 pictures, for example train/Happy/broken.png" in text for text in dataset.problems)
+    assert any("no face in 2 of 5 images, for example train/Happy/broken.png" in text for text in dataset.problems)
 
 
 def test_a_box_of_the_data_set_s_own_stays(home):
@@ -74,7 +74,7 @@ def test_what_was_found_is_not_searched_again(scenes, home, monkeypatch):
     assert [sample.box for sample in load(scenes[0]).splits["train"]] == before
 
 
-def test_a_picture_that_has_changed_is_searched_again(scenes, home):
+def test_an_image_that_has_changed_is_searched_again(scenes, home):
     root, truth = scenes
     load(root)
     name = next(iter(truth))
@@ -123,7 +123,7 @@ def test_a_cache_that_may_not_be_written_is_a_sentence(scenes, home):
         load(scenes[0])
 
 
-def test_unreadable_pictures_are_left_out_as_ever(scenes, home):
+def test_unreadable_images_are_left_out_as_ever(scenes, home):
     broken = next(sample for sample in load(scenes[0]).splits["train"] if "broken" in sample.name)
     with pytest.raises(InputError, match="broken"):
         read_image(broken)

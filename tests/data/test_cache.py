@@ -31,7 +31,7 @@ def pixels(number, height=16, width=20):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture that is made when it is asked for."""
+    """An image that is made when it is asked for."""
 
     number: int
     seconds: float = 0.0
@@ -59,14 +59,14 @@ def expected(count=5, config=CONFIG):
 
 @pytest.fixture
 def files(tmp_path):
-    """Three pictures on the disk, as samples."""
+    """Three images on the disk, as samples."""
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
         Image.fromarray(pixels(number)).save(path)
     return [Sample(path.name, path, "fear") for path in paths]
 
 
-def test_it_holds_the_transformed_pictures_of_files_arrays_and_renderers(tmp_path, files):
+def test_it_holds_the_transformed_images_of_files_arrays_and_renderers(tmp_path, files):
     samples = [files[0], Sample("array", pixels(1), "fear"), drawn(3)[2]]
     cache = open_cache(samples, CONFIG, tmp_path / "cache")
     assert cache.array.dtype == np.uint8
@@ -76,7 +76,7 @@ def test_it_holds_the_transformed_pictures_of_files_arrays_and_renderers(tmp_pat
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".npy", ".json", ".lock"}
 
 
-def test_more_pictures_than_one_chunk_stay_in_order(tmp_path):
+def test_more_images_than_one_chunk_stay_in_order(tmp_path):
     assert np.array_equal(open_cache(drawn(150), CONFIG, tmp_path).array, expected(150))
 
 
@@ -96,7 +96,7 @@ def test_a_cache_that_is_there_is_not_built_again(tmp_path):
 
 FACE = TransformConfig(image_size=(10, 12), crop="face")
 BOXED = [Sample("a", pixels(0), "fear", box=(1, 1, 5, 5)), Sample("b", pixels(1), "fear")]
-SAME = [  # samples, transform, and others with the same pictures
+SAME = [  # samples, transform, and others with the same images
     (BOXED, CONFIG, [replace(BOXED[0], label="anger", name="c", box=None), BOXED[1]], CONFIG),
     (BOXED, CONFIG, BOXED, CONFIG.model_copy(update={"mean": (0.5,), "std": (2.0,)})),
 ]
@@ -130,7 +130,7 @@ def test_a_file_that_changed_is_read_again(tmp_path, files):
     assert np.array_equal(open_cache(files, CONFIG, tmp_path).array[1], EvalTransform(CONFIG)(pixels(7)))
 
 
-def test_unreadable_pictures_are_listed_and_the_others_stay_in_place(tmp_path, files):
+def test_unreadable_images_are_listed_and_the_others_stay_in_place(tmp_path, files):
     Path(files[1].image).write_bytes(b"")
     missing = Sample("gone.png", tmp_path / "gone.png", "fear")
     misplaced = Sample("odd", pixels(4), "fear", box=(90, 90, 99, 99))
@@ -268,7 +268,7 @@ def test_the_default_folder_follows_the_environment_at_call_time(monkeypatch, tm
     assert cache_folder() == Path.home() / ".cache" / "facerwkv"
 
 
-def test_many_drawn_pictures_come_from_processes_in_order(tmp_path, monkeypatch):
+def test_many_drawn_images_come_from_processes_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "MANY_DRAWN", 6)
     assert np.array_equal(open_cache(drawn(5), CONFIG, tmp_path / "threads").array, expected(5))
     assert np.array_equal(open_cache(drawn(70), CONFIG, tmp_path / "processes").array, expected(70))

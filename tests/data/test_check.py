@@ -32,7 +32,7 @@ def test_every_data_set_can_be_checked_and_told_in_json(name, tmp_path):
 
 def test_bad_files_are_listed_and_the_rest_is_counted(whole, tmp_path):
     (tmp_path / "train/sad/1.jpg").write_bytes(b"")
-    (tmp_path / "test/sad/1.jpg").write_text("no picture")
+    (tmp_path / "test/sad/1.jpg").write_text("no image")
     report = check(whole)
     assert not report.ok
     assert [line.split(" cannot be read: ")[0] for line in report.unreadable] == [
@@ -54,7 +54,7 @@ def test_the_mirror_of_fer2013_holds_validation_in_test(tmp_path):
 
 
 def test_imbalance_is_the_largest_class_to_the_smallest(whole, tmp_path):
-    trees.picture(tmp_path / "train/sad/4.jpg")
+    trees.image(tmp_path / "train/sad/4.jpg")
     assert check(whole).imbalance == {"train": 1.33, "val": 1.0, "test": 1.0}
 
 

@@ -72,7 +72,7 @@ def test_caer_s_may_be_named_itself_or_its_parent(tmp_path):
 
 def test_a_folder_that_is_no_class_is_listed_and_takes_no_index(tmp_path):
     source = trees.build("caer_s", tmp_path)
-    trees.picture(tmp_path / "CAER-S/train/AAA/0001.png")
+    trees.image(tmp_path / "CAER-S/train/AAA/0001.png")
     dataset = load_dataset(source)
     assert len(dataset.splits["train"]) == 21
     assert dataset.problems == [f"{tmp_path}/CAER-S/train/AAA is none of the classes; it was left out."]
@@ -88,14 +88,14 @@ def test_box_files_match_by_the_end_of_the_path(prefix, tmp_path):
     assert boxes == {"CAER-S/train/Angry/0002.png": (0, 3, 20.5, 30), "CAER-S/test/Fear/0001.png": (1, 2, 3, 4)}
     assert dataset.problems == [
         "boxes.txt:3 was left out: its box 9 9 3 4 is empty.",
-        f"{tmp_path}/boxes.txt has no box for 33 pictures, for example CAER-S/train/Angry/0001.png.",
+        f"{tmp_path}/boxes.txt has no box for 33 images, for example CAER-S/train/Angry/0001.png.",
     ]
 
 
-def test_a_box_file_of_other_pictures_is_an_error(tmp_path):
+def test_a_box_file_of_other_images_is_an_error(tmp_path):
     source = trees.build("caer_s", tmp_path)
     (tmp_path / "boxes.txt").write_text("0001.png,0,1,2,3,4\n")
-    with pytest.raises(InputError, match=r"boxes.txt names none of the pictures; .* like CAER-S/train/Angry/0001.png"):
+    with pytest.raises(InputError, match=r"boxes.txt names none of the images; .* like CAER-S/train/Angry/0001.png"):
         load_dataset(source, boxes=tmp_path / "boxes.txt")
 
 
@@ -193,7 +193,7 @@ def test_a_damaged_file_of_rafdb_leaves_unknown_who_is_shown(tmp_path, damaged):
     assert first.attributes == {"native": "1", "gender": "unknown", "race": "unknown", "age": "unknown"}
     assert second.attributes == {"native": "2"}
     (problem,) = dataset.problems
-    said = "does not say gender, race, age; they count as unknown for its picture."
+    said = "does not say gender, race, age; they count as unknown for its image."
     assert problem.endswith(f"test_00001_manu_attri.txt {said}")
 
 
@@ -256,7 +256,7 @@ def test_manifest_rows_carry_box_group_and_attributes(tmp_path):
 )
 def test_bad_manifest_rows_are_listed(row, reason, tmp_path):
     source = trees.build("manifest", tmp_path)
-    trees.picture(tmp_path / "a.png")
+    trees.image(tmp_path / "a.png")
     with (tmp_path / "manifest.csv").open("a") as file:
         file.write(f"{row}\n")
     (problem,) = load_dataset(source).problems
@@ -274,7 +274,7 @@ def test_own_labels_restrict_rename_and_order(tmp_path):
     dataset = load_dataset(trees.build("caer_s", tmp_path), labels=["Sad", "happiness"])
     assert dataset.labels == ("Sad", "happiness")
     assert {s.label for s in dataset.splits["train"]} == {"Sad", "happiness"}
-    assert dataset.problems == ["25 pictures are of other classes than Sad, happiness."]
+    assert dataset.problems == ["25 images are of other classes than Sad, happiness."]
 
 
 def test_own_classes_are_matched_by_folder(tmp_path):
@@ -305,7 +305,7 @@ def contempt(root):
     return f"imagefolder:{root}"
 
 
-def no_pictures(root):
+def no_images(root):
     return f"imagefolder:{root}"
 
 
@@ -326,11 +326,11 @@ BAD = [
     (lambda root: f"caer_s:{root}/gone", "gone does not exist. caer_s lies on the disk like this: ROOT/{train,test}"),
     (lambda root: "toy:sed=1", "toy does not know sed=1; its options are numbers: seed, context, train, val, test."),
     (lambda root: "toy:train=-1", "toy does not know train=-1"),
-    (empty_class, "has no training pictures of fear ("),
+    (empty_class, "has no training images of fear ("),
     (empty_class, "data.labels=[anger, disgust, happiness, neutral, sadness, surprise]."),
     (unknown_class, "bored/0001.png: Unknown label 'bored'. Known labels: anger, disgust, fear,"),
     (contempt, "Unknown label 'contempt'."),
-    (no_pictures, "holds no pictures of anger, disgust"),
+    (no_images, "holds no images of anger, disgust"),
     (empty_csv, "fer2013.csv does not begin with the header emotion,pixels,Usage"),
     (no_columns, "list.csv lacks the column path, label; its first line is 'file,emotion'."),
 ]

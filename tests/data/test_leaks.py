@@ -12,14 +12,14 @@ from tests.data import trees
 
 
 def scene(seed: int, shift: float = 0.0) -> Image.Image:
-    """A smooth picture, brighter by `shift`."""
+    """A smooth image, brighter by `shift`."""
     coarse = np.random.default_rng(seed).uniform(30, 200, (6, 8, 3)) + shift
     return Image.fromarray(coarse.astype(np.uint8)).resize((80, 60), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """Seven classes of 3, 1 and 2 different pictures; then known leaks are laid into it."""
+    """Seven classes of 3, 1 and 2 different images; then known leaks are laid into it."""
     source = trees.build("imagefolder", tmp_path)
     for split, label, number, seed, shift in (
         ("train", "happy", 90, 1, 0),  # the same scene in all three splits
@@ -31,7 +31,7 @@ def tree(tmp_path):
         ("train", "angry", 93, 3, 0),
     ):
         scene(seed, shift).save(tmp_path / split / label / f"{number}.png")
-    (tmp_path / "test/neutral/94.jpg").write_bytes(b"no picture")
+    (tmp_path / "test/neutral/94.jpg").write_bytes(b"no image")
     return load_dataset(source)
 
 
@@ -78,7 +78,7 @@ def test_a_set_with_one_split_has_no_leaks(tmp_path):
     assert copies_in_training(dataset) == set()
 
 
-def test_faces_of_one_picture_do_not_repeat_it(tmp_path):
+def test_faces_of_one_image_do_not_repeat_it(tmp_path):
     assert find_leaks(load_dataset(trees.build("expw", tmp_path))).within == {"train": 0}
 
 
@@ -94,18 +94,18 @@ def test_to_dict_counts(tree):
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_flat_pictures_have_no_look(value):
+def test_flat_images_have_no_look(value):
     """A thousand black frames are not half a million near copies."""
     noise = np.random.default_rng(0).integers(0, 2, (50, 50, 3))
     assert look(np.clip(value + noise, 0, 255).astype(np.uint8)) is None
 
 
 def test_a_look_bears_resizing_light_and_compression(tmp_path):
-    picture = scene(5)
-    picture.resize((160, 120)).save(tmp_path / "a.jpg", quality=40)
+    image = scene(5)
+    image.resize((160, 120)).save(tmp_path / "a.jpg", quality=40)
     for other in (Image.open(tmp_path / "a.jpg"), scene(5, shift=20)):
-        assert (look(np.asarray(picture)) ^ look(np.asarray(other))).bit_count() <= NEAR
-    assert (look(np.asarray(picture)) ^ look(np.asarray(scene(6)))).bit_count() > 2 * NEAR
+        assert (look(np.asarray(image)) ^ look(np.asarray(other))).bit_count() <= NEAR
+    assert (look(np.asarray(image)) ^ look(np.asarray(scene(6)))).bit_count() > 2 * NEAR
 
 
 def test_the_nearest_is_exact_beyond_one_block():

@@ -36,7 +36,7 @@ def samples(count=9, **options):
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """An image folder of three classes with 23 training images, 6 for validation and none for test."""
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     for split, count in (("train", 23), ("val", 6)):
         for number in range(count):
             path = root / split / LABELS[number % 3] / f"{number:03d}.png"
@@ -61,7 +61,7 @@ def make(folder, caches):
     return make
 
 
-def test_an_item_is_picture_class_number_and_place():
+def test_an_item_is_image_class_number_and_place():
     item = ImageDataset(samples(), LABELS, SMALL)[5]
     assert (item["image"].shape, item["image"].dtype) == ((4, 6, 3), torch.uint8)
     assert item["image"].unique().tolist() == [5]
@@ -82,10 +82,10 @@ def test_a_label_that_is_no_class_is_refused():
 
 
 def test_an_item_is_ones_own_copy():
-    picture = np.zeros((4, 6, 3), np.uint8)
-    dataset = ImageDataset([Sample("a", picture, "fear")], LABELS, SMALL)
+    image = np.zeros((4, 6, 3), np.uint8)
+    dataset = ImageDataset([Sample("a", image, "fear")], LABELS, SMALL)
     dataset[0]["image"].fill_(7)
-    assert picture.max() == 0
+    assert image.max() == 0
     assert dataset[0]["image"].max() == 0
 
 
@@ -321,7 +321,7 @@ def test_a_run_that_was_killed_in_mid_epoch_ends_with_the_same_weights(make, who
     assert_same_weights(after, whole())
 
 
-def test_batches_are_pictures_targets_and_places(make):
+def test_batches_are_images_targets_and_places(make):
     data = make()
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
@@ -398,7 +398,7 @@ def test_class_counts_follow_the_order_of_the_labels(make):
 
 
 def write(root, **splits):
-    """An image folder of pictures whose pixels are their numbers; the numbers decide the classes."""
+    """An image folder of images whose pixels are their numbers; the numbers decide the classes."""
     for split, numbers in splits.items():
         for number in numbers:
             path = root / split / LABELS[number % 3] / f"{number}.png"
@@ -409,7 +409,7 @@ def write(root, **splits):
 
 def test_unreadable_images_are_listed_and_left_out(tmp_path, caplog):
     config = DataConfig(**write(tmp_path / "data", train=range(7), val=(10, 11, 12)), cache=str(tmp_path))
-    (tmp_path / "data/train/fear/4.png").write_bytes(b"no picture")
+    (tmp_path / "data/train/fear/4.png").write_bytes(b"no image")
     data = DataModule(config, SMALL)
     data.setup("fit")
     assert len(data.unreadable) == 1
@@ -425,7 +425,7 @@ def test_unreadable_images_are_listed_and_left_out(tmp_path, caplog):
 
 def test_a_class_that_is_left_without_images_is_an_error(tmp_path):
     config = DataConfig(**write(tmp_path / "data", train=range(3), val=range(10, 13)), cache=str(tmp_path))
-    (tmp_path / "data/train/fear/1.png").write_bytes(b"no picture")
+    (tmp_path / "data/train/fear/1.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"no training image of fear.*data\.labels=\[anger, neutral\]"):
         DataModule(config, SMALL).setup("fit")
 

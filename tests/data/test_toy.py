@@ -60,7 +60,7 @@ def test_a_scene_is_what_its_fields_promise(scenes):
         assert scene.box == scene.boxes[0]
 
 
-def test_boxes_lie_inside_the_picture_and_the_first_face_is_the_largest():
+def test_boxes_lie_inside_the_image_and_the_first_face_is_the_largest():
     for index in range(500):
         planned = plan(index, "train")
         assert len(planned.faces) == len(planned.boxes)
@@ -152,9 +152,9 @@ def test_every_hair_style_is_drawn(style):
 
 
 def test_montage_shows_the_classes_in_turn():
-    picture = montage(seed=0, rows=1, columns=2)
-    assert picture.shape == (200, 600, 3)
-    assert picture.dtype == np.uint8
+    image = montage(seed=0, rows=1, columns=2)
+    assert image.shape == (200, 600, 3)
+    assert image.dtype == np.uint8
 
 
 def test_the_face_detector_finds_the_main_face(scenes):
@@ -178,7 +178,7 @@ def linear_accuracy(train: np.ndarray, train_y: np.ndarray, test: np.ndarray, te
 
 
 def drawn(count: int, split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Small pictures of whole scenes, of faces, and the classes."""
+    """Small images of whole scenes, of faces, and the classes."""
     rendered = [render(index, split) for index in range(count)]
     wholes = np.stack([cv2.resize(scene.image, (60, 40), interpolation=cv2.INTER_AREA) for scene in rendered])
     faces = np.stack([crop(scene, 64, margin=0.2) for scene in rendered])

@@ -16,7 +16,7 @@ ONE_EACH = {"flip": 0.5, "rotate": 20, "scale": 0.2, "translate": 0.1, "brightne
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 
 
-def picture(height, width, seed=0):
+def scene_pixels(height, width, seed=0):
     """Smooth waves with noise on top: uint8 (H, W, 3)."""
     y, x = np.mgrid[:height, :width]
     waves = 127 + 60 * np.sin(x / 17) * np.cos(y / 11)
@@ -35,7 +35,7 @@ def pillow(image, height, width):
 @pytest.mark.parametrize("size", [(480, 720), (1200, 1600), (48, 48), (37, 91), (400, 599)])
 @pytest.mark.parametrize("wanted", [(400, 600), (64, 64), (96, 40)])
 def test_a_scene_is_squashed_as_pillow_does_it(size, wanted):
-    image = picture(*size)
+    image = scene_pixels(*size)
     got = EvalTransform(TransformConfig(image_size=wanted))(image)
     assert (got.shape, got.dtype, got.flags.c_contiguous) == ((*wanted, 3), np.uint8, True)
     difference = np.abs(got.astype(int) - pillow(image, *wanted))
@@ -43,33 +43,33 @@ def test_a_scene_is_squashed_as_pillow_does_it(size, wanted):
     assert difference.max() <= 1
 
 
-def test_a_picture_of_the_right_size_is_left_alone():
-    image = picture(40, 60)
+def test_an_image_of_the_right_size_is_left_alone():
+    image = scene_pixels(40, 60)
     assert np.array_equal(EvalTransform(TransformConfig(image_size=(40, 60)))(image), image)
 
 
 @pytest.mark.parametrize("crop", ["scene", "face"])
 def test_grey_is_pillows_grey(crop):
-    image = picture(40, 60)
+    image = scene_pixels(40, 60)
     got = EvalTransform(TransformConfig(image_size=(40, 60), in_chans=1, crop=crop))(image)
     assert np.array_equal(got[..., 0], np.asarray(Image.fromarray(image).convert("L")))
 
 
-def test_a_scene_ignores_the_box_and_a_face_without_one_is_the_whole_picture():
-    image = picture(50, 70)
+def test_a_scene_ignores_the_box_and_a_face_without_one_is_the_whole_image():
+    image = scene_pixels(50, 70)
     scene, face = (EvalTransform(TransformConfig(image_size=(20, 20), crop=crop)) for crop in ("scene", "face"))
     assert np.array_equal(scene(image, (10, 10, 30, 30)), scene(image))
     assert np.array_equal(face(image), scene(image))
 
 
 def test_a_face_is_the_square_around_its_box():
-    image = picture(60, 80)
+    image = scene_pixels(60, 80)
     config = TransformConfig(image_size=(28, 28), crop="face", margin=0.2)
     assert np.array_equal(EvalTransform(config)(image, (30, 20, 50, 40)), image[16:44, 26:54])
 
 
 def test_a_face_at_the_border_is_filled_with_the_border():
-    image = picture(60, 80)
+    image = scene_pixels(60, 80)
     config = TransformConfig(image_size=(30, 30), crop="face", margin=0)
     expected = np.pad(image, ((10, 0), (15, 0), (0, 0)), mode="edge")[:30, :30]
     assert np.array_equal(EvalTransform(config)(image, (-15, -10, 15, 20)), expected)
@@ -82,7 +82,7 @@ class TestSceneAndFace:
         return EvalTransform(TransformConfig(image_size=(60, 80), crop="both", margin=0, **options))
 
     def test_the_face_is_black_in_the_scene_and_stands_behind_it(self):
-        image = picture(60, 80)
+        image = scene_pixels(60, 80)
         both = self.given()(image, self.BOX)
         scene = image.copy()
         scene[20:40, 30:50] = 0
@@ -91,18 +91,18 @@ class TestSceneAndFace:
         assert np.array_equal(both[..., :3], scene)
         assert np.array_equal(both[..., 3:], face)
 
-    def test_without_a_box_the_whole_picture_is_a_face(self):
-        both = self.given(no_box="whole", in_chans=1)(picture(60, 80))
+    def test_without_a_box_the_whole_image_is_a_face(self):
+        both = self.given(no_box="whole", in_chans=1)(scene_pixels(60, 80))
         assert both.shape == (60, 80, 2)
         assert both[..., 0].max() == 0
 
     def test_without_a_box_the_middle_can_be_taken(self):
-        image = picture(60, 80)
+        image = scene_pixels(60, 80)
         assert np.array_equal(self.given(no_box="centre")(image), self.given()(image, (20, 15, 60, 45)))
 
     def test_without_a_box_one_can_be_asked_for(self):
         with pytest.raises(InputError, match=r"no face box.*data\.boxes=FILE.*no_box=centre"):
-            self.given(no_box="error")(picture(60, 80))
+            self.given(no_box="error")(scene_pixels(60, 80))
 
     def test_both_are_normalised_alike(self):
         config = TransformConfig(image_size=(4, 4), crop="both", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
@@ -132,8 +132,8 @@ BAD_BOXES = [(20, 20, 10, 30), (20, 20, 20, 30), (100, 0, 120, 20), (0, -20, 20,
 
 
 @pytest.mark.parametrize("box", [*BAD_BOXES, (math.nan, 0, 10, 10), (-math.inf, 0, 10, 10)])
-def test_a_box_that_is_no_face_in_the_picture_is_refused(box):
-    with pytest.raises(InputError, match=r"The box \(.*picture 90 wide and 60 high"):
+def test_a_box_that_is_no_face_in_the_image_is_refused(box):
+    with pytest.raises(InputError, match=r"The box \(.*image 90 wide and 60 high"):
         crop_box(box, 0.2, (60, 90))
 
 
@@ -152,7 +152,7 @@ def test_the_crop_is_a_square_around_the_boxs_centre_that_covers_the_box(corner,
     assert abs((right - left) - side) <= 0.5 or side < 1
     assert abs((left + right) / 2 - (box[0] + box[2]) / 2) <= 0.5
     assert abs((top + bottom) / 2 - (box[1] + box[3]) / 2) <= 0.5
-    image = EvalTransform(TransformConfig(image_size=(8, 8), crop="face", margin=margin))(picture(120, 200), box)
+    image = EvalTransform(TransformConfig(image_size=(8, 8), crop="face", margin=margin))(scene_pixels(120, 200), box)
     assert image.shape == (8, 8, 3)
 
 
@@ -249,7 +249,7 @@ def test_a_sample_is_augmented_alike_alone_and_in_any_batch(config, device):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(-(2**63), 2**63 - 1), epoch=st.integers(0, 1000), sample=st.integers(0, 2**31))
-def test_augmented_pictures_keep_shape_and_range_and_repeat(seed, epoch, sample):
+def test_augmented_images_keep_shape_and_range_and_repeat(seed, epoch, sample):
     images, ids = floats(1, 12, 20), torch.tensor([sample])
     once = Augment(EVERYTHING, seed)(images, ids, epoch)
     assert once.shape == images.shape
@@ -292,7 +292,7 @@ def test_a_flip_stays_a_flip_beside_other_movements():
     torch.testing.assert_close(both, flip(images, ids, 0), rtol=0, atol=1e-4)
 
 
-def test_a_rotation_turns_a_wide_picture_without_shearing_it():
+def test_a_rotation_turns_a_wide_image_without_shearing_it():
     height, width = 60, 120
     y, x = np.mgrid[:height, :width] + 0.5
     images = torch.zeros(1, 1, height, width)
@@ -361,9 +361,9 @@ def test_mixing_that_is_off_returns_its_inputs():
 
 @pytest.mark.parametrize("way", ["mixup", "cutmix"])
 @pytest.mark.parametrize("step", range(5))
-def test_targets_are_probabilities_in_the_pictures_shares(way, step):
+def test_targets_are_probabilities_in_the_images_shares(way, step):
     count = 6
-    images = torch.arange(count).float()[:, None, None, None].expand(-1, 3, 20, 30)  # every picture is its own number
+    images = torch.arange(count).float()[:, None, None, None].expand(-1, 3, 20, 30)  # every image is its own number
     got, truth = mix(images, targets(count), AugmentConfig(**{way: 1.0}), (0, 0, step))
     torch.testing.assert_close(truth.sum(1), torch.ones(count))
     torch.testing.assert_close((truth @ torch.arange(7.0)), got.mean((1, 2, 3)))

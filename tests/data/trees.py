@@ -1,6 +1,6 @@
 """Tiny made-up copies of every data set of DATASETS, in its layout: `build_NAME(root)`.
 
-Each picture is noise that follows from its path, so no two are alike and every build is the same.
+Each image is noise that follows from its path, so no two are alike and every build is the same.
 """
 
 import csv
@@ -28,7 +28,7 @@ def noise(seed: str, height: int = 12, width: int = 10) -> np.ndarray:
     return np.random.default_rng(zlib.crc32(seed.encode())).integers(0, 256, (height, width), dtype=np.uint8)
 
 
-def picture(path: Path, height: int = 12, width: int = 10) -> None:
+def image(path: Path, height: int = 12, width: int = 10) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noise("/".join(path.parts[-3:]), height, width)).convert("RGB").save(path)
 
@@ -36,7 +36,7 @@ def picture(path: Path, height: int = 12, width: int = 10) -> None:
 def folders(root: Path, classes: tuple[str, ...], count: int, form: str = "{:04d}.png") -> None:
     for label in classes:
         for number in range(1, count + 1):
-            picture(root / label / form.format(number))
+            image(root / label / form.format(number))
 
 
 def table(path: Path, rows: list) -> None:
@@ -96,12 +96,12 @@ build_ferplus_soft = build_ferplus
 
 
 def build_rafdb(root: Path, images: str = "aligned", tests: int = 1) -> None:
-    """Two training pictures a class and `tests` test pictures; every third is of a man, ..."""
+    """Two training images a class and `tests` test images; every third is of a man, ..."""
     lines = []
     for split, count in (("train", 2), ("test", tests)):
         for number in range(7 * count):
             stem = f"{split}_{number + 1:05d}"
-            picture(root / "basic/Image" / images / (f"{stem}_aligned.jpg" if images == "aligned" else f"{stem}.jpg"))
+            image(root / "basic/Image" / images / (f"{stem}_aligned.jpg" if images == "aligned" else f"{stem}.jpg"))
             lines.append(f"{stem}.jpg {number % 7 + 1}\n")
             person = root / f"basic/Annotation/manual/{stem}_manu_attri.txt"
             person.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def build_affectnet(root: Path) -> None:
     for home, count in (("train_set", 2), ("val_set", 1)):
         for number in range(11 * count):
             expression = number % 11
-            picture(root / home / f"images/{number}.jpg")
+            image(root / home / f"images/{number}.jpg")
             marks = root / home / "annotations"
             marks.mkdir(exist_ok=True)
             np.save(marks / f"{number}_exp.npy", np.array(str(expression) if number % 2 else expression))
@@ -129,7 +129,7 @@ def build_affectnet_older(root: Path) -> None:
     for file, rows in lists.items():
         for number in range(11):
             place = f"{number}/{file[:5]}{number}.jpg"
-            picture(root / "Manually_Annotated_Images" / place)
+            image(root / "Manually_Annotated_Images" / place)
             rows.append([place, 1, 2, 5, 6, "1.0;2.0;3.0", number, -0.5, 0.25])
         table(root / "Manual_Annot_files" / file, rows)
 
@@ -137,13 +137,13 @@ def build_affectnet_older(root: Path) -> None:
 def build_ck48(root: Path) -> None:
     for label in ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"):
         for subject in (5, 10, 999):
-            picture(root / label / f"S{subject:03d}_001_00000012.png")
+            image(root / label / f"S{subject:03d}_001_00000012.png")
 
 
 def build_jaffe(root: Path) -> None:
     for subject in ("KA", "YM"):
         for number, code in enumerate(("NE", "AN", "DI", "FE", "HA", "SA", "SU"), 30):
-            picture(root / f"{subject}.{code}1.{number}.tiff")
+            image(root / f"{subject}.{code}1.{number}.tiff")
     (root / "README").touch()
 
 
@@ -154,10 +154,10 @@ def build_sfew(root: Path) -> None:
 
 
 def build_expw(root: Path) -> None:
-    """Two faces in every picture."""
+    """Two faces in every image."""
     lines = []
     for number in range(7):
-        picture(root / f"data/image/actor_{number}.jpg", 40, 60)
+        image(root / f"data/image/actor_{number}.jpg", 40, 60)
         lines += [f"actor_{number}.jpg {face} 4 {5 + face} 25 30 52.5 {number}\n" for face in (0, 1)]
     (root / "data/label").mkdir()
     (root / "data/label/label.lst").write_text("".join(lines))
@@ -174,7 +174,7 @@ def build_manifest(root: Path) -> None:
         for label in SEVEN:
             for number in range(count):
                 place = f"{split}/{label}{number}.png"
-                picture(root / place)
+                image(root / place)
                 rows.append([place, label, 1, 2, 8, 9, f"clip {number}", split, "female"])
     table(root / "manifest.csv", rows)
 

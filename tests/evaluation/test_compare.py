@@ -1,4 +1,4 @@
-"""Several models under one recipe, for real, on pictures that anything can learn."""
+"""Several models under one recipe, for real, on images that anything can learn."""
 
 import json
 
@@ -18,7 +18,7 @@ NAMES = ["facerwkv4_small", "timm:test_resnet", "caer_net_s"]
 
 @pytest.fixture(scope="session")
 def changes(small):
-    """A few seconds a model; each with its own options and pictures."""
+    """A few seconds a model; each with its own options and images."""
     return [
         *[change for change in small if not change.startswith("model.options")],
         "facerwkv*:model.options={patch_size: 8, width: 16}",
@@ -107,7 +107,7 @@ def test_a_folder_of_a_run_is_loaded_and_not_trained(compared, small, tmp_path, 
 def test_a_model_that_fails_stops_no_other(changes, tmp_path):
     result = compare(["alexnet", "facerwkv4_small"], "modern", changes, tmp_path, progress=False)
     assert [row["name"] for row in result.rows] == ["facerwkv4_small"]
-    assert result.problems == ["alexnet: AlexNet needs pictures of 63 x 63 pixels or more, not 24 x 24."]
+    assert result.problems == ["alexnet: AlexNet needs images of 63 x 63 pixels or more, not 24 x 24."]
 
 
 def test_another_recipe_in_the_same_folder_is_refused(compared, changes):
@@ -151,4 +151,4 @@ def test_the_command_tells_what_failed_and_goes_on(changes, tmp_path):
     done = CliRunner().invoke(app, ["compare", "alexnet", "facerwkv4_small", *given, "--out", str(tmp_path)])
     assert done.exit_code == 1
     assert "facerwkv4_small" in done.stdout
-    assert "AlexNet needs pictures of 63 x 63 pixels" in done.stdout
+    assert "AlexNet needs images of 63 x 63 pixels" in done.stdout

@@ -185,7 +185,7 @@ SMALL = TransformConfig(image_size=(4, 4))
 
 @pytest.fixture
 def data(tmp_path) -> DataModule:
-    """A folder of pictures in the colour of their class; one test picture of fear is as red as anger."""
+    """A folder of images in the colour of their class; one test image of fear is as red as anger."""
     for split in ("train", "val", "test"):
         for label, colour in COLOURS.items():
             (tmp_path / split / label).mkdir(parents=True)

@@ -68,7 +68,7 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path, run):
     assert page.count("<svg") == 3
 
 
-def test_the_markdown_escapes_names_and_links_the_pictures(tmp_path, run):
+def test_the_markdown_escapes_names_and_links_the_images(tmp_path, run):
     write_report(evaluation(), tmp_path, run=run)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert r'| &lt;script&gt;alert("x")&lt;/script&gt; \| \*a\*.png | anger, taken for fear (70%) |' in text
@@ -80,7 +80,7 @@ def test_the_markdown_escapes_names_and_links_the_pictures(tmp_path, run):
     assert "| packages.torch | 2.10 |" in text
 
 
-def test_mistakes_are_shown_as_pictures_where_images_are_given(tmp_path):
+def test_mistakes_are_shown_as_images_where_images_are_given(tmp_path):
     asked = []
 
     def image(index: int) -> np.ndarray:
@@ -172,7 +172,7 @@ def test_no_curves_are_no_error(tmp_path, content):
     assert read_curves(tmp_path / "metrics.csv")[0] == {}
 
 
-def test_pictures_take_the_colour_of_the_page():
+def test_images_take_the_colour_of_the_page():
     svg = figures.to_svg(figures.confusion_figure(np.eye(2, dtype=int), ("a", "<b>")), "confusion")
     assert "currentColor" in svg
     assert figures.INK not in svg

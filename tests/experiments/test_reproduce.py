@@ -112,7 +112,7 @@ def test_where_the_paper_has_no_number_there_is_no_column_for_it():
 
 
 def test_a_figure_shows_the_authors_log_beside_ours(tmp_path):
-    ((title, (claim, numbers, picture)),) = DRAWN.run(Setting("toy", tmp_path, [5], smoke=True))
+    ((title, (claim, numbers, image)),) = DRAWN.run(Setting("toy", tmp_path, [5], smoke=True))
     assert title == "Figure 0: tiny"
     assert claim.text == "none. Ours: official split, random validation, seed 5."
     assert numbers.headers == ("validation accuracy, %", "epoch 1", "epoch 2")
@@ -120,7 +120,7 @@ def test_a_figure_shows_the_authors_log_beside_ours(tmp_path):
     assert numbers.rows[0][2] == "-"
     assert numbers.rows[1][1:] == ("20.00", "30.00")
     assert (tmp_path / "figure_0.png").read_bytes().startswith(b"\x89PNG")
-    assert picture.file == "figure_0.png"
+    assert image.file == "figure_0.png"
     assert len(written(tmp_path)) == 1
 
 

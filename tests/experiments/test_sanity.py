@@ -6,9 +6,9 @@ from facerwkv.experiments.sanity import run, standard
 from facerwkv.experiments.study import Setting, validation_curve
 
 
-def test_the_transform_is_that_of_the_pictures():
-    pictures = [np.full((400, 600, 3), (0, 51, 102), np.uint8), np.full((400, 600, 3), (0, 153, 102), np.uint8)]
-    assert yaml.safe_load(standard(pictures)) == {
+def test_the_transform_is_that_of_the_images():
+    images = [np.full((400, 600, 3), (0, 51, 102), np.uint8), np.full((400, 600, 3), (0, 153, 102), np.uint8)]
+    assert yaml.safe_load(standard(images)) == {
         "image_size": [400, 600],
         "mean": [0.0, 0.4, 0.4],
         "std": [0.0, 0.2, 0.0],

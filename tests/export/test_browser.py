@@ -42,7 +42,7 @@ LICENCE = "research only: a test"
 
 
 def untrained(crop: str) -> Checkpoint:
-    """A small model of colour pictures whose parts all matter: none is left at the zeros that it starts from."""
+    """A small model of colour images whose parts all matter: none is left at the zeros that it starts from."""
     torch.manual_seed(0)
     model = create_model("facerwkv4_small", image_size=(48, 64), patch_size=16, width=32, depth=2, heads=2)
     with torch.no_grad():
@@ -178,7 +178,7 @@ def overlap(a, b):
 
 
 @needs_browser
-def test_whole_pictures_are_classified_as_python_does_it(started, scene_site, tmp_path):
+def test_whole_images_are_classified_as_python_does_it(started, scene_site, tmp_path):
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for i, file in enumerate(files):
         Image.fromarray(render(i, "test").image).save(file)
@@ -201,7 +201,7 @@ def test_faces_are_found_and_classified_as_python_does_it(started, face_site, sh
 
 @needs_browser
 @pytest.mark.slow
-def test_many_real_pictures_are_classified_as_python_does_it(started, trained_site, shared, tmp_path):
+def test_many_real_images_are_classified_as_python_does_it(started, trained_site, shared, tmp_path):
     mosaic = Image.open(shared / "data" / "fer2013" / "private_test.png")
     files = sorted((shared / "media").glob("*.jpg"))
     for i in range(20):
@@ -245,9 +245,9 @@ def test_the_models_input_is_pythons_to_the_last_pixel(modules, crop, in_chans, 
 
 
 READ = """async (text) => {
-    const { openPicture, pixelsOf } = await import(new URL("picture.js", location));
+    const { openImage, pixelsOf } = await import(new URL("image.js", location));
     const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-    const bitmap = await openPicture(new Blob([bytes]), 1e8);
+    const bitmap = await openImage(new Blob([bytes]), 1e8);
     const { width, height, data } = pixelsOf(bitmap, bitmap.width, bitmap.height);
     return [width, height, Array.from(data)];
 }"""
@@ -258,7 +258,7 @@ def encoded(kind):
     alpha = Image.linear_gradient("L").resize(rgb.size)
     exif = Image.Exif()
     exif[0x0112] = 6
-    pictures = {
+    images = {
         "turned.jpg": (rgb, {"exif": exif, "quality": 90}),
         "grey.jpg": (rgb.convert("L"), {}),
         "see-through.png": (Image.merge("RGBA", (*rgb.split(), alpha)), {}),
@@ -267,8 +267,8 @@ def encoded(kind):
         "one.gif": (rgb.quantize(64), {}),
         "plain.bmp": (rgb, {}),
     }
-    buffer, (picture, options) = BytesIO(), pictures[kind]
-    picture.save(buffer, Image.registered_extensions()[Path(kind).suffix], **options)
+    buffer, (image, options) = BytesIO(), images[kind]
+    image.save(buffer, Image.registered_extensions()[Path(kind).suffix], **options)
     return buffer.getvalue()
 
 
@@ -276,7 +276,7 @@ def encoded(kind):
 @pytest.mark.parametrize(
     "kind", ["turned.jpg", "grey.jpg", "see-through.png", "palette.png", "lossless.webp", "one.gif", "plain.bmp"]
 )
-def test_pictures_are_read_as_python_reads_them(modules, kind):
+def test_images_are_read_as_python_reads_them(modules, kind):
     data = encoded(kind)
     width, height, rgba = modules.evaluate(READ, base64.b64encode(data).decode())
     found, expected = np.reshape(rgba, (height, width, 4))[..., :3], open_image(data).astype(int)
@@ -285,13 +285,13 @@ def test_pictures_are_read_as_python_reads_them(modules, kind):
 
 
 @needs_browser
-def test_what_is_no_picture_gets_a_sentence_and_the_next_is_classified(started, scene_site, tmp_path):
+def test_what_is_no_image_gets_a_sentence_and_the_next_is_classified(started, scene_site, tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "notes.png").write_text("no image")
     Image.fromarray(render(0, "test").image).save(tmp_path / "good.png")
     with opened(started, scene_site) as page:
         found = results_of(page, [tmp_path / name for name in ("empty.jpg", "notes.png", "good.png")])
-        assert "damaged, or no picture" in page.locator("#results .error").last.inner_text()
+        assert "damaged, or no image" in page.locator("#results .error").last.inner_text()
         page.locator("#clear").click()
         assert page.locator("article").count() == 0
     assert [result["status"] for result in found] == ["unreadable", "unreadable", "ok"]
@@ -299,10 +299,10 @@ def test_what_is_no_picture_gets_a_sentence_and_the_next_is_classified(started, 
 
 
 @needs_browser
-def test_the_page_says_what_the_model_is_and_where_pictures_stay(started, face_site):
+def test_the_page_says_what_the_model_is_and_where_images_stay(started, face_site):
     with opened(started, face_site) as page:
         text = page.locator("body").inner_text()
-    for part in ("Pictures stay in this browser", "not what a person feels", "EU AI Act", "research only: Kaggle"):
+    for part in ("Images stay in this browser", "not what a person feels", "EU AI Act", "research only: Kaggle"):
         assert part in text
     for part in ("Trained on\nfer2013", "3,589 images of fer2013, test", "disgust\t", "onnxruntime-web 1.30.0"):
         assert part in text
@@ -378,7 +378,7 @@ def test_the_folder_holds_what_its_docstring_says(quick, runtime, tmp_path):
     assert "python -m http.server" in str(written)
 
 
-def test_a_model_of_whole_pictures_has_no_detector(quick, runtime, tmp_path):
+def test_a_model_of_whole_images_has_no_detector(quick, runtime, tmp_path):
     export_web(untrained("scene"), tmp_path / "page", runtime)
     assert "yunet.onnx" not in names(tmp_path / "page")
     assert json.loads((tmp_path / "page" / META).read_text())["detector"] is None

@@ -20,7 +20,7 @@ from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
-from facerwkv.export import TOLERANCE, Exported, drawn_pictures, export_onnx, logits_of
+from facerwkv.export import TOLERANCE, Exported, drawn_images, export_onnx, logits_of
 from facerwkv.inference.explain import explain
 from facerwkv.inference.predictor import Predictor, load
 from facerwkv.mixers.rwkv1 import FOLDED_TOKENS
@@ -32,7 +32,7 @@ from facerwkv.models.zoo import MODELS, create_model
 SIDE = 48
 QUICK = ("facerwkv_small", "facerwkv4_small", "facerwkv7_small", "caer_net_s")
 OWN_SIZE = ("facerwkv_small", "facerwkv4_small", "facerwkv5_small", "facerwkv6_small", "facerwkv7_small")
-FEW, LARGE = 10, 20_000_000  # pictures for a model with more parameters than that
+FEW, LARGE = 10, 20_000_000  # images for a model with more parameters than that
 CARD = {"licence": "research only: a test", "data": {"source": "fer2013:/home/me/fer2013", "boxes": "/home/me/a.csv"}}
 BOXES = [(4, 6, 40, 50), (50, 10, 120, 90)]
 
@@ -56,22 +56,22 @@ def checkpoint(name: str, **options) -> Checkpoint:
         mean=(0.5,),
         std=(0.25,),
     )
-    settle(model, normalise(drawn_pictures(transform), transform))
+    settle(model, normalise(drawn_images(transform), transform))
     return Checkpoint(model.eval(), name, EXPRESSIONS, transform, 1.5)
 
 
 @torch.no_grad()
-def settle(model: nn.Module, pictures: Tensor) -> None:
-    """Batch norms take the statistics of these pictures: by those that they start with, all logits would be 0."""
+def settle(model: nn.Module, images: Tensor) -> None:
+    """Batch norms take the statistics of these images: by those that they start with, all logits would be 0."""
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     for part in norms:
         part.momentum = 1.0
     if norms:
-        model.train()(pictures)
+        model.train()(images)
 
 
 def small(name: str) -> dict:
-    """Options for pictures of FER2013's size, where a model of ours is made for larger ones."""
+    """Options for images of FER2013's size, where a model of ours is made for larger ones."""
     config = MODELS[name].config
     if not hasattr(config, "patch_size") or config.image_size == (SIDE, SIDE):
         return {}
@@ -125,7 +125,7 @@ def test_logits_on_real_faces(exported, faces):
     batches = torch.from_numpy(np.stack([shown(face) for face in faces[:count]])).split(33)
     expected = torch.cat([logits_of(original, batch) for batch in batches])
     found = torch.cat([model(batch) for batch in batches])
-    spread = expected.std(0).max()  # untrained, some answer much the same to every picture
+    spread = expected.std(0).max()  # untrained, some answer much the same to every image
     assert (found - expected).abs().max() <= min(TOLERANCE, spread / 100)
 
 
@@ -143,7 +143,7 @@ def test_more_tokens_than_rwkv1_is_folded_for(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OWN_SIZE)
-def test_pictures_of_the_models_own_size(name, tmp_path):
+def test_images_of_the_models_own_size(name, tmp_path):
     assert export_onnx(checkpoint(name), tmp_path / "model.onnx").difference <= TOLERANCE
 
 
@@ -171,7 +171,7 @@ def test_the_metadata_hold_the_checkpoint_as_json(tiny_file):
         "licence": "research only: a test",
         "card": {"licence": "research only: a test", "data": {"source": "fer2013", "boxes": "a.csv"}},
         "input": {
-            "name": "pictures",
+            "name": "images",
             "dtype": "uint8",
             "shape": ["batch", 48, 48, 3],
             "range": [0, 255],
@@ -200,18 +200,18 @@ def test_nothing_of_this_computer_is_in_the_file(tiny_file):
 
 def test_the_batch_may_have_any_size(tiny_file):
     model = read_onnx(tiny_file, "cpu").model
-    pictures = torch.from_numpy(np.stack([noise(seed, SIDE, SIDE) for seed in range(5)]))
-    together = model(pictures)
+    images = torch.from_numpy(np.stack([noise(seed, SIDE, SIDE) for seed in range(5)]))
+    together = model(images)
     assert onnx.load(tiny_file).graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
-    assert torch.allclose(together, torch.cat([model(picture[None]) for picture in pictures]), atol=1e-5)
-    assert model(pictures[:0]).shape == (0, 7)
+    assert torch.allclose(together, torch.cat([model(image[None]) for image in images]), atol=1e-5)
+    assert model(images[:0]).shape == (0, 7)
 
 
 @pytest.mark.parametrize("mode", ["face", "scene"])
 def test_prediction_answers_as_with_pytorch(tiny_file, mode):
-    pictures = [noise(seed) for seed in range(3)]
-    ours = Predictor(tiny(), "cpu", lambda rgb: BOXES).predict(pictures, mode=mode)
-    theirs = Predictor(read_onnx(tiny_file), "cpu", lambda rgb: BOXES).predict(pictures, mode=mode)
+    images = [noise(seed) for seed in range(3)]
+    ours = Predictor(tiny(), "cpu", lambda rgb: BOXES).predict(images, mode=mode)
+    theirs = Predictor(read_onnx(tiny_file), "cpu", lambda rgb: BOXES).predict(images, mode=mode)
     for one, other in zip(ours, theirs, strict=True):
         assert [face.box for face in one.faces] == [face.box for face in other.faces]
         for a, b in zip(one.faces, other.faces, strict=True):
@@ -220,8 +220,8 @@ def test_prediction_answers_as_with_pytorch(tiny_file, mode):
 
 def test_two_real_faces(tiny_file, shared, tmp_path):
     save_checkpoint(tmp_path, tiny())
-    pictures = shared / "media" / "couple.jpg"
-    ours, theirs = load(tmp_path, "cpu").predict(pictures), load(tiny_file, "cpu", engine="onnx").predict(pictures)
+    images = shared / "media" / "couple.jpg"
+    ours, theirs = load(tmp_path, "cpu").predict(images), load(tiny_file, "cpu", engine="onnx").predict(images)
     assert len(ours.faces) == 2
     for a, b in zip(ours.faces, theirs.faces, strict=True):
         assert (a.box, a.label) == (b.box, b.label)
@@ -231,7 +231,7 @@ def test_two_real_faces(tiny_file, shared, tmp_path):
 def test_the_commands(tiny_file, tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "tiny", tiny())
     Image.fromarray(noise(0)).save(tmp_path / "noise.png")
-    monkeypatch.setattr(export, "_write", lambda checkpoint, pictures, path: shutil.copy(tiny_file, path))
+    monkeypatch.setattr(export, "_write", lambda checkpoint, images, path: shutil.copy(tiny_file, path))
     arguments = ["export", "--model", tmp_path / "tiny", "--out", tmp_path / "tiny.onnx", "--format", "onnx", "--json"]
     done = CliRunner().invoke(app, list(map(str, arguments)))
     assert (done.exit_code, json.loads(done.stdout)["file"]) == (0, str(tmp_path / "tiny.onnx"))
@@ -251,7 +251,7 @@ def test_repr_names_what_computes(tiny_file):
 
 def test_a_file_whose_answers_differ_is_not_left_behind(tiny_file, tmp_path, monkeypatch):
     (tmp_path / "model.onnx").write_text("an earlier one")
-    monkeypatch.setattr(export, "_write", lambda checkpoint, pictures, path: shutil.copy(tiny_file, path))
+    monkeypatch.setattr(export, "_write", lambda checkpoint, images, path: shutil.copy(tiny_file, path))
     other = tiny()
     other.model.classifier.bias.data[2] += 2e-4
     with pytest.raises(InputError, match=r"logits for facerwkv4_small differ from PyTorch's by 2.0e-04, and 1e-04 is"):
@@ -293,9 +293,9 @@ def test_a_size_that_the_model_does_not_take_is_said_in_its_own_words(tmp_path):
         export_onnx(odd, tmp_path / "model.onnx")
 
 
-def test_pictures_of_another_size_or_type_are_refused(tiny_file):
+def test_images_of_another_size_or_type_are_refused(tiny_file):
     model = read_onnx(tiny_file).model
-    with pytest.raises(InputError, match=r"takes uint8 pictures of 48 x 48 x 3, not torch.uint8 of 48 x 40 x 3"):
+    with pytest.raises(InputError, match=r"takes uint8 images of 48 x 48 x 3, not torch.uint8 of 48 x 40 x 3"):
         model(torch.zeros(1, 48, 40, 3, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"not torch.float32 of 48 x 48 x 3"):
         model(torch.zeros(1, 48, 48, 3))

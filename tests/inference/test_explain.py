@@ -1,4 +1,4 @@
-"""Explanations: exact where the mathematics is exact, and one face, one picture, one sentence for what cannot be."""
+"""Explanations: exact where the mathematics is exact, and one face, one image, one sentence for what cannot be."""
 
 import json
 
@@ -104,15 +104,15 @@ def test_a_time_mix_is_linear_in_what_passes_its_hook(mixer):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_scene_is_explained_on_its_patches(predictor, method):
-    picture = render(0, "test").image
-    (found,) = explain(predictor, picture, method)
-    result = predictor.predict(picture)
+    image = render(0, "test").image
+    (found,) = explain(predictor, image, method)
+    result = predictor.predict(image)
     assert (found.label, found.method, found.box) == (result.faces[0].label, method, None)
     assert found.prob == pytest.approx(result.faces[0].score, abs=1e-5)
     assert (found.scores.shape, found.scores.dtype) == ((4, 4), np.float32)
     assert found.image.shape == (32, 32, 3)
     assert json.loads(json.dumps(found.to_dict()))["scores"] == found.scores.tolist()
-    assert explain(predictor, picture, method, label="fear")[0].label == "fear"
+    assert explain(predictor, image, method, label="fear")[0].label == "fear"
 
 
 def test_red_patches_speak_for_the_label_and_blue_ones_against_it():
@@ -148,7 +148,7 @@ def test_the_command_draws_and_prints(predictor, tmp_path):
 
 def test_no_face_is_said_and_nothing_is_written(tmp_path, capsys):
     deliver([], "wall.jpg", tmp_path / "explained.png", as_json=False)
-    assert capsys.readouterr().out == "wall.jpg: no face was found. --mode scene explains the whole picture.\n"
+    assert capsys.readouterr().out == "wall.jpg: no face was found. --mode scene explains the whole image.\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -171,8 +171,8 @@ def test_a_model_without_values_is_told_to_use_another_method():
             tokens(model, torch.rand(1, 3, 12, 16), 0)
 
 
-def test_a_model_of_two_pictures_is_a_sentence():
+def test_a_model_of_two_images_is_a_sentence():
     transform = TransformConfig(image_size=(32, 32), crop="both")
     checkpoint = Checkpoint(create_model("caer_net_s", img_size=(32, 32)), "caer_net_s", EXPRESSIONS, transform)
-    with pytest.raises(InputError, match="looks at two pictures at once"):
+    with pytest.raises(InputError, match="looks at two images at once"):
         explain(Predictor(checkpoint, "cpu"), render(0, "test").image)

@@ -74,20 +74,20 @@ def upside_down() -> bytes:
     return encoded(Image.fromarray(noise(5)), "JPEG", exif=exif)
 
 
-PICTURE = Image.fromarray(noise(5))
+IMAGE = Image.fromarray(noise(5))
 BAD = {
     "empty.jpg": b"",
-    "truncated.jpg": encoded(PICTURE, "JPEG")[:700],
+    "truncated.jpg": encoded(IMAGE, "JPEG")[:700],
     "text.jpg": b"I am a text.",
     "bomb.png": png_header(30_000, 30_000),
 }
 ODD = {
-    "cmyk.jpg": encoded(PICTURE.convert("CMYK"), "JPEG"),
+    "cmyk.jpg": encoded(IMAGE.convert("CMYK"), "JPEG"),
     "deep.png": encoded(Image.fromarray(np.arange(12_000, dtype=np.uint16).reshape(100, 120) * 5), "PNG"),
-    "alpha.png": encoded(PICTURE.convert("RGBA"), "PNG"),
-    "palette.gif": encoded(PICTURE.convert("P"), "GIF"),
+    "alpha.png": encoded(IMAGE.convert("RGBA"), "PNG"),
+    "palette.gif": encoded(IMAGE.convert("P"), "GIF"),
     "rotated.jpg": upside_down(),
-    "wrong_ending.jpg": encoded(PICTURE, "PNG"),
+    "wrong_ending.jpg": encoded(IMAGE, "PNG"),
 }
 
 
@@ -104,7 +104,7 @@ def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature(face):
     assert sum(found.probs.values()) == pytest.approx(1, abs=1e-6)
 
 
-def test_face_mode_gives_whole_boxes_inside_the_picture(face):
+def test_face_mode_gives_whole_boxes_inside_the_image(face):
     result = face.predict(noise(1))
     assert (result.status, result.size) == ("ok", (120, 100))
     assert [found.box for found in result.faces] == [(4, 6, 40, 50), (50, 10, 120, 90)]
@@ -122,7 +122,7 @@ def test_the_mode_that_is_asked_for_counts_and_auto_is_what_the_model_was_traine
 def test_every_kind_of_source_gives_the_same_answer(face, tmp_path):
     rgb = noise(2)
     image = Image.fromarray(rgb)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     image.save(path)
     sources = [rgb, image, path, str(path), path.read_bytes()]
     names = ["array 0", "image 1", str(path), str(path), "bytes 4"]
@@ -136,15 +136,15 @@ def test_bgr_arrays_answer_as_the_flipped_rgb_arrays(face):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_a_batch_answers_as_each_picture_alone(face, batch_size):
-    pictures = [noise(seed, 60 + 10 * seed) for seed in range(7)]
-    for together, picture in zip(face.predict(pictures, batch_size=batch_size), pictures, strict=True):
-        for a, b in zip(together.faces, face.predict(picture).faces, strict=True):
+def test_a_batch_answers_as_each_image_alone(face, batch_size):
+    images = [noise(seed, 60 + 10 * seed) for seed in range(7)]
+    for together, image in zip(face.predict(images, batch_size=batch_size), images, strict=True):
+        for a, b in zip(together.faces, face.predict(image).faces, strict=True):
             assert (a.box, a.label) == (b.box, b.label)
             assert a.probs == pytest.approx(b.probs, abs=1e-6)
 
 
-def test_faces_of_several_pictures_share_batches(monkeypatch, face):
+def test_faces_of_several_images_share_batches(monkeypatch, face):
     sizes = []
     forward = face.model.forward
     monkeypatch.setattr(face.model, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
@@ -152,11 +152,11 @@ def test_faces_of_several_pictures_share_batches(monkeypatch, face):
     assert sizes == [4, 4, 2]
 
 
-def test_no_more_pictures_than_a_batch_are_opened_ahead():
+def test_no_more_images_than_a_batch_are_opened_ahead():
     predictor = Predictor(checkpoint("face"), "cpu", lambda rgb: BOXES if rgb[0, 0, 0] else [])
     opened = []
-    pictures = (opened.append(i) or np.full((60, 60, 3), i == 0, np.uint8) for i in range(100))
-    next(predictor.predict_iter(pictures, batch_size=8))
+    images = (opened.append(i) or np.full((60, 60, 3), i == 0, np.uint8) for i in range(100))
+    next(predictor.predict_iter(images, batch_size=8))
     assert len(opened) <= 8
 
 
@@ -164,20 +164,20 @@ def test_no_more_pictures_than_a_batch_are_opened_ahead():
     ("on_no_face", "status", "faces", "failed"),
     [("empty", "no_face", 0, False), ("scene", "ok", 1, False), ("error", "no_face", 0, True)],
 )
-def test_a_picture_without_a_face(on_no_face, status, faces, failed):
+def test_an_image_without_a_face(on_no_face, status, faces, failed):
     predictor = Predictor(checkpoint("face"), "cpu", no_faces)
     (result,) = predictor.predict([noise(1)], on_no_face=on_no_face)
     assert (result.status, len(result.faces), result.failed) == (status, faces, failed)
     assert all(found.box is None for found in result.faces)
 
 
-def test_a_single_picture_without_a_face_raises_if_that_is_an_error():
+def test_a_single_image_without_a_face_raises_if_that_is_an_error():
     with pytest.raises(InputError, match="array 0: no face"):
         Predictor(checkpoint("face"), "cpu", no_faces).predict(noise(1), on_no_face="error")
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_batch_goes_on_past_a_bad_picture_and_lists_it(scene, tmp_path, name):
+def test_a_batch_goes_on_past_a_bad_image_and_lists_it(scene, tmp_path, name):
     (tmp_path / name).write_bytes(BAD[name])
     good, bad, last = scene.predict([noise(1), tmp_path / name, noise(2)])
     assert (good.status, bad.status, last.status) == ("ok", "unreadable", "ok")
@@ -187,7 +187,7 @@ def test_a_batch_goes_on_past_a_bad_picture_and_lists_it(scene, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_unusual_pictures_are_read(scene, tmp_path, name):
+def test_unusual_images_are_read(scene, tmp_path, name):
     (tmp_path / name).write_bytes(ODD[name])
     result = scene.predict(tmp_path / name)
     assert (result.status, result.size, len(result.faces)) == ("ok", (120, 100), 1)
@@ -199,8 +199,8 @@ def test_a_missing_file_says_so(scene, tmp_path):
     assert "no such file" in result.message.lower()
 
 
-def test_a_folder_is_no_picture(scene, tmp_path):
-    assert scene.predict(tmp_path).message == f"{tmp_path} is a folder without pictures."
+def test_a_folder_is_no_image(scene, tmp_path):
+    assert scene.predict(tmp_path).message == f"{tmp_path} is a folder without images."
     (tmp_path / "a.jpg").touch()
     assert scene.predict(tmp_path).message == f"{tmp_path} cannot be read: it is a folder."
 
@@ -212,7 +212,7 @@ def test_results_are_plain_values(face):
     assert type(face.predict(noise(1)).faces[0].score) is float
 
 
-def test_real_pictures(shared):
+def test_real_images(shared):
     predictor = Predictor(checkpoint("face"), "cpu")
     media = shared / "media"
     couple, none = predictor.predict([media / "couple.jpg", media / "fer_no-faces.jpg"])
@@ -232,7 +232,7 @@ def test_any_callable_is_a_detector(box, box_and_score):
 
 
 @pytest.mark.parametrize("box", [(10, 10, 10, 40), (130, 10, 150, 40), (-20, 10, 0, 40)])
-def test_a_box_without_area_in_the_picture_is_no_face(box):
+def test_a_box_without_area_in_the_image_is_no_face(box):
     assert Predictor(checkpoint("face"), "cpu", lambda rgb: [box]).predict(noise(1)).status == "no_face"
 
 
@@ -245,7 +245,7 @@ def test_a_box_without_area_in_the_picture_is_no_face(box):
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_a_wrong_option_is_refused_before_the_first_picture(face, options, message):
+def test_a_wrong_option_is_refused_before_the_first_image(face, options, message):
     with pytest.raises(InputError, match=message):
         face.predict_iter(iter([]), **options)
 
@@ -346,11 +346,11 @@ class TestSceneAndFace:
                 logits = both.checkpoint.model(normalise(torch.from_numpy(given)[None], both.checkpoint.transform))
             assert list(face.probs.values()) == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-5)
 
-    def test_a_whole_picture_is_refused_in_words(self, both):
+    def test_a_whole_image_is_refused_in_words(self, both):
         with pytest.raises(InputError, match=r"caer_net_s looks at a face.*mode auto or face"):
             both.predict(noise(0), mode="scene")
 
-    def test_where_no_face_is_found_the_whole_picture_can_be_the_face(self, both):
+    def test_where_no_face_is_found_the_whole_image_can_be_the_face(self, both):
         blind = Predictor(both.checkpoint, "cpu", no_faces)
         assert blind.predict(noise(0)).status == "no_face"
         assert len(blind.predict(noise(0), on_no_face="scene").faces) == 1

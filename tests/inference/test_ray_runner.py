@@ -22,15 +22,15 @@ RESULT = {"source": "a.jpg", "status": "no_face", "faces": []}
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
+def images(tmp_path) -> Path:
     """Forty drawn scenes and a file that is none."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     from PIL import Image
 
     for index in range(40):
         Image.fromarray(render(index, "test").image).save(folder / f"{index}.png")
-    (folder / "broken.png").write_text("no picture")
+    (folder / "broken.png").write_text("no image")
     return folder
 
 
@@ -75,8 +75,8 @@ def test_without_ray_the_extra_is_named(monkeypatch):
         predict_on_ray(["a.jpg"], MODEL)
 
 
-def command(pictures: Path, out: Path, *more: str) -> list[str]:
-    given = [str(pictures), "--model", MODEL, "--device", "cpu", "--out", str(out), "--batch-size", "4"]
+def command(images: Path, out: Path, *more: str) -> list[str]:
+    given = [str(images), "--model", MODEL, "--device", "cpu", "--out", str(out), "--batch-size", "4"]
     return [sys.executable, "-m", "facerwkv.cli", "predict", *given, *more]
 
 
@@ -86,9 +86,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_killed_prediction_goes_on_and_gives_what_one_process_gives(pictures, tmp_path):
+def test_a_killed_prediction_goes_on_and_gives_what_one_process_gives(images, tmp_path):
     out, journal = tmp_path / "ray.csv", tmp_path / "ray.csv.journal"
-    first = subprocess.Popen(command(pictures, out, "--runner", "ray"), stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(command(images, out, "--runner", "ray"), stdout=subprocess.PIPE, text=True)
     lines = [first.stdout.readline() for _ in range(6)]
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
@@ -98,13 +98,13 @@ def test_a_killed_prediction_goes_on_and_gives_what_one_process_gives(pictures, 
     with closing(
         Journal(journal, {"model": MODEL, "options": {"batch_size": 4, "mode": "auto", "on_no_face": "empty"}})
     ) as kept:
-        done = [name for name in map(str, pictures.iterdir()) if name in kept]
+        done = [name for name in map(str, images.iterdir()) if name in kept]
     assert 5 <= len(done) < 41
-    second = subprocess.run(command(pictures, out, "--runner", "ray"), capture_output=True, text=True, timeout=500)
-    assert second.returncode == 1, second.stderr  # one file is no picture
+    second = subprocess.run(command(images, out, "--runner", "ray"), capture_output=True, text=True, timeout=500)
+    assert second.returncode == 1, second.stderr  # one file is no image
     assert not journal.exists()
     alone = tmp_path / "alone.csv"
-    assert subprocess.run(command(pictures, alone), capture_output=True, timeout=500).returncode == 1
+    assert subprocess.run(command(images, alone), capture_output=True, timeout=500).returncode == 1
     assert [row["source"] for row in rows(out)] == [row["source"] for row in rows(alone)]
     assert [row["label"] for row in rows(out)] == [row["label"] for row in rows(alone)]
     assert [float(row["score"] or 0) for row in rows(out)] == pytest.approx(

@@ -24,7 +24,7 @@ a, b.jpg  60x50  2 faces
   1  [1, 2, 30, 40]  happiness 0.75  anger 0.25
   2  [1, 2, 30, 40]  happiness 0.75  anger 0.25
 scene.jpg  60x50
-  1  whole picture  anger 0.50  happiness 0.50
+  1  whole image  anger 0.50  happiness 0.50
 none.jpg  60x50  no face
 bad.jpg
   bad.jpg is empty.
@@ -69,6 +69,6 @@ def test_a_threshold_is_a_probability(threshold):
         RESULTS[0].with_threshold(threshold)
 
 
-def test_an_unreadable_picture_cannot_be_drawn():
+def test_an_unreadable_image_cannot_be_drawn():
     with pytest.raises(InputError, match=r"bad\.jpg is empty"):
         RESULTS[3].plot()

@@ -29,8 +29,8 @@ DICTS = [result.to_dict() for result in RESULTS]
 def frame(number: int, *tracks: int, source: str = "talk.mp4") -> Result:
     """A frame of a video with 4 frames a second, with these faces."""
     faces = [replace(HAPPY, track=track) for track in tracks]
-    picture, status = np.full((50, 60, 3), 200, np.uint8), "ok" if tracks else "no_face"
-    return Result(source, status, faces, (60, 50), picture=picture, time=number / 4, frame=number)
+    image, status = np.full((50, 60, 3), 200, np.uint8), "ok" if tracks else "no_face"
+    return Result(source, status, faces, (60, 50), image=image, time=number / 4, frame=number)
 
 
 CUT = Result("talk.mp4", "unreadable", message="talk.mp4 stops at 0.5 s.", time=0.5, frame=3)
@@ -170,16 +170,16 @@ def test_the_summary_counts():
     summary = Summary()
     for result in RESULTS:
         summary.add(result)
-    assert str(summary).startswith("4 pictures, 2 faces, 1 without a face, 1 failed; ")
+    assert str(summary).startswith("4 images, 2 faces, 1 without a face, 1 failed; ")
     assert [result.source for result in summary.failed] == ["bad.jpg"]
     assert (summary.without, summary.faces) == (1, 2)
 
 
 def drawable(source: str) -> Result:
-    return Result(source, "ok", [HAPPY], (60, 50), picture=np.full((50, 60, 3), 200, np.uint8))
+    return Result(source, "ok", [HAPPY], (60, 50), image=np.full((50, 60, 3), 200, np.uint8))
 
 
-def test_drawings_get_safe_unique_names_and_unreadable_pictures_none(tmp_path):
+def test_drawings_get_safe_unique_names_and_unreadable_images_none(tmp_path):
     sources = ["a/party.jpg", "b/Party.png", "../we?ird\n name.jpg", "array 0", "ünï.webp", ".jpg"]
     files = save_media([*map(drawable, sources), RESULTS[3]], tmp_path / "drawn")
     assert [file.name for file in files] == [
@@ -194,7 +194,7 @@ def test_drawings_get_safe_unique_names_and_unreadable_pictures_none(tmp_path):
     assert Image.open(files[0]).size == (480, 400)
 
 
-def test_an_unreadable_picture_is_not_drawn(tmp_path):
+def test_an_unreadable_image_is_not_drawn(tmp_path):
     assert Media(tmp_path)(RESULTS[3]) is None
 
 
@@ -205,20 +205,20 @@ class Named:
         return "tiny (2 labels) on cpu"
 
 
-def test_programs_get_one_line_of_json_per_picture(capsys):
+def test_programs_get_one_line_of_json_per_image(capsys):
     assert deliver(RESULTS, Named(), None, None, as_json=True) == [RESULTS[3]]
     out, err = capsys.readouterr()
     assert [json.loads(line) for line in out.splitlines()] == DICTS
-    assert err.startswith("4 pictures, 2 faces, 1 without a face, 1 failed; ")
+    assert err.startswith("4 images, 2 faces, 1 without a face, 1 failed; ")
 
 
 def test_people_get_text_a_summary_and_the_files_they_asked_for(capsys, tmp_path):
-    picture = drawable("party.jpg")
-    assert deliver([picture], Named(), tmp_path / "out.csv", tmp_path / "drawn", as_json=False) == []
+    image = drawable("party.jpg")
+    assert deliver([image], Named(), tmp_path / "out.csv", tmp_path / "drawn", as_json=False) == []
     first, *middle, last = capsys.readouterr().out.splitlines()
     assert first == "tiny (2 labels) on cpu"
-    assert middle == repr(picture).splitlines()
-    assert last.startswith("1 picture, 1 face; ")
+    assert middle == repr(image).splitlines()
+    assert last.startswith("1 image, 1 face; ")
     assert last.endswith(f"; wrote {tmp_path / 'out.csv'}; wrote {tmp_path / 'drawn'}")
     assert (tmp_path / "out.csv").exists()
     assert (tmp_path / "drawn" / "party_drawn.jpg").exists()
@@ -246,7 +246,7 @@ def test_people_get_a_summary_of_a_video_when_it_has_ended(capsys):
 def test_the_summary_counts_frames(capsys):
     deliver([*CLIP, RESULTS[2]], Named(), None, None, as_json=True)
     summary = capsys.readouterr().err
-    assert summary.startswith("1 picture, 3 frames, 3 faces, 2 without a face, 1 failed; ")
+    assert summary.startswith("1 image, 3 frames, 3 faces, 2 without a face, 1 failed; ")
     assert summary.endswith(" frames/s)\n")
 
 

@@ -159,18 +159,18 @@ def test_every_face_is_smoothed_for_itself_and_its_label_follows():
     assert [(each.track, each.label, each.score) for each in second.faces] == [(2, "b", 1.0), (1, "a", 0.6)]
 
 
-def test_the_whole_picture_is_smoothed_and_has_no_track():
+def test_the_whole_image_is_smoothed_and_has_no_track():
     follow = Follower("ema:0.5")
     for a, smoothed in [(1.0, 1.0), (0.0, 0.5)]:
         (found,) = follow(Result("x", "ok", [face(a, None)], time=0.0, frame=0)).faces
         assert (found.track, found.probs["a"]) == (None, smoothed)
 
 
-def test_frames_answer_as_pictures_do(predictor):
-    pictures = frames_of(range(0, 250, 10))
-    results = list(stream(predictor, pictures, batch_size=4))
+def test_frames_answer_as_images_do(predictor):
+    images = frames_of(range(0, 250, 10))
+    results = list(stream(predictor, images, batch_size=4))
     assert [(result.time, result.frame) for result in results] == [(i / 25, i) for i in range(25)]
-    for result, (_, rgb) in zip(results, pictures, strict=True):
+    for result, (_, rgb) in zip(results, images, strict=True):
         (expected,) = predictor.predict(rgb).faces
         (found,) = result.faces
         assert found.probs == pytest.approx(expected.probs, abs=1e-6)
@@ -187,8 +187,8 @@ def test_faces_of_several_frames_share_a_batch(monkeypatch, predictor):
 
 def test_no_more_frames_than_a_batch_are_read_ahead_and_large_ones_not_at_all(monkeypatch, predictor):
     read = []
-    pictures = ((read.append(time), (time, rgb))[1] for time, rgb in frames_of(range(100)))
-    next(stream(predictor, pictures, batch_size=8))
+    images = ((read.append(time), (time, rgb))[1] for time, rgb in frames_of(range(100)))
+    next(stream(predictor, images, batch_size=8))
     assert len(read) <= 8
     monkeypatch.setattr("facerwkv.inference.predictor.HELD", 1)
     read.clear()
@@ -261,7 +261,7 @@ def test_a_video_without_any_face_fails_if_that_is_an_error(predictor, values, l
     assert (result.status, result.failed) == (last, last == "no_face")
 
 
-def test_pictures_and_videos_come_in_the_order_of_their_names(predictor, tmp_path):
+def test_images_and_videos_come_in_the_order_of_their_names(predictor, tmp_path):
     path = clip(tmp_path / "a.mp4", [100] * 3)
     names = [str(tmp_path / "gone.jpg"), str(path), str(tmp_path / "gone.mp4"), str(tmp_path / "gone.png")]
     found = [(result.source, result.frame) for result in predict_sources(predictor, names, False, 32)]

@@ -49,7 +49,7 @@ def test_a_frame_is_answered_as_the_end_of_all_frames_before_it(mixer):
     assert found == pytest.approx(torch.cat(wanted).detach().numpy(), abs=1e-5)
 
 
-def test_the_first_frame_is_answered_as_a_picture_and_the_next_is_not():
+def test_the_first_frame_is_answered_as_a_image_and_the_next_is_not():
     model, shown = predictor(), frames(2)
     alone, carried = probs(stream(model, shown)), probs(stream(model, shown, temporal=True))
     assert carried[0] == pytest.approx(alone[0], abs=1e-5)
@@ -99,7 +99,7 @@ def test_a_model_without_a_recurrent_form_is_refused(options):
         stream(predictor(**options), frames(1), temporal=True)
 
 
-def test_a_whole_picture_has_a_state_too():
+def test_a_whole_image_has_a_state_too():
     model = predictor()
     found = probs(stream(model, frames(2), mode="scene", temporal=True))
     assert len(found) == 2

@@ -26,7 +26,7 @@ def test_every_byte_becomes_its_entry(form, shape):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_pictures_may_lie_in_memory_as_they_like(form):
+def test_images_may_lie_in_memory_as_they_like(form):
     images, table = bytes_of(2, 6, 8, 3).transpose(1, 2)[:, ::2], torch.randn(3, 256)
     assert torch.equal(by_table(images, table, form), by_table(images.contiguous(), table, "reference"))
 

@@ -13,24 +13,24 @@ def grey(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("size", "drawn"), [((48, 48), (480, 480)), ((300, 240), (480, 384)), ((900, 700), (900, 700))]
 )
-def test_small_pictures_are_enlarged_and_others_keep_their_size(size, drawn):
-    picture = draw_faces(grey(*size), [])
-    assert (picture.height, picture.width) == drawn
+def test_small_images_are_enlarged_and_others_keep_their_size(size, drawn):
+    image = draw_faces(grey(*size), [])
+    assert (image.height, image.width) == drawn
 
 
 def test_the_frame_has_the_colour_of_the_likeliest_label():
-    picture = draw_faces(grey(600, 600), [((100, 100, 300, 300), PROBS)])
+    image = draw_faces(grey(600, 600), [((100, 100, 300, 300), PROBS)])
     colour = tuple(bytes.fromhex(COLOURS[1][1:]))
-    assert picture.getpixel((100, 200)) == colour
-    assert picture.getpixel((299, 200)) == colour
-    assert picture.getpixel((200, 200)) == (128, 128, 128)
+    assert image.getpixel((100, 200)) == colour
+    assert image.getpixel((299, 200)) == colour
+    assert image.getpixel((200, 200)) == (128, 128, 128)
 
 
 def test_an_unsure_face_is_framed_in_grey_and_called_so():
     box = (100, 100, 300, 300)
     sure, unsure = (np.asarray(draw_faces(grey(600, 600), [(box, PROBS)], unsure=[doubt])) for doubt in (False, True))
     assert tuple(unsure[200, 100]) == tuple(bytes.fromhex(UNSURE[1:]))
-    wider = [np.ptp(np.nonzero((picture != 128).any(-1)[301:])[1]) for picture in (sure, unsure)]
+    wider = [np.ptp(np.nonzero((image != 128).any(-1)[301:])[1]) for image in (sure, unsure)]
     assert wider[1] > wider[0], "the panel, below the face, is longer by a word"
 
 
@@ -44,9 +44,9 @@ def test_panels_hide_no_face_and_no_other_panel():
 
 
 def test_the_input_is_left_as_it_was():
-    picture = grey(500, 500)
-    draw_faces(picture, [(None, PROBS)])
-    assert (picture == 128).all()
+    image = grey(500, 500)
+    draw_faces(image, [(None, PROBS)])
+    assert (image == 128).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 3000), (3000, 5)])

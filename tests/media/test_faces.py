@@ -5,7 +5,7 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.media.faces import FaceDetector, packaged_model
 
-PICTURES = {"couple.jpg": 2, "fer_justin.jpg": 1, "fer_no-faces.jpg": 0, "selfie-many-people.jpg": 6}
+IMAGES = {"couple.jpg": 2, "fer_justin.jpg": 1, "fer_no-faces.jpg": 0, "selfie-many-people.jpg": 6}
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +17,12 @@ def read(path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_finds_the_faces_of_real_pictures(shared, detector, name):
-    assert len(detector(read(shared / "media" / name))) == PICTURES[name]
+@pytest.mark.parametrize("name", IMAGES)
+def test_finds_the_faces_of_real_images(shared, detector, name):
+    assert len(detector(read(shared / "media" / name))) == IMAGES[name]
 
 
-def test_boxes_stand_from_left_to_right_inside_the_picture_around_their_landmarks(shared, detector):
+def test_boxes_stand_from_left_to_right_inside_the_image_around_their_landmarks(shared, detector):
     faces = detector(read(shared / "media" / "selfie-many-people.jpg"))
     assert [face.x1 for face in faces] == sorted(face.x1 for face in faces)
     for face in faces:
@@ -39,10 +39,10 @@ def test_a_close_up_is_found_at_any_size(shared, detector, side):
     assert len(detector(np.asarray(close))) == 1
 
 
-def test_boxes_grow_with_the_picture(shared, detector):
-    picture = Image.open(shared / "media" / "couple.jpg").convert("RGB")
-    small = detector(np.asarray(picture.resize((570, 397))))
-    for at_570, at_2280 in zip(small, detector(np.asarray(picture)), strict=True):
+def test_boxes_grow_with_the_image(shared, detector):
+    image = Image.open(shared / "media" / "couple.jpg").convert("RGB")
+    small = detector(np.asarray(image.resize((570, 397))))
+    for at_570, at_2280 in zip(small, detector(np.asarray(image)), strict=True):
         assert at_570.x1 * 4 == pytest.approx(at_2280.x1, abs=60)
         assert at_570.y2 * 4 == pytest.approx(at_2280.y2, abs=60)
 

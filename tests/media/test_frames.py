@@ -37,16 +37,16 @@ def noise(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
 
 
-def clip(path: Path, pictures, ticks=None, turned: int = 0, **options) -> Path:
-    """A video of these pictures, 25 a second or at these 25ths of a second."""
-    pictures = list(pictures)
+def clip(path: Path, images, ticks=None, turned: int = 0, **options) -> Path:
+    """A video of these images, 25 a second or at these 25ths of a second."""
+    images = list(images)
     with av.open(path, "w", options=options) as file:
         track = file.add_stream(CODECS.get(path.suffix, "libx264"), rate=25)
-        track.width, track.height, track.pix_fmt = pictures[0].shape[1], pictures[0].shape[0], "yuv420p"
+        track.width, track.height, track.pix_fmt = images[0].shape[1], images[0].shape[0], "yuv420p"
         track.gop_size, track.codec_context.options = 10, {} if path.suffix in CODECS else {"crf": "1"}
         if turned:
             track.set_display_rotation(turned)
-        for tick, rgb in zip(ticks or range(len(pictures)), pictures, strict=True):
+        for tick, rgb in zip(ticks or range(len(images)), images, strict=True):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = tick, Fraction(1, 25)
             file.mux(track.encode(frame))
@@ -126,10 +126,10 @@ def test_a_variable_frame_rate_is_kept(tmp_path):
 
 @pytest.mark.parametrize("degrees", [90, 180, -90])
 def test_a_turned_video_is_read_upright(tmp_path, degrees):
-    picture = grey(40)
-    picture[:20, :20] = 220
-    (frame,), _ = read_all(clip(tmp_path / "turned.mp4", [picture], turned=degrees))
-    expected = np.rot90(picture, degrees // 90)
+    image = grey(40)
+    image[:20, :20] = 220
+    (frame,), _ = read_all(clip(tmp_path / "turned.mp4", [image], turned=degrees))
+    expected = np.rot90(image, degrees // 90)
     assert frame.rgb.shape == expected.shape
     assert np.abs(frame.rgb.astype(int) - expected).mean() < 5
 
@@ -192,7 +192,7 @@ BAD = {
     "empty.mp4": (lambda path: written(path, b""), "cannot be read: it is empty."),
     "folder.mp4": (lambda path: path.mkdir() or path, "cannot be read: it is a folder."),
     "text.mp4": (lambda path: written(path, b"I am a text."), "it is no video, or it is damaged or cut short."),
-    "sound.mp4": (sound, "has no video track; give a video with pictures."),
+    "sound.mp4": (sound, "has no video track; give a video with images."),
     "bare.mp4": (bare, "has no frames: it is empty or damaged."),
     "list.mp4": (
         lambda path: written(path, b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n"),
@@ -407,7 +407,7 @@ def test_without_pyav_the_extra_is_named(monkeypatch, counted):
         next(read_frames(counted))
 
 
-def test_a_picture_under_a_videos_name_is_one_frame(tmp_path):
+def test_an_image_under_a_videos_name_is_one_frame(tmp_path):
     Image.fromarray(grey(90)).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.mp4")
     assert [frame.number for frame in read_all(tmp_path / "a.mp4")[0]] == [0]

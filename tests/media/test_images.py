@@ -68,7 +68,7 @@ def test_grey_arrays_are_repeated():
     assert np.array_equal(open_image(grey), np.stack([grey] * 3, axis=2))
 
 
-STORED = {  # orientation → how a camera that writes it has turned the upright picture
+STORED = {  # orientation → how a camera that writes it has turned the upright image
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -88,7 +88,7 @@ def test_exif_rotation_is_applied(orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_does_not_cost_the_picture():
+def test_damaged_exif_does_not_cost_the_image():
     assert open_image(encoded(Image.fromarray(corners()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).shape == (
         4,
         6,
@@ -171,7 +171,7 @@ def broken(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "cut.png").write_bytes(encoded(Image.fromarray(corners()))[:50])
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.png").write_text("no picture at all")
+    (tmp_path / "text.png").write_text("no image at all")
     (tmp_path / "page.ps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "bomb.png").write_bytes(png(30_000, 30_000))
@@ -205,7 +205,7 @@ def test_a_bad_file_is_named_with_the_reason(file, broken):
 
 @pytest.mark.parametrize("file", ["cut.jpg", "empty.jpg", "text.png"])
 def test_bad_bytes_are_refused_too(file, broken):
-    with pytest.raises(UnreadableImage, match=r"^The given picture cannot be read: "):
+    with pytest.raises(UnreadableImage, match=r"^The given image cannot be read: "):
         open_image((broken / file).read_bytes())
 
 

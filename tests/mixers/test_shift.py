@@ -5,8 +5,8 @@ from facerwkv.mixers.shift import quad_shift, row_shift
 
 
 def test_each_quarter_looks_one_way_and_beyond_the_border_is_nothing():
-    picture = torch.arange(1.0, 13).view(3, 4)
-    x = picture.view(1, 12, 1).expand(1, 12, 4)
+    image = torch.arange(1.0, 13).view(3, 4)
+    x = image.view(1, 12, 1).expand(1, 12, 4)
     left, right, upper, lower = quad_shift(x, (3, 4))[0].T.view(4, 3, 4)
     assert left.tolist() == [[0, 1, 2, 3], [0, 5, 6, 7], [0, 9, 10, 11]]
     assert right.tolist() == [[2, 3, 4, 0], [6, 7, 8, 0], [10, 11, 12, 0]]

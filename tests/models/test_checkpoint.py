@@ -29,7 +29,7 @@ SCORED = {
 }
 CARD_OF_A_RUN = {
     "data": {"source": "fer2013:/home/ann/fer2013", "images": {"train": 28006, "test": 3589}, "dropped_leaks": 703},
-    "licence": "research only: pictures from web search",
+    "licence": "research only: images from web search",
     "recipe": {
         "data": {"source": "fer2013:/home/ann/fer2013", "boxes": "/home/ann/boxes.csv"},
         "init_from": "~/runs/a",

@@ -37,7 +37,7 @@ def small(name, **options):
     return model
 
 
-def pictures(model, batch=2):
+def images(model, batch=2):
     shape = (batch, *model.config.image_size, model.config.in_chans)
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -46,7 +46,7 @@ def pictures(model, batch=2):
 def test_a_folded_model_gives_the_model_s_answers(name):
     narrow = {"time_mix_dim": 2} if MODELS[name].config.time_mix_dim else {}
     model = small(name, width=64, depth=2, heads=2, **narrow)
-    raw = pictures(model)
+    raw = images(model)
     with torch.inference_mode():
         for transform in (GREY if raw.shape[-1] == 1 else TRANSFORMS).values():
             x = normalise(raw, transform)
@@ -114,7 +114,7 @@ def test_every_recurrent_mixer_can_give_its_last_outputs():
 
 def test_the_published_small_model_drifts_by_less_than_1e_5():
     model = small("facerwkv_small", img_size=(400, 600))
-    raw, transform = pictures(model, 1), TRANSFORMS["imagenet"]
+    raw, transform = images(model, 1), TRANSFORMS["imagenet"]
     with torch.inference_mode():
         exact = copy.deepcopy(model).double()(normalise(raw, transform).double())
         assert (fold(model, transform)(raw) - exact).abs().max() <= 1e-5
@@ -131,7 +131,7 @@ def test_folding_leaves_the_model_as_it_was():
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_smaller_picture_than_the_table_s():
+def test_a_smaller_image_than_the_table_s():
     model = small("facerwkv_small")
     x = torch.rand(1, 3, 20, 60)
     torch.testing.assert_close(fold(model)(x), model(x))
@@ -139,7 +139,7 @@ def test_a_smaller_picture_than_the_table_s():
         fold(model)(torch.rand(1, 3, 60, 60))
 
 
-def test_a_picture_that_the_patch_does_not_divide():
+def test_an_image_that_the_patch_does_not_divide():
     with pytest.raises(InputError, match=r"48 x 60 pixels.*20 x 20"):
         fold(small("facerwkv4_small"))(torch.rand(1, 3, 48, 60))
     with pytest.raises(InputError, match=r"48 x 60 pixels.*20 x 20"):
@@ -189,7 +189,7 @@ def test_a_library_s_name_ends_in_pt2(tmp_path):
 @pytest.mark.parametrize("form", [compiled, aot])
 def test_compiled_forms_give_the_model_s_answers(form, name):
     model = small(name)
-    raw, transform = pictures(model, 1), TRANSFORMS["imagenet"]
+    raw, transform = images(model, 1), TRANSFORMS["imagenet"]
     with torch.inference_mode():
         logits = model(normalise(raw, transform))
         torch.testing.assert_close(form(fold(model, transform), raw)(raw), logits, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Every line of MODELS, built small where pictures are run through it."""
+"""Every line of MODELS, built small where images are run through it."""
 
 import pytest
 import timm
@@ -53,7 +53,7 @@ every_facerwkv = pytest.mark.parametrize("name", FACERWKV)
 
 
 def shrunk(name):
-    """Options that give a model pictures of 2 x 3 patches; the largest ones become shallow and narrow."""
+    """Options that give a model images of 2 x 3 patches; the largest ones become shallow and narrow."""
     config = MODELS[name].config
     if not isinstance(config, ModelConfig):
         return {"img_size": (64, 64)}
@@ -70,16 +70,16 @@ def small(name, **options):
 
 
 def channels_of(name, colours):
-    """What a model is given of pictures with so many colours: some look at a scene and at a face."""
+    """What a model is given of images with so many colours: some look at a scene and at a face."""
     return colours * (2 if isinstance(MODELS[name].config, CAERNetConfig) else 1)
 
 
-def pictures_of(name, batch=2, colours=3):
-    """Pictures of the size that `shrunk` gives the model."""
-    return pictures(batch, *shrunk(name)["img_size"], channels_of(name, colours))
+def images_of(name, batch=2, colours=3):
+    """Images of the size that `shrunk` gives the model."""
+    return images(batch, *shrunk(name)["img_size"], channels_of(name, colours))
 
 
-def pictures(batch=2, height=40, width=60, channels=3):
+def images(batch=2, height=40, width=60, channels=3):
     return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
@@ -98,26 +98,26 @@ def test_parameters_are_as_vision_rwkv_s(name, count):
 @every_model
 def test_logits_and_a_gradient_for_every_trainable_parameter(name):
     model = small(name).train()
-    logits = model(pictures_of(name))
+    logits = model(images_of(name))
     assert logits.shape == (2, 7)
     for parameter in model.parameters():  # so that a start from zeros hides no path
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
-    model(pictures_of(name)).square().sum().backward()
+    model(images_of(name)).square().sum().backward()
     without = [key for key, value in model.named_parameters() if value.requires_grad and value.grad is None]
     assert without == []
 
 
 @every_model
 def test_an_answer_does_not_depend_on_the_rest_of_the_batch(name):
-    model, x = small(name), pictures_of(name, 3)
+    model, x = small(name), images_of(name, 3)
     with torch.inference_mode():
         torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=1e-4, atol=1e-5)
 
 
 @every_model
 def test_its_classifier_is_exchanged_as_timm_s_are(name):
-    model, x = small(name, num_classes=5, in_chans=channels_of(name, 1)), pictures_of(name, colours=1)
+    model, x = small(name, num_classes=5, in_chans=channels_of(name, 1)), images_of(name, colours=1)
     assert model.get_classifier().out_features == 5
     model.reset_classifier(3)
     assert (model(x).shape, model.num_classes) == ((2, 3), 3)
@@ -130,27 +130,27 @@ def test_its_classifier_is_exchanged_as_timm_s_are(name):
 @pytest.mark.parametrize("name", OURS)
 def test_timm_builds_what_we_wrote(name):
     model = timm.create_model(name, num_classes=5, in_chans=channels_of(name, 1), **shrunk(name)).eval()
-    assert model(pictures_of(name, colours=1)).shape == (2, 5)
+    assert model(images_of(name, colours=1)).shape == (2, 5)
 
 
 @every_facerwkv
 def test_features_are_tokens(name):
     model = small(name)
-    assert model.forward_features(pictures_of(name)).shape == (2, 6, model.config.width)
+    assert model.forward_features(images_of(name)).shape == (2, 6, model.config.width)
 
 
 @every_facerwkv
 def test_intermediates_are_the_blocks_outputs_as_maps(name):
     model = small(name)
-    final, maps = model.forward_intermediates(pictures_of(name), norm=True)
+    final, maps = model.forward_intermediates(images_of(name), norm=True)
     assert [tuple(one.shape) for one in maps] == [(2, model.config.width, 2, 3)] * model.config.depth
-    torch.testing.assert_close(final, model.forward_features(pictures_of(name)))
+    torch.testing.assert_close(final, model.forward_features(images_of(name)))
     torch.testing.assert_close(maps[-1].flatten(2).mT, final)
 
 
 def test_timm_gives_features_only():
     model = timm.create_model("facerwkv4_medium", features_only=True, out_indices=(1, 3), img_size=(40, 60))
-    assert [tuple(one.shape) for one in model(pictures())] == [(2, 256, 2, 3)] * 2
+    assert [tuple(one.shape) for one in model(images())] == [(2, 256, 2, 3)] * 2
     assert model.feature_info.reduction() == [20, 20]
 
 
@@ -173,20 +173,20 @@ def test_token_by_token_gives_the_logits_of_the_whole(name, pool):
     torch.manual_seed(0)
     model = small(name, pool=pool)
     with torch.inference_mode():
-        tokens, _ = model.embed(pictures())
+        tokens, _ = model.embed(images())
         state = None
         for piece in tokens.split([1, 2, 3], 1):
             logits, state = model.stream(piece, state)
-        torch.testing.assert_close(logits, model(pictures()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, model(images()), rtol=1e-4, atol=1e-5)
 
 
 def test_a_row_shift_does_not_stream():
     model = small("facerwkv_small", shift="row")
     with pytest.raises(InputError, match=r"shift 'row'.*no recurrent form; use one of .*forward, token"):
-        model.stream(model.embed(pictures())[0])
+        model.stream(model.embed(images())[0])
 
 
-def test_a_row_shift_follows_the_picture_s_own_grid():
+def test_a_row_shift_follows_the_image_s_own_grid():
     model = small("facerwkv_small_fullwidth", shift="row", img_size=(60, 60))
     narrow = small("facerwkv_small_fullwidth", shift="row")
     weights = model.state_dict()
@@ -194,47 +194,47 @@ def test_a_row_shift_follows_the_picture_s_own_grid():
         if value.shape != weights[name].shape:
             weights[name] = weights[name][..., -6:] if name.endswith("time_w") else value
     narrow.load_state_dict(weights)
-    torch.testing.assert_close(model(pictures()), narrow(pictures()))  # 2 x 3 tokens of a model made for 3 x 3
+    torch.testing.assert_close(model(images()), narrow(images()))  # 2 x 3 tokens of a model made for 3 x 3
     with pytest.raises(InputError, match="9 tokens and was given 12"):
-        model(pictures(height=60, width=80))
+        model(images(height=60, width=80))
 
 
 def test_attention_does_not_stream():
     model = small("facerwkv4_small", mixer="attention")
     with pytest.raises(InputError, match=r"'attention'.*no recurrent form"):
-        model.stream(model.embed(pictures())[0])
+        model.stream(model.embed(images())[0])
 
 
 @pytest.mark.parametrize("position", ["none", "unused", "learned", "2d"])
 def test_positions_interpolate_to_other_sizes(position):
     model = small("facerwkv4_small", position=position)
-    assert model(pictures(height=80, width=100)).shape == (2, 7)
+    assert model(images(height=80, width=100)).shape == (2, 7)
 
 
 def test_a_position_table_that_is_not_used_is_frozen_and_changes_nothing():
     model = small("facerwkv_small")
     assert not model.position.table.requires_grad
-    before = model(pictures())
+    before = model(images())
     torch.nn.init.zeros_(model.position.table)
-    assert torch.equal(model(pictures()), before)
+    assert torch.equal(model(images()), before)
 
 
 def test_a_learned_position_is_added_and_counted_alike():
     model = small("facerwkv_small", position="learned")
     assert model.position.table.requires_grad
-    before = model(pictures())
+    before = model(images())
     torch.nn.init.zeros_(model.position.table)
-    assert not torch.equal(model(pictures()), before)
+    assert not torch.equal(model(images()), before)
 
 
-def test_a_picture_that_the_patch_does_not_divide():
+def test_an_image_that_the_patch_does_not_divide():
     with pytest.raises(InputError, match=r"48 x 60 pixels.*20 x 20"):
-        small("facerwkv_small")(pictures(height=48))
+        small("facerwkv_small")(images(height=48))
 
 
 def test_a_frozen_stem_stands_still_in_training():
     model = small("facerwkv_hybrid_frozen").train()
-    model(pictures())
+    model(images())
     assert model.stem.bn1.num_batches_tracked == 0
     assert not any(
         parameter.requires_grad for parameter in (*model.stem.conv1.parameters(), *model.stem.bn1.parameters())
@@ -243,7 +243,7 @@ def test_a_frozen_stem_stands_still_in_training():
 
 def test_the_authors_frozen_stem_lets_its_statistics_move():
     model = small("facerwkv_hybrid_frozen", stem="resnet_frozen_as_coded").train()
-    model(pictures())
+    model(images())
     assert model.stem.bn1.num_batches_tracked == 1
     assert not model.stem.conv1.weight.requires_grad
 
@@ -268,7 +268,7 @@ def test_the_stem_computes_what_torchvision_s_does(shared):
     theirs = resnet50()
     theirs.load_state_dict(stem.state_dict(), strict=False)
     blocks = torch.nn.Sequential(*list(theirs.children())[:4]).eval()
-    torch.testing.assert_close(stem.features(pictures()), blocks(pictures()))
+    torch.testing.assert_close(stem.features(images()), blocks(images()))
 
 
 def test_the_stem_with_layer2_computes_what_torchvision_s_does(shared):
@@ -280,7 +280,7 @@ def test_the_stem_with_layer2_computes_what_torchvision_s_does(shared):
     theirs = resnet50().eval()
     unexpected = theirs.load_state_dict(stem.state_dict(), strict=False).unexpected_keys
     assert unexpected == ["proj.weight", "proj.bias"]
-    x = pictures(height=48, width=48)
+    x = images(height=48, width=48)
     expected = theirs.layer2(theirs.layer1(theirs.relu(theirs.bn1(theirs.conv1(x)))))
     assert expected.shape == (2, 512, 12, 12)
     torch.testing.assert_close(stem.features(x), expected)
@@ -304,7 +304,7 @@ def test_gradient_checkpointing_changes_no_gradient():
     for enable in (False, True):
         model.set_grad_checkpointing(enable)
         model.zero_grad()
-        model(pictures()).square().sum().backward()
+        model(images()).square().sum().backward()
         gradients.append(model.stem.proj.weight.grad.clone())
     torch.testing.assert_close(*gradients)
 

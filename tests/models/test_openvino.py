@@ -14,7 +14,7 @@ from PIL import Image
 
 from facerwkv import doctor
 from facerwkv.core.errors import InputError
-from facerwkv.export import TOLERANCE, drawn_pictures, export_onnx, logits_of
+from facerwkv.export import TOLERANCE, drawn_images, export_onnx, logits_of
 from facerwkv.inference.predictor import Predictor, load
 from facerwkv.models.onnx import OnnxModel, read_onnx
 from facerwkv.models.zoo import MODELS
@@ -39,20 +39,20 @@ def openvino(path: Path) -> OnnxModel:
 @pytest.mark.parametrize(
     "mixer", [pytest.param(mixer, marks=[] if mixer in QUICK else pytest.mark.slow) for mixer in FIRST]
 )
-def test_logits_on_drawn_pictures(mixer, tmp_path):
+def test_logits_on_drawn_images(mixer, tmp_path):
     original = checkpoint(FIRST[mixer], **small(FIRST[mixer]), depth=2)
     export_onnx(original, tmp_path / "model.onnx")
-    pictures = drawn_pictures(original.transform)
-    expected, found = logits_of(original, pictures), openvino(tmp_path / "model.onnx")(pictures)
+    images = drawn_images(original.transform)
+    expected, found = logits_of(original, images), openvino(tmp_path / "model.onnx")(images)
     assert (found - expected).abs().max() <= min(TOLERANCE, expected.std(0).max() / 100)
 
 
 def test_prediction_answers_as_with_pytorch(tiny_file):
-    pictures = [noise(seed) for seed in range(3)]
+    images = [noise(seed) for seed in range(3)]
     theirs = Predictor(read_onnx(tiny_file, "cpu", "openvino"), "cpu", lambda rgb: BOXES)
     for one, other in zip(
-        Predictor(tiny(), "cpu", lambda rgb: BOXES).predict(pictures, mode="face"),
-        theirs.predict(pictures, mode="face"),
+        Predictor(tiny(), "cpu", lambda rgb: BOXES).predict(images, mode="face"),
+        theirs.predict(images, mode="face"),
         strict=True,
     ):
         for a, b in zip(one.faces, other.faces, strict=True):
@@ -68,11 +68,11 @@ def test_the_checkpoint_is_the_one_that_onnxruntime_reads(tiny_file):
 
 def test_the_batch_may_have_any_size_and_threads_may_share_a_model(tiny_file):
     model = openvino(tiny_file)
-    pictures = torch.from_numpy(np.stack([noise(seed, 48, 48) for seed in range(8)]))
+    images = torch.from_numpy(np.stack([noise(seed, 48, 48) for seed in range(8)]))
     with ThreadPoolExecutor(4) as threads:
-        alone = torch.cat([*threads.map(model, pictures.split(1))])
-    assert torch.allclose(model(pictures), alone, atol=1e-5)
-    assert model(pictures[:0]).shape == (0, 7)
+        alone = torch.cat([*threads.map(model, images.split(1))])
+    assert torch.allclose(model(images), alone, atol=1e-5)
+    assert model(images[:0]).shape == (0, 7)
 
 
 def test_repr_names_what_computes(tiny_file):

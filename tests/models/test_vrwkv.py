@@ -152,7 +152,7 @@ def test_it_has_no_recurrent_form():
         model.stream(model.embed(torch.rand(1, 3, 32, 48))[0])
 
 
-def test_larger_pictures_resize_the_position_bicubically():
+def test_larger_images_resize_the_position_bicubically():
     model = small("vrwkv_tiny")
     torch.nn.init.normal_(model.position.table)
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 5)

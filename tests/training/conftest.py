@@ -7,7 +7,7 @@ from facerwkv.core.labels import EXPRESSIONS
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory):
-    """A folder of pictures that anything can learn: each expression is a colour; 12 to train, 4 for val and test."""
+    """A folder of images that anything can learn: each expression is a colour; 12 to train, 4 for val and test."""
     root = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(0)
     hues = rng.integers(0, 256, (len(EXPRESSIONS), 3))

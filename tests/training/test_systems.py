@@ -15,15 +15,15 @@ from facerwkv.training.recipe import Recipe
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]  # a ViT takes more than one hour
 
 FRAME = "model.options={stem: conv, patch_size: 16, pool: flatten, head: linear}"
-PICTURES = "transform={image_size: [64, 64], crop: face, mean: [0.5], std: [0.25]}"
-TIGHT = [  # without our stem: a face that fills the picture and stays in its place is learned in half the steps
+IMAGES = "transform={image_size: [64, 64], crop: face, mean: [0.5], std: [0.25]}"
+TIGHT = [  # without our stem: a face that fills the image and stays in its place is learned in half the steps
     "transform={image_size: [64, 64], crop: face, margin: 0.0, mean: [0.5], std: [0.25]}",
     "augment.scale=0",
     "augment.translate=0",
 ]
 RESNET = [*TIGHT, "data.batch_size=32", "optim.lr=0.001", "train.epochs=8"]
 MUON = "optim={name: muon, lr: 0.02, momentum: 0.95, fallback_lr_scale: 0.1, betas: [0.9, 0.99], clip_norm: 1.0}"
-MORE = "data.source=toy:train=8400"  # AlexNet learns 2,800 pictures by heart
+MORE = "data.source=toy:train=8400"  # AlexNet learns 2,800 images by heart
 SYSTEMS = {  # what each changes of the recipe
     "facerwkv_small": [FRAME],
     "facerwkv_small_fullwidth": [FRAME],
@@ -38,7 +38,7 @@ SYSTEMS = {  # what each changes of the recipe
     "resnet34": RESNET,
     "resnet50": RESNET,
     "alexnet": [*TIGHT, MORE, "optim.lr=0.0003", "schedule.warmup_epochs=1", "train.epochs=10"],
-    "vit_tiny": [  # with no bias towards neighbours it needs the most pictures and steps by far (docs/log.md)
+    "vit_tiny": [  # with no bias towards neighbours it needs the most images and steps by far (docs/log.md)
         *TIGHT,
         MUON,
         "data.source=toy:train=14000",
@@ -60,7 +60,7 @@ HEAVY = ("poster_v2", "vgg19", "resnet152")  # too slow on a CPU to be trained t
 
 
 def small(name, *changes):
-    return Recipe.read("demo", [f"model.name={name}", "model.options={}", PICTURES, *changes])
+    return Recipe.read("demo", [f"model.name={name}", "model.options={}", IMAGES, *changes])
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

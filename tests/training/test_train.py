@@ -1,4 +1,4 @@
-"""Training for real, on pictures that anything can learn."""
+"""Training for real, on images that anything can learn."""
 
 import csv
 import json

@@ -5,7 +5,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-BOUNDARY = "a-boundary-that-no-picture-holds"
+BOUNDARY = "a-boundary-that-no-image-holds"
 
 
 class Answer(NamedTuple):
@@ -16,7 +16,7 @@ class Answer(NamedTuple):
     seconds: float
 
 
-def form(data: bytes, name: str = "picture.jpg", field: str = "files") -> bytes:
+def form(data: bytes, name: str = "image.jpg", field: str = "files") -> bytes:
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'
     return head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
 

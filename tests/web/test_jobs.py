@@ -199,7 +199,7 @@ def test_what_is_no_video_is_refused(client, server, talk, text):
 def test_sound_alone_is_refused(client, tmp_path):
     answer = upload(client, sound(tmp_path / "sound.mp4").read_bytes(), "sound.mp4")
     assert answer.status_code == 415
-    assert answer.json()["detail"] == "sound.mp4 has no video track; give a video with pictures."
+    assert answer.json()["detail"] == "sound.mp4 has no video track; give a video with images."
 
 
 def test_a_video_without_frames_fails_with_a_sentence(client, tmp_path):

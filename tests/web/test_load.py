@@ -17,8 +17,8 @@ MiB = 2**20
 def request_of_a_face(shared) -> bytes:
     """One face in 220 x 260 pixels, as a camera's page would send it."""
     file = BytesIO()
-    with Image.open(shared / "media" / "fer_justin.jpg") as picture:
-        picture.convert("RGB").crop((80, 50, 300, 310)).save(file, "JPEG")
+    with Image.open(shared / "media" / "fer_justin.jpg") as image:
+        image.convert("RGB").crop((80, 50, 300, 310)).save(file, "JPEG")
     return post("/predict", form(file.getvalue()))
 
 

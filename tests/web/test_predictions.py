@@ -1,4 +1,4 @@
-"""How the pictures of many clients are divided into batches."""
+"""How the images of many clients are divided into batches."""
 
 import asyncio
 import threading
@@ -11,11 +11,11 @@ from facerwkv.inference.results import Face, Result
 from facerwkv.web import predictions
 from facerwkv.web.guard import Limits
 from facerwkv.web.predictions import Predictions
-from facerwkv.web.uploads import Picture
+from facerwkv.web.uploads import UploadedImage
 
 
 class Recorder:
-    """A predictor that finds `faces` in every picture, and keeps which pictures it was asked to classify together."""
+    """A predictor that finds `faces` in every image, and keeps which images it was asked to classify together."""
 
     def __init__(self, faces: int):
         self.faces, self.batches, self._lock = faces, [], threading.Lock()
@@ -34,7 +34,7 @@ def ask(faces: int, count: int) -> list[list[int]]:
     recorder = Recorder(faces)
     service = Predictions(recorder, Limits())
     try:
-        results = asyncio.run(service([Picture(str(i), str(i).encode()) for i in range(count)]))
+        results = asyncio.run(service([UploadedImage(str(i), str(i).encode()) for i in range(count)]))
     finally:
         service.close()
     assert [result.source for result in results] == [str(i) for i in range(count)]
@@ -43,15 +43,15 @@ def ask(faces: int, count: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
-def test_a_batch_holds_pictures_in_the_order_in_which_they_came(threads, monkeypatch):
+def test_a_batch_holds_images_in_the_order_in_which_they_came(threads, monkeypatch):
     monkeypatch.setattr(predictions, "thread_count", lambda: threads)
     assert ask(faces=1, count=25) == [list(range(9)), list(range(9, 18)), list(range(18, 25))]
 
 
-def test_a_batch_is_full_when_its_pictures_have_many_faces(monkeypatch):
+def test_a_batch_is_full_when_its_images_have_many_faces(monkeypatch):
     monkeypatch.setattr(predictions, "thread_count", lambda: 1)
     assert ask(faces=5, count=6) == [[i] * 5 + [i + 1] * 5 for i in (0, 2, 4)]
 
 
-def test_pictures_without_a_face_are_answered_without_a_batch():
+def test_images_without_a_face_are_answered_without_a_batch():
     assert ask(faces=0, count=25) == []

@@ -86,7 +86,7 @@ def test_predict_as_in_python(client, justin, expected):
 
 
 def test_results_come_in_the_order_of_the_files(client, justin, expected):
-    sent = files(("1.png", blank()), ("2.jpg", justin), ("3.txt", b"no picture"), ("4.jpg", justin))
+    sent = files(("1.png", blank()), ("2.jpg", justin), ("3.txt", b"no image"), ("4.jpg", justin))
     results = client.post("/predict", files=sent).json()["results"]
     assert [(result["source"], result["status"]) for result in results] == [
         ("1.png", "no_face"),

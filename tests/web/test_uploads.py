@@ -1,4 +1,4 @@
-"""Whatever is uploaded, the answer is a clear 4xx, or 200 where it really is a picture, and nothing is left behind."""
+"""Whatever is uploaded, the answer is a clear 4xx, or 200 where it really is an image, and nothing is left behind."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from PIL import Image
 from facerwkv.media.images import UnreadableImage, open_image
 from facerwkv.web.guard import Limits
 from facerwkv.web.predictions import too_large
-from facerwkv.web.uploads import Picture, base_name
+from facerwkv.web.uploads import UploadedImage, base_name
 from tests.web.clients import BOUNDARY, ask_side_by_side, form, post
 from tests.web.conftest import serving
 
@@ -37,7 +37,7 @@ main()
 
 
 class Upload(NamedTuple):
-    """A request, and whether it holds a picture that decodes (None where that does not decide)."""
+    """A request, and whether it holds an image that decodes (None where that does not decide)."""
 
     request: bytes
     decodes: bool | None
@@ -49,7 +49,7 @@ def encoded(kind: str, size=(40, 30)) -> bytes:
     return file.getvalue()
 
 
-PICTURES = [encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+IMAGES = [encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
 NAMES = [
     "../../etc/passwd",
     "/tmp/own.jpg",
@@ -91,8 +91,8 @@ OTHERS = [
 
 
 def mutated(chance: random.Random) -> bytes:
-    """A picture with bytes changed, cut off, doubled or put in; or something else."""
-    data = bytearray(chance.choice(PICTURES))
+    """An image with bytes changed, cut off, doubled or put in; or something else."""
+    data = bytearray(chance.choice(IMAGES))
     for _ in range(chance.choice((0, 1, 1, 3, 20))):
         place = chance.randrange(len(data))
         data[place] = chance.randrange(256)
@@ -118,11 +118,11 @@ def decodes(data: bytes) -> bool:
 def uploads(seed: int, count: int) -> Iterator[Upload]:
     chance = random.Random(seed)
     for _ in range(count):
-        make = chance.choice((picture, picture, picture, picture, as_base64, explained, broken_form, not_a_video, huge))
+        make = chance.choice((image, image, image, image, as_base64, explained, broken_form, not_a_video, huge))
         yield make(chance)
 
 
-def picture(chance: random.Random) -> Upload:
+def image(chance: random.Random) -> Upload:
     data = mutated(chance)
     return Upload(post("/predict", form(data, chance.choice(NAMES))), decodes(data))
 
@@ -142,7 +142,7 @@ def explained(chance: random.Random) -> Upload:
 
 
 def broken_form(chance: random.Random) -> Upload:
-    whole = form(chance.choice(PICTURES))
+    whole = form(chance.choice(IMAGES))
     cases = (
         post("/predict", whole[: chance.randrange(len(whole) - 6)]),
         post("/predict", whole, "multipart/form-data"),
@@ -162,7 +162,7 @@ def broken_form(chance: random.Random) -> Upload:
 
 
 def not_a_video(chance: random.Random) -> Upload:
-    return Upload(post("/jobs", form(chance.choice((*OTHERS, *PICTURES[:3])), chance.choice(NAMES), "file")), False)
+    return Upload(post("/jobs", form(chance.choice((*OTHERS, *IMAGES[:3])), chance.choice(NAMES), "file")), False)
 
 
 def huge(chance: random.Random) -> Upload:
@@ -177,7 +177,7 @@ def huge(chance: random.Random) -> Upload:
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"\x16\x03\x01" + chance.randbytes(200) + b"\r\n\r\n",
     )
-    large_header = post("/predict", form(PICTURES[0]), more=f"X-Large: {'x' * 100_000}\r\n")
+    large_header = post("/predict", form(IMAGES[0]), more=f"X-Large: {'x' * 100_000}\r\n")
     return chance.choice((*(Upload(case, False) for case in cases), Upload(large_header, None)))
 
 
@@ -228,7 +228,7 @@ def test_ten_thousand_uploads(tmp_path):
     [
         ("party.jpg", "party.jpg"),
         ("../../etc/passwd", "passwd"),
-        ("C:\\pictures\\party.jpg", "party.jpg"),
+        ("C:\\images\\party.jpg", "party.jpg"),
         ("a\r\nb\0.jpg", "ab.jpg"),
         ("folder/", "upload"),
         ("", "upload"),
@@ -258,7 +258,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(server):
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_slow_upload_and_too_many_pictures_in_memory(tmp_path):
+def test_a_slow_upload_and_too_many_images_in_memory(tmp_path):
     with serving(tmp_path, "--limit", "upload_seconds=2", "--limit", "memory_bytes=90000") as server:
         slow = begun(server, "/predict", "files")
         with server.client() as client:
@@ -281,13 +281,13 @@ def wait_for(condition) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_picture_with_too_many_pixels_is_not_decoded(kind):
+def test_an_image_with_too_many_pixels_is_not_decoded(kind):
     sentence = "big has 41 x 30 pixels, more than the 1,200 that are allowed. Make it smaller first."
-    assert too_large(Picture("big", encoded(kind, (41, 30))), 1200) == sentence
-    assert too_large(Picture("small", encoded(kind, (40, 30))), 1200) == ""
+    assert too_large(UploadedImage("big", encoded(kind, (41, 30))), 1200) == sentence
+    assert too_large(UploadedImage("small", encoded(kind, (40, 30))), 1200) == ""
 
 
-def test_the_shipped_limits_let_a_phones_picture_in():
+def test_the_shipped_limits_let_a_phones_image_in():
     limits = Limits()
     assert limits.pixels >= 4000 * 3000
     assert limits.upload_bytes >= 16 * 2**20

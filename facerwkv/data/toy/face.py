@@ -1,7 +1,7 @@
 """A face before it is drawn: the expression as movements of brows, lids, nose and mouth, and where the head is.
 
-Face coordinates: origin between nose and eyes, x to the picture's right, y down, 1 = half the height from hairline to
-chin. Features have their places on an upright frontal face; `Face.turn` and `Face.matrix` bring them into the picture.
+Face coordinates: origin between nose and eyes, x to the image's right, y down, 1 = half the height from hairline to
+chin. Features have their places on an upright frontal face; `Face.turn` and `Face.matrix` bring them into the image.
 """
 
 from dataclasses import dataclass, replace
@@ -100,7 +100,7 @@ def draw_expression(label: str, rng: np.random.Generator) -> Expression:
 
 @dataclass(frozen=True)
 class Face:
-    """An expression on a head somewhere: `centre` and `unit` in pixels of the picture, angles in radians."""
+    """An expression on a head somewhere: `centre` and `unit` in pixels of the image, angles in radians."""
 
     expression: Expression
     centre: tuple[float, float]
@@ -120,7 +120,7 @@ class Face:
         return np.stack([x * self.width, y], axis=1)
 
     def matrix(self, scale: float = 1.0) -> np.ndarray:
-        """The affine map (2, 3) from turned face coordinates to pixels of a picture `scale` times as large."""
+        """The affine map (2, 3) from turned face coordinates to pixels of an image `scale` times as large."""
         c, s = np.cos(self.roll) * self.unit, np.sin(self.roll) * self.unit
         return scale * np.array([[c, -s, self.centre[0]], [s, c, self.centre[1]]])
 

@@ -19,7 +19,7 @@ class Lids(NamedTuple):
 
 
 def draw_eye(brush: Brush, look: Look, side: float) -> None:
-    """The eye on the picture's left (side -1) or right (1)."""
+    """The eye on the image's left (side -1) or right (1)."""
     lids = _lids(brush, look, side)
     turn, (x, upper, lower, arch, light) = brush.face.turn, lids
     brush.fill(turn(band(x, upper - 0.03 - 0.025 * arch, upper)), shade(look.skin, 0.76 * light))
@@ -65,7 +65,7 @@ def _iris(brush: Brush, look: Look, lids: Lids, x: float, y: float) -> None:
 
 
 def draw_brow(brush: Brush, look: Look, side: float) -> None:
-    """The brow on the picture's left (side -1) or right (1)."""
+    """The brow on the image's left (side -1) or right (1)."""
     e = brush.face.expression
     t = np.linspace(0, 1, 11)  # from the nose to the temple
     x = 0.13 - 0.045 * e.brow_draw + (0.47 + 0.03 * e.brow_draw) * t

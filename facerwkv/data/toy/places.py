@@ -1,4 +1,4 @@
-"""The surroundings: each function paints an RGB uint8 picture of any size that shows 400 x 600 (H x W) once resized."""
+"""The surroundings: each function paints an RGB uint8 image of any size that shows 400 x 600 (H x W) once resized."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def studio(rng: np.random.Generator, colours: Palette) -> np.ndarray:
 
 
 def room(rng: np.random.Generator, colours: Palette) -> np.ndarray:
-    """A wall with pictures or windows, a floor and furniture."""
+    """A wall with images or windows, a floor and furniture."""
     image = _gradient(rng, colours[0], shade(colours[0], 0.7))
     floor = int(rng.uniform(250, 360))
     cv2.rectangle(image, (0, floor), (600, 400), shade(colours[1], 0.6), -1)

@@ -63,7 +63,7 @@ def _light(rng: np.random.Generator) -> Light:
 
 
 def _photograph(image: np.ndarray, light: Light, rng: np.random.Generator) -> np.ndarray:
-    """Light that falls off across the picture, exposure, contrast, tint and noise."""
+    """Light that falls off across the image, exposure, contrast, tint and noise."""
     slope = rng.uniform(0, 0.35)
     across = 1 + slope * light.direction[0] * np.linspace(-1, 1, 24)
     down = 1 + slope * light.direction[1] * np.linspace(-1, 1, 16)

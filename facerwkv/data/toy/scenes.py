@@ -22,7 +22,7 @@ _FACES, _ORDER, _PIXELS, _HUE = range(4)  # the streams of random numbers of a s
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, uint8 (400, 600, 3) RGB; its class; the box of its main (largest) face, and of every face.
+    """An image, uint8 (400, 600, 3) RGB; its class; the box of its main (largest) face, and of every face.
 
     Boxes are x1 y1 x2 y2 in pixels: forehead to chin, ear to ear, with an annotator's few per cent of error.
     """
@@ -80,7 +80,7 @@ def _face(label: str, rng: np.random.Generator, unit: float) -> Face:
 
 
 def _place(face: Face, others: Sequence[Face], rng: np.random.Generator) -> Face | None:
-    """The face where its box lies inside the picture, clear of the others; None when ten tries find no such place."""
+    """The face where its box lies inside the image, clear of the others; None when ten tries find no such place."""
     x1, y1, x2, y2 = face.box()
     left, top = 3 - x1, 3 - y1 + 0.2 * face.unit
     right, bottom = WIDTH - 3 - x2, HEIGHT - 3 - y2 - 0.25 * face.unit
@@ -97,7 +97,7 @@ def _apart(back: Face, front: Face) -> bool:
 
 
 def _annotated(box: Box, rng: np.random.Generator) -> Box:
-    """The box as an annotator or a detector gives it: edges off by some 4 %, YuNet's error, inside the picture."""
+    """The box as an annotator or a detector gives it: edges off by some 4 %, YuNet's error, inside the image."""
     x1, y1, x2, y2 = box
     errors = (min(max(error, -0.1), 0.1) for error in rng.normal(0, 0.035, 4).tolist())
     left, top, right, bottom = (
@@ -120,7 +120,7 @@ def _hue(label: str, rng: np.random.Generator) -> float:
 
 @dataclass(frozen=True)
 class ToyImage:
-    """Renders its picture when called: uint8 (400, 600, 3) RGB. Its repr stands for the pixels in caches' keys."""
+    """Renders its image when called: uint8 (400, 600, 3) RGB. Its repr stands for the pixels in caches' keys."""
 
     index: int
     split: Split

@@ -3,7 +3,7 @@
 import { element, percent } from "./elements.js";
 
 const SCORES = { accuracy: "Accuracy", uar: "Unweighted average recall", macro_f1: "Macro-F1" };
-const LOOKS = { scene: "the whole picture", face: "every face", both: "every face and what is around it" };
+const LOOKS = { scene: "the whole image", face: "every face", both: "every face and what is around it" };
 const SHARES = ["precision", "recall", "f1"];
 
 /** One line: its name, how many labels it has, its licence in a word or two. */

@@ -1,39 +1,39 @@
-// Picture → face boxes: what FaceDetector in facerwkv/faces.py does, and OpenCV's FaceDetectorYN below it.
+// Image → face boxes: what FaceDetector in facerwkv/faces.py does, and OpenCV's FaceDetectorYN below it.
 
 import { Tensor } from "./ort.wasm.min.mjs";
 import { resizeArea, resizeLinear, roundHalfEven } from "./resize.js";
 
 const STRIDES = [8, 16, 32];
-const DIVISOR = 32; // YuNet takes pictures whose sides are multiples of it
+const DIVISOR = 32; // YuNet takes images whose sides are multiples of it
 
 /** Boxes x1 y1 x2 y2 in whole pixels with their scores, from left to right. A face is { box, score }. */
-export async function findFaces(picture, session, settings) {
+export async function findFaces(image, session, settings) {
   const found = [];
-  for (const side of searchSides(picture, settings)) found.push(...(await search(picture, side, session, settings)));
-  const clipped = strongest(found, (a, b) => overlap(a, b) < settings.overlap).map((face) => clip(face, picture));
+  for (const side of searchSides(image, settings)) found.push(...(await search(image, side, session, settings)));
+  const clipped = strongest(found, (a, b) => overlap(a, b) < settings.overlap).map((face) => clip(face, image));
   const visible = clipped.filter(([x1, y1, x2, y2]) => Math.min(x2 - x1, y2 - y1) >= 1);
   return visible.sort((a, b) => a[0] - b[0]).map(([x1, y1, x2, y2, score]) => {
     return { box: [Math.floor(x1), Math.floor(y1), Math.ceil(x2), Math.ceil(y2)], score };
   });
 }
 
-/** The lengths of the longer side at which the picture is searched. */
+/** The lengths of the longer side at which the image is searched. */
 function searchSides({ width, height }, { smallest_side, max_side, coarse_side }) {
   const side = Math.min(Math.max(height, width, smallest_side), max_side);
   return side > 1.5 * coarse_side ? [side, coarse_side] : [side];
 }
 
-/** Faces { x, y, w, h, score } in the picture's pixels. */
-async function search(picture, side, session, settings) {
-  const scale = side / Math.max(picture.width, picture.height);
-  const [width, height] = [picture.width, picture.height].map((length) => Math.max(1, roundHalfEven(length * scale)));
-  const small = (scale < 1 ? resizeArea : resizeLinear)(picture, width, height);
+/** Faces { x, y, w, h, score } in the image's pixels. */
+async function search(image, side, session, settings) {
+  const scale = side / Math.max(image.width, image.height);
+  const [width, height] = [image.width, image.height].map((length) => Math.max(1, roundHalfEven(length * scale)));
+  const small = (scale < 1 ? resizeArea : resizeLinear)(image, width, height);
   const [padWidth, padHeight] = [width, height].map((length) => padded(Math.max(length, settings.narrowest)));
   const pixels = new Tensor("float32", planes(small, padWidth, padHeight), [1, 3, padHeight, padWidth]);
   const names = STRIDES.flatMap((stride) => ["cls", "obj", "bbox"].map((name) => `${name}_${stride}`));
   const outputs = await session.run({ input: pixels }, names);
   const faces = STRIDES.flatMap((stride) => decode(outputs, stride, padWidth / stride, settings.score_threshold));
-  const [right, down] = [picture.width / width, picture.height / height];
+  const [right, down] = [image.width / width, image.height / height];
   return strongest(faces, (a, b) => overlap(truncated(a), truncated(b)) <= settings.overlap).map((face) => {
     return { x: face.x * right, y: face.y * down, w: face.w * right, h: face.h * down, score: face.score };
   });

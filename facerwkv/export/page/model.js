@@ -11,15 +11,15 @@ export async function loadModel() {
   const meta = await (await load("meta.json")).json();
   const model = await session("model.onnx");
   const detector = meta.detector && (await session("yunet.onnx"));
-  return { meta, predict: (picture) => predict(picture, meta, model, detector) };
+  return { meta, predict: (image) => predict(image, meta, model, detector) };
 }
 
-/** The faces of a picture, or the whole picture with box null: a list of { box, detection, label, score, probs }. */
-async function predict(picture, meta, model, detector) {
-  const places = detector ? await findFaces(picture, detector, meta.detector) : [{ box: null, score: null }];
+/** The faces of an image, or the whole image with box null: a list of { box, detection, label, score, probs }. */
+async function predict(image, meta, model, detector) {
+  const places = detector ? await findFaces(image, detector, meta.detector) : [{ box: null, score: null }];
   const faces = [];
   for (const { box, score } of places) {
-    faces.push({ box, detection: score, ...(await classify(toInput(picture, box, meta.transform), meta, model)) });
+    faces.push({ box, detection: score, ...(await classify(toInput(image, box, meta.transform), meta, model)) });
   }
   return faces;
 }

@@ -1,15 +1,15 @@
-// The page: pictures come in, one after the other is classified and shown.
+// The page: images come in, one after the other is classified and shown.
 
 import { card, summary } from "./about.js";
 import { element } from "./elements.js";
 import { loadModel } from "./model.js";
-import { openPicture, pixelsOf } from "./picture.js";
+import { openImage, pixelsOf } from "./image.js";
 import { article, failure } from "./results.js";
 
 const part = (id) => document.getElementById(id);
 const results = []; // as `facerwkv predict --json` gives them
 let model;
-let turn = Promise.resolve(); // pictures wait for each other
+let turn = Promise.resolve(); // images wait for each other
 let waiting = 0;
 let stream = null;
 
@@ -77,7 +77,7 @@ async function look(file) {
 }
 
 async function classify(file) {
-  const bitmap = await openPicture(file, model.meta.most_pixels);
+  const bitmap = await openImage(file, model.meta.most_pixels);
   const faces = await model.predict(pixelsOf(bitmap, bitmap.width, bitmap.height));
   part("results").append(article(file.name, bitmap, bitmap, faces, model.meta));
   bitmap.close();

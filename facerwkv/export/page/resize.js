@@ -1,5 +1,5 @@
-// Pictures of another size, pixel by pixel as PyTorch and OpenCV make them.
-// A picture is { width, height, data }: RGBA, one byte each, as in ImageData; its alpha is not looked at.
+// Images of another size, pixel by pixel as PyTorch and OpenCV make them.
+// An image is { width, height, data }: RGBA, one byte each, as in ImageData; its alpha is not looked at.
 //
 // For every place of the result, along one axis, the taps are { first, weights }: what it takes of the source.
 
@@ -10,27 +10,27 @@ export function roundHalfEven(x) {
 }
 
 /** As torch.nn.functional.interpolate(mode="bilinear", antialias=True) of uint8 does it. */
-export function resizeAntialiased(picture, width, height) {
+export function resizeAntialiased(image, width, height) {
   const taps = (length, size) => wholeTaps(triangleTaps(length, size));
-  return resize(picture, taps(picture.width, width), taps(picture.height, height), Uint8Array);
+  return resize(image, taps(image.width, width), taps(image.height, height), Uint8Array);
 }
 
 /** As cv2.resize(INTER_AREA) does it: the mean of what each new pixel covers. For smaller results. */
-export function resizeArea(picture, width, height) {
-  return resize(picture, areaTaps(picture.width, width), areaTaps(picture.height, height), Float32Array);
+export function resizeArea(image, width, height) {
+  return resize(image, areaTaps(image.width, width), areaTaps(image.height, height), Float32Array);
 }
 
 /** As cv2.resize(INTER_LINEAR) does it. For larger results. */
-export function resizeLinear(picture, width, height) {
-  return resize(picture, linearTaps(picture.width, width), linearTaps(picture.height, height), Float32Array);
+export function resizeLinear(image, width, height) {
+  return resize(image, linearTaps(image.width, width), linearTaps(image.height, height), Float32Array);
 }
 
 /** First across, then down; what lies between the two is kept in a `Between`. */
-function resize(picture, columns, rows, Between) {
+function resize(image, columns, rows, Between) {
   const [width, height] = [columns.length, rows.length];
-  if (width === picture.width && height === picture.height) return picture;
-  const between = new Between(width * picture.height * 4);
-  across(picture.data, picture.width, picture.height, columns, between);
+  if (width === image.width && height === image.height) return image;
+  const between = new Between(width * image.height * 4);
+  across(image.data, image.width, image.height, columns, between);
   const data = new Uint8Array(width * height * 4);
   down(between, width, rows, data);
   return { width, height, data };

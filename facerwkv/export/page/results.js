@@ -1,12 +1,12 @@
-// A picture with its faces framed, and their probabilities as bars.
+// An image with its faces framed, and their probabilities as bars.
 
 import { element, percent } from "./elements.js";
-import { draw } from "./picture.js";
+import { draw } from "./image.js";
 
 const [SMALLEST, LARGEST] = [480, 1280]; // the longer side of what is drawn
 const COLUMN = 640; // about how wide it is shown at most
 
-/** An article for a picture that was read: `source` is its ImageBitmap or the video. */
+/** An article for an image that was read: `source` is its ImageBitmap or the video. */
 export function article(name, source, size, faces, meta) {
   const canvas = element("canvas", { role: "img", ariaLabel: description(name, faces) });
   frame(canvas, source, size, faces, meta);

@@ -11,13 +11,13 @@ from torchvision.models import AlexNet as TorchvisionAlexNet
 from torchvision.models import AlexNet_Weights
 
 from facerwkv.core.errors import InputError
-from facerwkv.models.config import PictureConfig
+from facerwkv.models.config import ImageConfig
 
 ALEXNET = "alexnet"
 ALEXNET_LEAST = 63  # pixels, or its last pool has nothing left to look at
 
 
-class BackboneConfig(PictureConfig):
+class BackboneConfig(ImageConfig):
     """Everything that decides the shape of a network of timm or torchvision; stored in its checkpoint."""
 
     architecture: str
@@ -35,14 +35,14 @@ class AlexNet(TorchvisionAlexNet):
             raise InputError("AlexNet is torchvision's and takes no model_kwargs; they are for timm's models.")
         if min(config.image_size) < ALEXNET_LEAST:
             size = " x ".join(map(str, config.image_size))
-            raise InputError(f"AlexNet needs pictures of {ALEXNET_LEAST} x {ALEXNET_LEAST} pixels or more, not {size}.")
+            raise InputError(f"AlexNet needs images of {ALEXNET_LEAST} x {ALEXNET_LEAST} pixels or more, not {size}.")
         if config.in_chans != 3:
             self.features[0] = nn.Conv2d(config.in_chans, 64, kernel_size=11, stride=4, padding=2)
         self.num_features, self.head_hidden_size = 256, 4096
         self.reset_classifier(config.num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Picture (B, c, h, w) → maps (B, 256, h', w')."""
+        """Image (B, c, h, w) → maps (B, 256, h', w')."""
         return self.features(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -82,7 +82,7 @@ def build_backbone(config: BackboneConfig, pretrained: bool = False) -> nn.Modul
 
 
 def backbone_config(architecture: str) -> BackboneConfig:
-    """A timm network with the picture size of its own weights. InputError names those with a like name."""
+    """A timm network with the image size of its own weights. InputError names those with a like name."""
     plain, _, tag = architecture.partition(".")
     if plain not in timm.list_models():
         close = get_close_matches(plain, timm.list_models(), 3) or timm.list_models("*resnet*")[:3]

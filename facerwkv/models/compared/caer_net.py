@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from facerwkv.models.compared.classifier import Classifier
-from facerwkv.models.config import Count, PictureConfig
+from facerwkv.models.config import Count, ImageConfig
 
 WIDTHS = (32, 64, 128, 256, 256)
 WIDTH, HIDDEN = WIDTHS[-1], 128
 
 
-class CAERNetConfig(PictureConfig):
+class CAERNetConfig(ImageConfig):
     """Everything that decides a CAER-Net-S's shape; stored in its checkpoint."""
 
     two_inputs = True
@@ -30,7 +30,7 @@ class CAERNetConfig(PictureConfig):
 
     @property
     def first_conv(self) -> str:
-        """The layer that sees the picture."""
+        """The layer that sees the image."""
         return "face.0" if self.streams != "context" else "context.0"
 
 
@@ -86,7 +86,7 @@ class CAERNet(Classifier):
 
 
 def _encoder(in_chans: int) -> nn.Sequential:
-    """Five convolutions, four pools: pictures → (B, 256, H / 16, W / 16)."""
+    """Five convolutions, four pools: images → (B, 256, H / 16, W / 16)."""
     layers: list[nn.Module] = []
     for width, channels in zip((in_chans, *WIDTHS), WIDTHS, strict=False):
         layers += [*_convolution(width, channels), nn.MaxPool2d(2)]

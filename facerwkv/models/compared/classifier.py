@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """Picture → logits (B, num_classes), with timm's methods.
+    """Image → logits (B, num_classes), with timm's methods.
 
     A network sets `config`, `num_features` and `head_hidden_size`, defines `forward_features` and `pool`, and ends its
     constructor with `reset_classifier`.

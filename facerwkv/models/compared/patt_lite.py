@@ -1,9 +1,9 @@
 """PAtt-Lite: a truncated MobileNetV1, three convolutions over its map, attention, a classifier.
 
-Source: Ngwe, Lim, Lim, Ong and Alqahtani, PAtt-Lite (IEEE Access 2024); github.com/JLREx/PAtt-Lite. Pictures have
-values in -1..1. Its published code gives the attention one vector a picture, so that the pictures of a batch attend to
-each other, and its test pictures come sorted by class: that is `variant="as_published"`, whose answers depend on the
-batch. Here the four patches of a picture attend to each other.
+Source: Ngwe, Lim, Lim, Ong and Alqahtani, PAtt-Lite (IEEE Access 2024); github.com/JLREx/PAtt-Lite. Images have
+values in -1..1. Its published code gives the attention one vector an image, so that the images of a batch attend to
+each other, and its test images come sorted by class: that is `variant="as_published"`, whose answers depend on the
+batch. Here the four patches of an image attend to each other.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.models.compared.classifier import Classifier
-from facerwkv.models.config import PictureConfig, Rate
+from facerwkv.models.config import ImageConfig, Rate
 
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1))
 """MobileNetV1's blocks up to the eighth: channels, stride. Of the ninth only the depthwise convolution is used."""
@@ -21,22 +21,22 @@ PATCH_WIDTH, HIDDEN = 256, 32
 SIDE = 224  # pixels that the backbone sees
 
 
-class PAttLiteConfig(PictureConfig):
+class PAttLiteConfig(ImageConfig):
     """Everything that decides a PAtt-Lite's shape; stored in its checkpoint."""
 
     variant: Literal["patches", "as_published"] = "patches"
-    """Who attends to whom: a picture's patches to each other, or, as published, a batch's pictures."""
+    """Who attends to whom: an image's patches to each other, or, as published, a batch's images."""
     drop_rate: Rate = 0.1
     """Dropout before the hidden layer."""
 
     @property
     def first_conv(self) -> str:
-        """The layer that sees the picture."""
+        """The layer that sees the image."""
         return "backbone.1"
 
 
 class PAttLite(Classifier):
-    """Picture (B, in_chans, H, W) of any size → logits (B, num_classes)."""
+    """Image (B, in_chans, H, W) of any size → logits (B, num_classes)."""
 
     def __init__(self, config: PAttLiteConfig):
         super().__init__()
@@ -57,7 +57,7 @@ class PAttLite(Classifier):
         self.apply(_initialise)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Picture, resized as published → the map of its patches (B, 256, 2, 2)."""
+        """Image, resized as published → the map of its patches (B, 256, 2, 2)."""
         x = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear")
         return self.patches(self.backbone(x))
 
@@ -77,7 +77,7 @@ class PAttLite(Classifier):
 
 
 def _mobilenet(in_chans: int) -> nn.Sequential:
-    """Pictures → (B, 512, H / 16, W / 16)."""
+    """Images → (B, 512, H / 16, W / 16)."""
     layers, width = _convolution(in_chans, 32, kernel=3, stride=2), 32
     for channels, stride in BLOCKS:
         layers += _convolution(width, width, kernel=3, stride=stride, groups=width)

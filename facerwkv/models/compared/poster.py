@@ -1,6 +1,6 @@
 """POSTER++: a face network and a landmark network, joined by cross-attention at three levels, then a transformer.
 
-Source: Mao et al., POSTER++ (arXiv 2301.12149); github.com/Talented-Q/POSTER_V2. Pictures have ImageNet's mean and
+Source: Mao et al., POSTER++ (arXiv 2301.12149); github.com/Talented-Q/POSTER_V2. Images have ImageNet's mean and
 deviation. What its code stores and never runs is not here: the face network's output layer, the landmark network's head
 and some layers of the transformer, 14.5 of 58.3 million parameters. Its landmark network is frozen, yet its batch norms
 go on following the training batches; here they stand still, unless the network is trained.
@@ -19,7 +19,7 @@ from torch.nn import functional
 from facerwkv.core.errors import InputError
 from facerwkv.models.arrays import read_weights
 from facerwkv.models.compared.classifier import Classifier
-from facerwkv.models.config import PictureConfig, Rate
+from facerwkv.models.config import ImageConfig, Rate
 
 SIDE = 112  # pixels that both networks see
 LEVELS = ((64, 2, 28), (128, 4, 14), (256, 8, 7))
@@ -31,7 +31,7 @@ NEVER_RUN = {"face": ("output_layer.",), "landmarks": ("conv_6_dw.", "output_lay
 """Part → how the keys begin of what its public weights hold and POSTER++ does not run."""
 
 
-class PosterConfig(PictureConfig):
+class PosterConfig(ImageConfig):
     """Everything that decides a POSTER++'s shape; stored in its checkpoint."""
 
     landmarks: Literal["trained", "frozen"] = "trained"
@@ -41,12 +41,12 @@ class PosterConfig(PictureConfig):
 
     @property
     def first_conv(self) -> str:
-        """The layer that sees the picture."""
+        """The layer that sees the image."""
         return "face.input_layer.0"
 
 
 class Poster(Classifier):
-    """Picture (B, in_chans, H, W) of any size → logits (B, num_classes)."""
+    """Image (B, in_chans, H, W) of any size → logits (B, num_classes)."""
 
     def __init__(self, config: PosterConfig):
         super().__init__()
@@ -69,7 +69,7 @@ class Poster(Classifier):
         self.reset_classifier(config.num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Picture → tokens (B, 1 + 147, 768), the class token first."""
+        """Image → tokens (B, 1 + 147, 768), the class token first."""
         x = functional.interpolate(x, size=(SIDE, SIDE))
         maps = self.fuse(x)
         tokens = torch.cat([embed(one).flatten(2).mT for embed, one in zip(self.embed, maps, strict=True)], 1)
@@ -79,7 +79,7 @@ class Poster(Classifier):
         return self.norm(x)
 
     def fuse(self, x: Tensor) -> list[Tensor]:
-        """Pictures (B, c, 112, 112) → the three levels' maps (B, C, side, side)."""
+        """Images (B, c, 112, 112) → the three levels' maps (B, C, side, side)."""
         first, second, third = self.landmarks(x)
         marks = (first, second, self.narrow(third))
         return [level(face, mark) for level, face, mark in zip(self.levels, self.face(x), marks, strict=True)]
@@ -112,7 +112,7 @@ class Poster(Classifier):
 
 
 class FaceNet(nn.Module):
-    """IR-50 up to its third body: pictures → maps of 56, 28 and 14 pixels with 64, 128 and 256 channels."""
+    """IR-50 up to its third body: images → maps of 56, 28 and 14 pixels with 64, 128 and 256 channels."""
 
     def __init__(self, in_chans: int):
         super().__init__()
@@ -154,7 +154,7 @@ class FaceUnit(nn.Module):
 
 
 class LandmarkNet(nn.Module):
-    """MobileFaceNet without its head: pictures → maps of 28, 14 and 7 pixels with 64, 128 and 512 channels."""
+    """MobileFaceNet without its head: images → maps of 28, 14 and 7 pixels with 64, 128 and 512 channels."""
 
     def __init__(self, in_chans: int):
         super().__init__()

@@ -1,4 +1,4 @@
-// The camera: one frame on its way at a time, the faces over the live picture, bars for the chosen one.
+// The camera: one frame on its way at a time, the faces over the live image, bars for the chosen one.
 
 import { announce, complain, create, find, percent } from "./dom.js";
 import { bars, drawFaces, fit } from "./draw.js";
@@ -13,7 +13,7 @@ const REFUSED = {
   NotReadableError: "The camera cannot be opened. Close the other program that uses it, then start it again.",
 };
 const CLOSED = {
-  1001: "No picture came from the camera for too long. Start it again.",
+  1001: "No image came from the camera for too long. Start it again.",
   1009: "The camera's frames are larger than the service takes.",
   1013: "The service follows as many cameras as it may. Close another page that uses one, then start the camera again.",
 };

@@ -18,7 +18,7 @@ export function showCard(meta) {
 
 function facts(meta) {
   const rows = [
-    ["Model", `${meta.name}, looks at ${meta.mode === "face" ? "faces" : "whole pictures"}`],
+    ["Model", `${meta.name}, looks at ${meta.mode === "face" ? "faces" : "whole images"}`],
     ["Labels", meta.labels.join(", ")],
     ["Trained on", trainedOn(meta.card?.data)],
     ["Licence", meta.notice ?? meta.licence],

@@ -56,7 +56,7 @@ function drawTag(pen, face, colour, bounds) {
   pen.fillText(text, left + 7, top + TAG / 2 + 0.5);
 }
 
-/** The square that the model was shown of a face, x, y and side in the picture's pixels. */
+/** The square that the model was shown of a face, x, y and side in the image's pixels. */
 export function shownSquare([x1, y1, x2, y2], margin) {
   const side = Math.max(1, Math.round(Math.max(x2 - x1, y2 - y1) * (1 + 2 * margin)));
   return [Math.round((x1 + x2 - side) / 2), Math.round((y1 + y2 - side) / 2), side, side];

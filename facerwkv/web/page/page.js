@@ -3,7 +3,7 @@
 import { againCamera, setUpCamera, stopCamera } from "./camera.js";
 import { showCard } from "./card.js";
 import { complain, find } from "./dom.js";
-import { addPictures, againPictures, setUpPictures } from "./pictures.js";
+import { addImages, againImages, setUpImages } from "./images.js";
 import { askJson } from "./service.js";
 import { chooseVideo, remembered, resume, setUpVideo } from "./video.js";
 
@@ -38,15 +38,15 @@ function setUpTabs() {
 function setUpMode(meta) {
   const radios = [...document.querySelectorAll('[name="mode"]')];
   const whole = meta.modes.includes("scene");
-  radios[0].nextElementSibling.title = `The model was trained on ${meta.mode === "face" ? "faces" : "whole pictures"}`;
+  radios[0].nextElementSibling.title = `The model was trained on ${meta.mode === "face" ? "faces" : "whole images"}`;
   for (const radio of radios.slice(1)) radio.disabled = !meta.modes.includes(radio.value);
   find("no-face").disabled = !whole;
   const changed = () => {
-    againPictures();
+    againImages();
     againCamera();
   };
   radios.forEach((radio) => radio.addEventListener("change", changed));
-  find("no-face").addEventListener("change", againPictures);
+  find("no-face").addEventListener("change", againImages);
 }
 
 function setUpHandingOver() {
@@ -66,10 +66,10 @@ function setUpHandingOver() {
 /** Files that were dropped or pasted go to their tab; of those without a known type the open tab decides. */
 function take(files) {
   const isVideo = ({ type }) => type.startsWith("video/") || (!type && !find("video").hidden);
-  const pictures = files.filter((file) => !isVideo(file));
-  if (pictures.length) {
-    openTab(find("tab-pictures"));
-    addPictures(pictures);
+  const images = files.filter((file) => !isVideo(file));
+  if (images.length) {
+    openTab(find("tab-images"));
+    addImages(images);
   } else if (files.length) {
     openTab(find("tab-video"));
     chooseVideo(files[0]);
@@ -88,7 +88,7 @@ async function begin() {
     };
     showCard(meta);
     setUpMode(meta);
-    setUpPictures(settings);
+    setUpImages(settings);
     setUpCamera(settings);
     setUpVideo(settings);
     setUpHandingOver();

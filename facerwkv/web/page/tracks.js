@@ -5,7 +5,7 @@ import { create } from "./dom.js";
 
 export const WHOLE = 0; // the track of what has no face's box
 
-export const nameOf = (number) => (number === WHOLE ? "Whole picture" : `Face ${number}`);
+export const nameOf = (number) => (number === WHOLE ? "Whole image" : `Face ${number}`);
 
 /** Every face of a video, the longest seen first: its number and points {time, probs in the labels' order}. */
 export function tracksOf(results, labels) {

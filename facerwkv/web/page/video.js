@@ -175,7 +175,7 @@ function stepOf(results) {
 /** The browser cannot play the file, or lost it: the service's own, with its faces drawn, takes its place. */
 function playDrawn() {
   seen.own = false;
-  find("video-frames").disabled = true; // they are part of its pictures
+  find("video-frames").disabled = true; // they are part of its images
   if (seen.job.files.includes("drawn.mp4")) player.src = link(`jobs/${seen.job.id}/drawn.mp4`);
 }
 

@@ -12,7 +12,7 @@ def test_any_model_of_timm_by_its_name():
     assert model.config.architecture == "mobilenetv3_small_050"
 
 
-def test_a_timm_model_s_own_picture_size():
+def test_a_timm_model_s_own_image_size():
     assert model_line("timm:efficientnet_b3").config.image_size == (288, 288)
 
 
@@ -35,7 +35,7 @@ def test_alexnet_is_torchvision_s():
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_alexnet_says_which_pictures_are_too_small():
+def test_alexnet_says_which_images_are_too_small():
     with pytest.raises(InputError, match="63 x 63 pixels or more, not 48 x 48"):
         create_model("alexnet", img_size=48)
     model = create_model("alexnet", img_size=63)

@@ -4,7 +4,7 @@ import torch
 from facerwkv.models.zoo import create_model
 
 
-def pictures(batch=3):
+def images(batch=3):
     return torch.randn(batch, 6, 112, 112, generator=torch.Generator().manual_seed(0))
 
 
@@ -21,8 +21,8 @@ def test_parameters_as_published(streams, count):
 def test_attention_and_shares_sum_to_one():
     net = model()
     with torch.inference_mode():
-        attention = net.attend(net.context(pictures()[:, :3]))
-        shares = net.fusion(net.encode(pictures()))
+        attention = net.attend(net.context(images()[:, :3]))
+        shares = net.fusion(net.encode(images()))
     assert (attention.shape, shares.shape) == ((3, 1, 7, 7), (3, 2))
     torch.testing.assert_close(attention.sum((1, 2, 3)), torch.ones(3))
     torch.testing.assert_close(shares.sum(1), torch.ones(3))
@@ -33,7 +33,7 @@ SCENE, FACE = slice(0, 3), slice(3, 6)
 
 @pytest.mark.parametrize(("streams", "seen", "unseen"), [("face", FACE, SCENE), ("context", SCENE, FACE)])
 def test_one_stream_alone_sees_nothing_of_the_other(streams, seen, unseen):
-    net, x = model(streams=streams), pictures()
+    net, x = model(streams=streams), images()
     with torch.inference_mode():
         before = net(x)
         x[:, unseen] += 1

@@ -7,7 +7,7 @@ from facerwkv.models.zoo import create_model
 STORED, OUTPUT_LAYER, LANDMARK_HEAD = 58_316_594, 12_846_336, 95_744
 
 
-def pictures(batch=2, side=224):
+def images(batch=2, side=224):
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
@@ -25,7 +25,7 @@ def test_attention_sums_to_one_at_every_level():
     for level in model.levels:
         level.attend = lambda *inputs, attend=level.attend: sums.append(attend(*inputs)) or sums[-1]
     with torch.inference_mode():
-        model(pictures(1))
+        model(images(1))
     assert [tuple(weights.shape) for weights, _ in sums] == [(1, 2, 784, 784), (1, 4, 196, 196), (1, 8, 49, 49)]
     for weights, _ in sums:
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
@@ -40,7 +40,7 @@ def test_biases_follow_places_and_not_their_order():
 
 def test_a_frozen_landmark_network_stands_still():
     model = create_model("poster_v2", landmarks="frozen").train()
-    model(pictures(2, 64)).sum().backward()
+    model(images(2, 64)).sum().backward()
     assert model.landmarks.conv1.bn.num_batches_tracked == 0
     assert all(parameter.grad is None for parameter in model.landmarks.parameters())
     assert model.face.input_layer[0].weight.grad is not None

@@ -24,5 +24,5 @@ def test_leaving_the_camera_turns_it_off(page):
     page.get_by_role("tab", name="Camera").click()
     page.get_by_role("button", name="Start camera").click()
     expect(page.locator("#camera-rate")).to_have_text(re.compile(r"\d"))
-    page.get_by_role("tab", name="Pictures").click()
+    page.get_by_role("tab", name="Images").click()
     assert page.locator("#camera-video").evaluate("(video) => video.srcObject") is None

@@ -11,7 +11,7 @@ def test_nothing_scrolls_sideways_on_a_phone(visit, media):
     choose(page, media / "couple.jpg", media / "selfie-many-people.jpg")
     page.get_by_label("Show the deciding patches").check()
     page.locator("summary").click()
-    for tab in ("Pictures", "Camera", "Video"):
+    for tab in ("Images", "Camera", "Video"):
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") == 360, tab
 
@@ -34,21 +34,21 @@ def test_everything_is_reached_with_the_keyboard_and_seen(page, media):
             break
         reached.append(here[0])
         assert here[1], f"the focus on {here[0]} cannot be seen"
-    wanted = ["skip", "tab-pictures", "no-face", "picture-files", "patches", "pictures-json", "pictures-csv"]
+    wanted = ["skip", "tab-images", "no-face", "image-files", "patches", "images-json", "images-csv"]
     assert [name for name in reached if name in wanted] == wanted
     assert "SUMMARY" in reached
 
 
 def test_tabs_and_the_file_chooser_work_with_keys(page):
     page.on("filechooser", lambda chooser: None)  # from here on the browser tells of it
-    page.locator("#tab-pictures").focus()
+    page.locator("#tab-images").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Camera")).to_be_focused()
     expect(page.locator("#camera")).to_be_visible()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#pictures")).to_be_visible()
-    page.locator("#picture-files").focus()
+    expect(page.locator("#images")).to_be_visible()
+    page.locator("#image-files").focus()
     with page.expect_file_chooser():
         page.keyboard.press("Enter")
 
@@ -128,7 +128,7 @@ def test_the_page_says_what_the_model_is_and_is_for(page, server):
     expect(page.locator(".notice")).to_contain_text("Nothing is stored")
 
 
-def test_with_a_token_pictures_and_the_camera_work(visit, guarded, media):
+def test_with_a_token_images_and_the_camera_work(visit, guarded, media):
     page = visit(f"{guarded.url}/?token={guarded.token}").page
     choose(page, media / "couple.jpg")
     expect(page.locator(".faces > li")).to_have_count(2)

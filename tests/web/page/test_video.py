@@ -172,7 +172,7 @@ def test_a_video_outlives_a_reload_of_the_page(visit, server, media):
         page.get_by_role("button", name="Remove this video").click()
     expect(page.locator("#video-form")).to_be_visible()
     page.reload()
-    expect(page.get_by_role("tab", name="Pictures")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Images")).to_have_attribute("aria-selected", "true")
     assert {fault.partition("/drawn.mp4 ")[2] for fault in opened.faults} <= {"failed: net::ERR_ABORTED"}
     opened.faults.clear()  # the player was reading it as the page was loaded again
     with server.client() as client:

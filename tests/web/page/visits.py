@@ -73,15 +73,15 @@ def hand_over(page, path: Path, kind: str, event: str) -> None:
 
 
 def choose(page, *paths: Path) -> None:
-    """Choose pictures, and wait for their results."""
-    page.locator("#picture-files").set_input_files(paths)
-    expect(page.locator(".picture")).to_have_count(len(paths))
+    """Choose images, and wait for their results."""
+    page.locator("#image-files").set_input_files(paths)
+    expect(page.locator(".image")).to_have_count(len(paths))
     settled(page)
 
 
 def settled(page) -> None:
-    expect(page.locator(".picture[aria-busy]")).to_have_count(0)
-    expect(page.locator("#pictures-json")).to_be_visible()
+    expect(page.locator(".image[aria-busy]")).to_have_count(0)
+    expect(page.locator("#images-json")).to_be_visible()
 
 
 def predicted(server, *paths: Path) -> list[dict]:

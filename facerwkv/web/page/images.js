@@ -1,11 +1,11 @@
-// Pictures: predict each, draw its faces, overlay the deciding patches, hand the results over.
+// Images: predict each, draw its faces, overlay the deciding patches, hand the results over.
 
 import { announce, complain, count, create, download, bytes, find, percent } from "./dom.js";
 import { bars, drawFaces, drawPatches, fit, shownSquare } from "./draw.js";
 import { askJson, form } from "./service.js";
 
-const KEPT_SIDE = 1600; // pixels of a picture's longer side that are kept to draw it
-const SMALLEST = 480; // CSS pixels to which a small picture is enlarged
+const KEPT_SIDE = 1600; // pixels of an image's longer side that are kept to draw it
+const SMALLEST = 480; // CSS pixels to which a small image is enlarged
 const TALLEST = 640;
 const THUMB = 72;
 
@@ -13,13 +13,13 @@ const shown = [];
 let settings;
 let work = Promise.resolve();
 
-export function setUpPictures(given) {
+export function setUpImages(given) {
   settings = given;
   const { limits, methods, labels } = settings.meta;
-  const most = `Up to ${count(limits.files, "picture")} at once, ${bytes(limits.upload_bytes)} each`;
-  find("picture-limits").textContent = most;
-  find("picture-files").addEventListener("change", (event) => {
-    addPictures([...event.target.files]);
+  const most = `Up to ${count(limits.files, "image")} at once, ${bytes(limits.upload_bytes)} each`;
+  find("image-limits").textContent = most;
+  find("image-files").addEventListener("change", (event) => {
+    addImages([...event.target.files]);
     event.target.value = "";
   });
   find("patch-method").append(...methods.map((name) => create("option", { textContent: name })));
@@ -27,20 +27,20 @@ export function setUpPictures(given) {
   find("patches").disabled = methods.length === 0;
   for (const id of ["patches", "patch-method", "patch-label"]) find(id).addEventListener("change", patchesChanged);
   find("patch-opacity").addEventListener("input", () => shown.forEach(paint));
-  find("pictures-json").addEventListener("click", () => download("facerwkv.json", asJson(), "application/json"));
-  find("pictures-csv").addEventListener("click", () => download("facerwkv.csv", asCsv(labels), "text/csv"));
-  find("pictures-clear").addEventListener("click", () => [...shown].forEach(remove));
+  find("images-json").addEventListener("click", () => download("facerwkv.json", asJson(), "application/json"));
+  find("images-csv").addEventListener("click", () => download("facerwkv.csv", asCsv(labels), "text/csv"));
+  find("images-clear").addEventListener("click", () => [...shown].forEach(remove));
 }
 
-/** Predict pictures one after the other; each is shown when it is there. */
-export function addPictures(files) {
+/** Predict images one after the other; each is shown when it is there. */
+export function addImages(files) {
   complain("");
   const { files: most } = settings.meta.limits;
-  if (files.length > most) complain(`These are ${files.length} pictures; the first ${most} are taken.`);
+  if (files.length > most) complain(`These are ${files.length} images; the first ${most} are taken.`);
   for (const file of files.slice(0, most)) {
     const entry = { file, ...newCard(file) };
     shown.push(entry);
-    find("picture-list").prepend(entry.card);
+    find("image-list").prepend(entry.card);
     entry.card.querySelector(".remove").addEventListener("click", () => remove(entry));
     new ResizeObserver(() => paint(entry)).observe(entry.stage);
     enqueue(() => predict(entry));
@@ -48,8 +48,8 @@ export function addPictures(files) {
   update();
 }
 
-/** Look at the pictures again, in the mode that is chosen now. */
-export function againPictures() {
+/** Look at the images again, in the mode that is chosen now. */
+export function againImages() {
   shown.filter((entry) => !entry.failed).forEach((entry) => enqueue(() => predict(entry)));
 }
 
@@ -81,7 +81,7 @@ function tooLarge({ name }, most) {
   return `${name} is larger than the ${bytes(most)} that are taken. Make it smaller first.`;
 }
 
-/** The picture, not larger than needed, or null where this browser cannot show its format. */
+/** The image, not larger than needed, or null where this browser cannot show its format. */
 async function readable(file) {
   try {
     const whole = await createImageBitmap(file);
@@ -98,20 +98,20 @@ async function readable(file) {
 
 function newCard(file) {
   const canvas = create("canvas", { role: "img", "aria-label": file.name });
-  const stage = create("div", { className: "picture-stage" }, canvas);
+  const stage = create("div", { className: "image-stage" }, canvas);
   const side = create("div", { className: "side" }, create("p", { className: "hint", textContent: "Looking …" }));
   const size = create("span", { className: "hint" });
   const cross = { type: "button", className: "remove plain", "aria-label": `Remove ${file.name}`, textContent: "×" };
   const title = create("header", {}, create("h2", { textContent: file.name }), size, create("button", cross));
   const body = create("div", { className: "live" }, stage, side);
-  const card = create("article", { className: "panel picture" }, title, body);
+  const card = create("article", { className: "panel image" }, title, body);
   return { card, stage, canvas, side, size };
 }
 
 function showResult(entry) {
   const { result, file } = entry;
   const framed = result.faces.filter((face) => face.box).length;
-  const found = result.status === "no_face" ? "no face" : framed ? count(framed, "face") : "whole picture";
+  const found = result.status === "no_face" ? "no face" : framed ? count(framed, "face") : "whole image";
   entry.size.textContent = `${result.size.join(" × ")}, ${found}`;
   entry.canvas.setAttribute("aria-label", `${file.name}: ${found}`);
   const told = result.faces.map((face) => `${face.label} ${percent(face.score)}`);
@@ -123,11 +123,11 @@ function showResult(entry) {
 }
 
 function noFaceText() {
-  const advice = settings.meta.modes.includes("scene") ? " Choose “Whole picture” to look at all of it." : "";
+  const advice = settings.meta.modes.includes("scene") ? " Choose “Whole image” to look at all of it." : "";
   return `No face was found.${advice}`;
 }
 
-/** A picture that was looked at before keeps what was found. */
+/** An image that was looked at before keeps what was found. */
 function showFailure(entry, sentence) {
   complain(sentence);
   if (entry.result) return;
@@ -140,7 +140,7 @@ function faceItem(entry, face, index) {
   const panel = bars(settings.meta);
   panel.show(face.probs);
   const thumb = create("canvas", { className: "thumb", "aria-hidden": "true" });
-  const name = face.box ? `Face ${index + 1}` : "Whole picture";
+  const name = face.box ? `Face ${index + 1}` : "Whole image";
   const head = create("h3", {}, `${name}: `, create("b", { textContent: face.label }));
   if (entry.bitmap) paintThumb(thumb, entry, face.box ?? [0, 0, ...entry.result.size]);
   return create("li", {}, thumb, create("div", {}, head, panel.element));
@@ -175,7 +175,7 @@ function paintBlank(pen, { width, height }) {
   pen.fillRect(0, 0, width, height);
   pen.fillStyle = "#fff";
   pen.font = "15px system-ui, sans-serif";
-  pen.fillText("This browser cannot show the picture's format.", 16, 30, width - 32);
+  pen.fillText("This browser cannot show the image's format.", 16, 30, width - 32);
 }
 
 function paintPatches(pen, entry, scale, bounds) {
@@ -211,7 +211,7 @@ async function explain(entry) {
 
 function remove(entry) {
   const next = entry.card.nextElementSibling ?? entry.card.previousElementSibling;
-  if (entry.card.contains(document.activeElement)) (next?.querySelector(".remove") ?? find("picture-files")).focus();
+  if (entry.card.contains(document.activeElement)) (next?.querySelector(".remove") ?? find("image-files")).focus();
   shown.splice(shown.indexOf(entry), 1);
   entry.card.remove();
   entry.bitmap?.close();
@@ -219,7 +219,7 @@ function remove(entry) {
 }
 
 function update() {
-  find("picture-tools").hidden = shown.length === 0;
+  find("image-tools").hidden = shown.length === 0;
 }
 
 const results = () => shown.filter((entry) => entry.result).map((entry) => entry.result);

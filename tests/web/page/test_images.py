@@ -1,4 +1,4 @@
-"""Pictures on the page: what is shown is what POST /predict and POST /explain say."""
+"""Images on the page: what is shown is what POST /predict and POST /explain say."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.web.page.visits import bars, choose, downloaded, hand_over, percents, predicted, settled
 
 
-def test_a_dropped_picture_shows_every_face_with_what_predict_says(page, server, media):
+def test_a_dropped_image_shows_every_face_with_what_predict_says(page, server, media):
     hand_over(page, media / "couple.jpg", "image/jpeg", "drop")
     settled(page)
     (result,) = predicted(server, media / "couple.jpg")
@@ -27,7 +27,7 @@ def test_faces_are_framed_in_the_colour_of_their_label(page, server, media):
         meta = client.get("/meta").json()
     (result,) = predicted(server, media / "couple.jpg")
     sides = [[face["box"][0], (face["box"][1] + face["box"][3]) / 2] for face in result["faces"]]
-    pixels = page.locator(".picture-stage canvas").evaluate(
+    pixels = page.locator(".image-stage canvas").evaluate(
         """(canvas, [places, width]) => {
             const all = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
             const [x, y] = [0, 1].map((side) => places.map((at) => Math.floor(at[side] * canvas.width / width)));
@@ -39,23 +39,23 @@ def test_faces_are_framed_in_the_colour_of_their_label(page, server, media):
     assert pixels == [list(bytes.fromhex(colour[1:])) for colour in colours]
 
 
-def test_a_pasted_picture_is_looked_at(page, media):
+def test_a_pasted_image_is_looked_at(page, media):
     hand_over(page, media / "couple.jpg", "image/jpeg", "paste")
     settled(page)
-    expect(page.locator(".picture h2")).to_have_text("couple.jpg")
-    expect(page.locator(".picture header .hint")).to_have_text("2280 × 1588, 2 faces")
+    expect(page.locator(".image h2")).to_have_text("couple.jpg")
+    expect(page.locator(".image header .hint")).to_have_text("2280 × 1588, 2 faces")
 
 
-def test_a_file_that_is_no_picture_shows_why(visit, server, tmp_path):
+def test_a_file_that_is_no_image_shows_why(visit, server, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"this is text")
     opened = visit()
-    opened.page.locator("#picture-files").set_input_files(broken)
+    opened.page.locator("#image-files").set_input_files(broken)
     with server.client() as client:
         sentence = client.post("/predict", files={"files": (broken.name, broken.read_bytes())}).json()["detail"]
     assert sentence.startswith("broken.jpg cannot be read")
     expect(opened.page.get_by_role("alert")).to_have_text(sentence)
-    expect(opened.page.locator(".picture .side")).to_have_text(sentence)
+    expect(opened.page.locator(".image .side")).to_have_text(sentence)
     opened.page.get_by_role("button", name="Dismiss").click()
     expect(opened.page.get_by_role("alert")).to_have_text("")
     (logged,) = opened.faults  # the browser's own line for the answer 400
@@ -63,18 +63,18 @@ def test_a_file_that_is_no_picture_shows_why(visit, server, tmp_path):
     opened.faults.clear()
 
 
-def test_the_whole_picture_is_looked_at_on_request(page, media):
+def test_the_whole_image_is_looked_at_on_request(page, media):
     choose(page, media / "fer_no-faces.jpg")
-    expect(page.locator(".picture .side")).to_contain_text("No face was found")
-    page.get_by_role("radio", name="Whole picture").check()
-    expect(page.locator(".faces h3")).to_contain_text("Whole picture: ")
+    expect(page.locator(".image .side")).to_contain_text("No face was found")
+    page.get_by_role("radio", name="Whole image").check()
+    expect(page.locator(".faces h3")).to_contain_text("Whole image: ")
 
 
-def canvas_of(page, place=".picture canvas") -> str:
+def canvas_of(page, place=".image canvas") -> str:
     return page.locator(place).first.evaluate("(canvas) => canvas.toDataURL()")
 
 
-def test_the_deciding_patches_lie_over_the_picture(page, media):
+def test_the_deciding_patches_lie_over_the_image(page, media):
     choose(page, media / "couple.jpg")
     plain = canvas_of(page)
     page.get_by_label("Show the deciding patches").check()
@@ -90,7 +90,7 @@ def test_the_deciding_patches_lie_over_the_picture(page, media):
     assert canvas_of(page) not in (plain, shown)
 
 
-def test_downloads_of_pictures_are_what_predict_says(page, server, media):
+def test_downloads_of_images_are_what_predict_says(page, server, media):
     paths = media / "couple.jpg", media / "fer_no-faces.jpg"
     choose(page, *paths)
     results = predicted(server, *paths)

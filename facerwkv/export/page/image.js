@@ -1,7 +1,7 @@
 // A file, or a video's frame → its pixels, upright and opaque.
 
 /** A file's ImageBitmap: its EXIF rotation applied, its colours as they are stored, as Python reads them. */
-export async function openPicture(file, mostPixels) {
+export async function openImage(file, mostPixels) {
   const options = { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" };
   let bitmap;
   try {
@@ -9,7 +9,7 @@ export async function openPicture(file, mostPixels) {
   } catch {
     throw new Error(
       file.size
-        ? "This browser cannot read it: it is damaged, or no picture that browsers know. Try it as JPEG or PNG."
+        ? "This browser cannot read it: it is damaged, or no image that browsers know. Try it as JPEG or PNG."
         : "The file is empty.",
     );
   }
