@@ -20,6 +20,7 @@ import numpy as np
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8, canonical
 from facerwkv.data.samples import SPLITS, UNKNOWN, Box, Sample, Split, Splits
+from facerwkv.media.images import endings
 
 Row = TypeVar("Row")
 
@@ -28,11 +29,6 @@ SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-IMAGE_ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"),
-    *(".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm"),
-)
-
 
 CORNERS = ("x1", "y1", "x2", "y2")
 
@@ -74,7 +70,7 @@ def list_images(folder: Path) -> list[Path]:
     found = []
     for where, inner, files in os.walk(folder):
         inner[:] = sorted(filter(_visible, inner))
-        found += [Path(where, name) for name in sorted(filter(_visible, files)) if name.lower().endswith(IMAGE_ENDINGS)]
+        found += [Path(where, name) for name in sorted(filter(_visible, files)) if name.lower().endswith(endings())]
     return found
 
 

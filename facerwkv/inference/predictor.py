@@ -24,7 +24,7 @@ from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.results import Face, Result, Source
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.frames import UnreadableVideo
-from facerwkv.media.images import FORMATS, Channels, UnreadableImage, open_image
+from facerwkv.media.images import Channels, UnreadableImage, endings, open_image
 from facerwkv.models.checkpoint import DEFAULT, EXPORTED, Checkpoint, load_checkpoint
 from facerwkv.models.fold import fold
 from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx
@@ -340,12 +340,6 @@ def _images(path: str) -> Iterator[str]:
                 yield os.path.join(folder, name)
     if not found:
         yield path
-
-
-@functools.cache
-def endings() -> frozenset[str]:
-    """The endings of the images' names that are taken from a folder, such as ".jpg"."""
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """Any image that a person can hand over → one uint8 RGB array."""
 
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,12 @@ _ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
 
 Channels = Literal["rgb", "bgr"]
+
+
+@cache
+def endings() -> tuple[str, ...]:
+    """The endings of the files that are taken from a folder as images, in lower case: ".jpg", ".png", ..."""
+    return tuple(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 class UnreadableImage(InputError):
