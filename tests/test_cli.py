@@ -1,4 +1,4 @@
-"""The command line as its users meet it: real processes, real files, exit codes."""
+"""The command line as its users meet it: real files, exit codes; a process of its own where that is what is tested."""
 
 import json
 import subprocess
@@ -15,9 +15,10 @@ from facerwkv.cli import app
 from facerwkv.models.zoo import MODELS
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
+from tests.commands import facerwkv
 
 
-def facerwkv(*arguments, **options):
+def process(*arguments, **options):
     command = [sys.executable, "-m", "facerwkv.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
@@ -39,7 +40,7 @@ def images(tmp_path):
 
 def test_help_comes_at_once():
     started = time.perf_counter()
-    done = facerwkv("--help")
+    done = process("--help")
     seconds = time.perf_counter() - started
     assert done.returncode == 0
     for command in ("train", "evaluate", "predict", "data", "models", "doctor"):
@@ -90,11 +91,12 @@ def test_predict_prints_a_line_a_image_and_says_what_failed(run_folder, images):
     assert sum(face["probs"].values()) == pytest.approx(1)
 
 
-def test_predict_reads_a_list_and_writes_a_table(run_folder, images):
+def test_predict_reads_a_list_from_a_pipe_and_writes_a_table(run_folder, images):
     out = images / "out.csv"
     options = ["--model", run_folder, "--mode", "scene", "--out", out, "--device", "cpu"]
-    done = facerwkv("predict", "-", *options, input=f"{images / 'good.png'}\n")
+    done = process("predict", "-", *options, input=f"{images / 'good.png'}\n")
     assert done.returncode == 0
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ok"]
     assert out.read_text().splitlines()[0].startswith("source,status,x1,y1,x2,y2,label,score,anger")
 
 
@@ -146,6 +148,12 @@ def test_wrong_use_is_a_sentence_and_exit_code_2(arguments, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_ends_with_the_exit_code_of_wrong_use(tmp_path):
+    done = process("predict", "a.jpg", "--model", "gone.onnx", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("facerwkv: There is no file gone.onnx")
+
+
 def test_a_pickle_is_not_opened(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
     done = facerwkv("predict", "a.jpg", "--model", tmp_path / "model.pt", cwd=tmp_path)
@@ -155,18 +163,8 @@ def test_a_pickle_is_not_opened(tmp_path):
 
 
 def test_two_faces_and_none(run_folder, shared):
-    media = shared / "media"
-    done = facerwkv(
-        "predict",
-        media / "couple.jpg",
-        media / "fer_no-faces.jpg",
-        "--mode",
-        "face",
-        "--model",
-        run_folder,
-        "--device",
-        "cpu",
-    )
+    images = [shared / "media" / name for name in ("couple.jpg", "fer_no-faces.jpg")]
+    done = facerwkv("predict", *images, "--mode", "face", "--model", run_folder, "--device", "cpu")
     assert done.returncode == 0
     couple, nobody = map(json.loads, done.stdout.splitlines())
     assert len(couple["faces"]) == 2
