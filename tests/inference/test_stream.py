@@ -23,7 +23,8 @@ from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Face, Result
 from facerwkv.inference.stream import DrawnVideo, Follower, predict_sources, smoother, stream
 from facerwkv.media.frames import read_frames
-from facerwkv.media.tracks import Tracker, overlap
+from facerwkv.media.geometry import overlap
+from facerwkv.media.tracks import Tracker
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 
