@@ -7,9 +7,9 @@
 Names are imported when they are first asked for, so `import facerwkv` costs nothing.
 """
 
-from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from facerwkv.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from facerwkv.core.errors import InputError as InputError
@@ -26,30 +26,26 @@ if TYPE_CHECKING:
     from facerwkv.training.recipe import Recipe as Recipe
 
 _HOMES = {
-    "EXPRESSIONS": "labels",
-    "Evaluation": "training.evaluate",
-    "InputError": "errors",
-    "Predictor": "predict",
+    "EXPRESSIONS": "core.labels",
+    "Evaluation": "evaluation.evaluate",
+    "InputError": "core.errors",
+    "Predictor": "inference.predictor",
     "Recipe": "training.recipe",
-    "create_model": "models",
+    "create_model": "models.zoo",
     "export_onnx": "export",
-    "list_models": "models",
-    "load": "predict",
+    "list_models": "models.zoo",
+    "load": "inference.predictor",
     "load_dataset": "data.datasets",
-    "stream": "video",
+    "stream": "inference.stream",
     "train": "training.module",
 }
-
 __all__ = sorted([*_HOMES, "__version__"])
+_get, __dir__ = lazy_names(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("facerwkv")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'facerwkv' has no attribute {name!r}")
-    return getattr(import_module(f"facerwkv.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+    return _get(name)

@@ -1,41 +1,15 @@
 """Augmentation: what changes a batch from epoch to epoch, keyed by (seed, epoch, sample)."""
 
 import math
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from facerwkv.core.settings import Settings
-from facerwkv.data.transforms import NotNegative, Share
+from facerwkv.data.config import AugmentConfig
 
 _INT64 = 1 << 63
-
-
-class AugmentConfig(Settings):
-    """What changes from epoch to epoch; everything is off by default."""
-
-    flip: Share = 0.0
-    """Probability of a mirror image."""
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Largest angle, in degrees, to either side."""
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Largest change of size, as a part of it: 0.1 for 90 to 110 %."""
-    translate: Share = 0.0
-    """Largest shift, as a part of the width and of the height."""
-    brightness: Share = 0.0
-    """Largest change of brightness, as a part of it."""
-    contrast: Share = 0.0
-    """Largest change of the distance from the mean, as a part of it."""
-    erase: Share = 0.0
-    """Probability that a rectangle of 2 to 20 % of the image takes the image's mean colour."""
-    mixup: NotNegative = 0.0
-    """Alpha of the Beta distribution of the shares (Zhang et al., arXiv 1710.09412); 0 for none."""
-    cutmix: NotNegative = 0.0
-    """Alpha of the Beta distribution of the shares (Yun et al., arXiv 1905.04899); 0 for none. With mixup: in turns."""
 
 
 class Augment:

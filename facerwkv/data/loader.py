@@ -6,25 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.settings import Settings
 from facerwkv.data.augment import keyed_rng
 from facerwkv.data.cache import Cache, cache_folder, open_cache
+from facerwkv.data.config import DataConfig, TransformConfig
 from facerwkv.data.datasets import load_dataset
 from facerwkv.data.leaks import drop_leaks
 from facerwkv.data.samples import Dataset, Sample, Split, read_image
 from facerwkv.data.splits import blocks_apart, split_validation
-from facerwkv.data.transforms import EvalTransform, TransformConfig
+from facerwkv.data.transforms import EvalTransform
 
 Batch = dict[str, Tensor]
 
@@ -89,37 +88,7 @@ class TrainLoader(DataLoader):
 
 
 Item = dict[str, Tensor]
-Count = Annotated[int, Field(ge=1)]
 _note = logging.getLogger(__name__).warning
-
-
-class DataConfig(Settings):
-    """Which images, split how, in which batches."""
-
-    source: str = "toy"
-    """NAME:ROOT, say caer_s:/d/CAER-S; `facerwkv data list` names the data sets."""
-    labels: tuple[str, ...] | None = None
-    """The classes in order; null for the data set's own."""
-    boxes: str | None = None
-    """A file of face boxes, where the data set has one beside it; or `detect`, for what the detector finds."""
-    split: Literal["official", "blocks"] = "official"
-    """`blocks`: of every class only the first 80 % of the training and the last 15 % of the test images, by file
-    number, so that few test images have a neighbour in training."""
-    validation: Literal["random", "contiguous", "group", "copied"] = "contiguous"
-    """How validation images are taken from training where the data set has none of its own."""
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    drop_leaks: bool = False
-    """Leave out training images that stand in val or test too, pixel by pixel."""
-    batch_size: Count = 64
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read images; with a cache none is needed."""
-    balance: Literal["none", "sampler", "loss", "loss_sqrt"] = "none"
-    """`sampler`: every class is drawn equally often, with repetition. `loss`: classes weigh equally in the loss;
-    `loss_sqrt`: half-way there, by the root of their counts."""
-    cache: bool | str = True
-    """Keep decoded images: true for the default folder, or a folder; false decodes them in every epoch."""
-    limit: Count | None = None
-    """Images a split, the first ones of every class, for a quick try."""
 
 
 class ImageDataset(TorchDataset):

@@ -6,71 +6,17 @@ way in whatever batch, process or resumed run it turns up.
 """
 
 from functools import lru_cache
-from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.settings import Settings
+from facerwkv.data.config import TransformConfig
 from facerwkv.kernels.pixels import by_table, runs_natively
 
-Side = Annotated[int, Field(ge=1, le=10_000)]
-Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
 Box = tuple[float, float, float, float]
-Crop = Literal["scene", "face", "both"]
-
-
-class TransformConfig(Settings):
-    """How an image becomes the model's input. It is stored in every checkpoint."""
-
-    image_size: tuple[Side, Side] = (400, 600)
-    """Height and width in pixels."""
-    crop: Crop = "scene"
-    """`scene`: the whole image, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
-    the face's box in it blackened, and behind it, in more channels, the face."""
-    no_box: Literal["whole", "centre", "error"] = "whole"
-    """What a face is where no box says it: the whole image, as in FER2013; its middle, half as wide and high; or
-    nothing, an error."""
-    margin: Annotated[float, Field(ge=0, le=5)] = 0.2
-    """Added on each side of a face's box, as a part of its longer side."""
-    in_chans: Literal[1, 3] = 3
-    """3 for RGB, 1 for grey (ITU-R 601, as Pillow's "L"); `both` has so many of the scene and so many of the face."""
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Subtracted from values in 0..1: one number, or one a channel."""
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.0, 1.0)
-    """Divides what is left: one number, or one a channel."""
-    interpolation: Literal["bilinear"] = "bilinear"
-    """Antialiased, as Pillow does it."""
-
-    @property
-    def channels(self) -> int:
-        """What a model is given."""
-        return self.in_chans * (2 if self.crop == "both" else 1)
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """mean and std: one number each, or one for each of `channels`."""
-        mean, std = (values[: self.in_chans] for values in (self.mean, self.std))
-        twice = 2 if self.crop == "both" else 1
-        return (mean * twice if len(mean) > 1 else mean), (std * twice if len(std) > 1 else std)
-
-    @property
-    def sees_faces(self) -> bool:
-        """Whether a face's box matters."""
-        return self.crop != "scene"
-
-    @model_validator(mode="after")
-    def _one_a_channel(self) -> Self:
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if len(values) not in (1, 3, self.in_chans) or (len(values) != self.in_chans and len(set(values)) > 1):
-                raise ValueError(f"{name} must have one number, or one for each of {self.in_chans} channels")
-        return self
 
 
 class EvalTransform:

@@ -12,21 +12,36 @@ on what.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-from torch import nn
-
-from facerwkv.mixers import attention, identity, rwkv1, rwkv4, rwkv6, rwkv7, vrwkv
 from facerwkv.mixers.config import MixerConfig
 
 
 @dataclass(frozen=True)
 class Mixer:
-    """The two halves of a block, the norm before each, and what one line says about it."""
+    """A line of MIXERS: the file of its two halves and what one line says about it.
 
-    time_mix: type[nn.Module]
-    channel_mix: type[nn.Module]
+    prefix: what the names of its classes start with, before TimeMix and ChannelMix. norm: the one before each half,
+    of torch.nn. The file is imported when a class is asked for, so that configurations load no torch.
+    """
+
+    file: str
     about: str
-    norm: type[nn.Module] = nn.LayerNorm
+    prefix: str = ""
+    norm_name: str = "LayerNorm"
+
+    @property
+    def time_mix(self) -> type[Any]:
+        return getattr(import_module(f"facerwkv.mixers.{self.file}"), f"{self.prefix}TimeMix")
+
+    @property
+    def channel_mix(self) -> type[Any]:
+        return getattr(import_module(f"facerwkv.mixers.{self.file}"), f"{self.prefix}ChannelMix")
+
+    @property
+    def norm(self) -> type[Any]:
+        return getattr(import_module("torch.nn"), self.norm_name)
 
     @property
     def streams(self) -> bool:
@@ -45,20 +60,16 @@ class Mixer:
 
 
 MIXERS = {
-    "rwkv1": Mixer(rwkv1.TimeMix, rwkv1.ChannelMix, "RWKV-1, as the paper's authors ran it: free table, no state"),
-    "rwkv4": Mixer(rwkv4.TimeMix, rwkv4.ChannelMix, "RWKV-4, as the paper's text describes it: decay, linear"),
-    "rwkv5": Mixer(rwkv6.EagleTimeMix, rwkv6.EagleChannelMix, "RWKV-5 Eagle: a matrix per head, fixed decay, linear"),
-    "rwkv6": Mixer(rwkv6.FinchTimeMix, rwkv6.FinchChannelMix, "RWKV-6 Finch: decay and shift depend on data, linear"),
-    "rwkv7": Mixer(rwkv7.TimeMix, rwkv7.ChannelMix, "RWKV-7 Goose: delta rule and value residual, linear"),
-    "vrwkv": Mixer(vrwkv.SpatialMix, vrwkv.ChannelMix, "Vision-RWKV: every patch sees all, quad shift, linear"),
-    "vrwkv_post": Mixer(
-        vrwkv.PostSpatialMix, vrwkv.PostChannelMix, "Vision-RWKV with norms and scales after the mixers", nn.Identity
-    ),
-    "vrwkv_key_norm": Mixer(
-        vrwkv.NormedSpatialMix, vrwkv.NormedChannelMix, "Vision-RWKV as vrwkv_post, norms inside too", nn.Identity
-    ),
-    "attention": Mixer(attention.TimeMix, attention.ChannelMix, "softmax attention, quadratic"),
-    "identity": Mixer(identity.TimeMix, identity.ChannelMix, 'no mixing, the paper\'s "w/o RWKV"', nn.Identity),
+    "rwkv1": Mixer("rwkv1", "RWKV-1, as the paper's authors ran it: free table, no state"),
+    "rwkv4": Mixer("rwkv4", "RWKV-4, as the paper's text describes it: decay, linear"),
+    "rwkv5": Mixer("rwkv6", "RWKV-5 Eagle: a matrix per head, fixed decay, linear", "Eagle"),
+    "rwkv6": Mixer("rwkv6", "RWKV-6 Finch: decay and shift depend on data, linear", "Finch"),
+    "rwkv7": Mixer("rwkv7", "RWKV-7 Goose: delta rule and value residual, linear"),
+    "vrwkv": Mixer("vrwkv", "Vision-RWKV: every patch sees all, quad shift, linear"),
+    "vrwkv_post": Mixer("vrwkv", "Vision-RWKV with norms and scales after the mixers", "Post", "Identity"),
+    "vrwkv_key_norm": Mixer("vrwkv", "Vision-RWKV as vrwkv_post, norms inside too", "Normed", "Identity"),
+    "attention": Mixer("attention", "softmax attention, quadratic"),
+    "identity": Mixer("identity", 'no mixing, the paper\'s "w/o RWKV"', norm_name="Identity"),
 }
 
 __all__ = ["MIXERS", "Mixer", "MixerConfig"]

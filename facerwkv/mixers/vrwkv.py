@@ -14,7 +14,7 @@ from facerwkv.mixers.rwkv6 import check_shape
 from facerwkv.mixers.shift import quad_shift
 
 
-class SpatialMix(nn.Module):
+class TimeMix(nn.Module):
     """out = W_o(sigmoid(r) * biwkv(decay / T, first / T, k, v)), with a norm on the biwkv where `key_norm` says so."""
 
     key_norm = False
@@ -81,7 +81,7 @@ class _After(nn.Module):
         return self.scale * self.after(super().forward(x, grid))
 
 
-class PostSpatialMix(_After, SpatialMix):
+class PostTimeMix(_After, TimeMix):
     pass
 
 
@@ -89,7 +89,7 @@ class PostChannelMix(_After, ChannelMix):
     pass
 
 
-class NormedSpatialMix(PostSpatialMix):
+class NormedTimeMix(PostTimeMix):
     key_norm = True
 
 

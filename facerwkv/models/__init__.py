@@ -1,32 +1,45 @@
-"""The models. Importing this registers ours with timm: `timm.create_model("facerwkv4_small")` builds one."""
+"""The models. Importing this tells timm of ours: `timm.create_model("facerwkv4_small")` builds one."""
 
-from facerwkv.models import registry
-from facerwkv.models.compared.backbones import BackboneConfig
-from facerwkv.models.compared.caer_net import CAERNet, CAERNetConfig
-from facerwkv.models.compared.patt_lite import PAttLite, PAttLiteConfig
-from facerwkv.models.compared.poster import Poster, PosterConfig
-from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
-from facerwkv.models.vrwkv import VRWKV, VRWKVConfig, convert_vrwkv, load_vrwkv
-from facerwkv.models.zoo import MODELS, Model, create_model, list_models, model_line
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "MODELS",
-    "VRWKV",
-    "BackboneConfig",
-    "CAERNet",
-    "CAERNetConfig",
-    "FaceRWKV",
-    "Model",
-    "ModelConfig",
-    "PAttLite",
-    "PAttLiteConfig",
-    "Poster",
-    "PosterConfig",
-    "VRWKVConfig",
-    "convert_vrwkv",
-    "create_model",
-    "list_models",
-    "load_vrwkv",
-    "model_line",
-    "registry",
-]
+import wrapt
+
+from facerwkv.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from facerwkv.models.config import BackboneConfig as BackboneConfig
+    from facerwkv.models.config import ModelConfig as ModelConfig
+    from facerwkv.models.config import VRWKVConfig as VRWKVConfig
+    from facerwkv.models.facerwkv import FaceRWKV as FaceRWKV
+    from facerwkv.models.vrwkv import VRWKV as VRWKV
+    from facerwkv.models.vrwkv import convert_vrwkv as convert_vrwkv
+    from facerwkv.models.vrwkv import load_vrwkv as load_vrwkv
+    from facerwkv.models.zoo import MODELS as MODELS
+    from facerwkv.models.zoo import Model as Model
+    from facerwkv.models.zoo import create_model as create_model
+    from facerwkv.models.zoo import list_models as list_models
+    from facerwkv.models.zoo import model_line as model_line
+
+_HOMES = {
+    "BackboneConfig": "config",
+    "FaceRWKV": "facerwkv",
+    "MODELS": "zoo",
+    "Model": "zoo",
+    "ModelConfig": "config",
+    "VRWKV": "vrwkv",
+    "VRWKVConfig": "config",
+    "convert_vrwkv": "vrwkv",
+    "create_model": "zoo",
+    "list_models": "zoo",
+    "load_vrwkv": "vrwkv",
+    "model_line": "zoo",
+}
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+
+@wrapt.when_imported("timm.models")
+def _register(timm_models: object) -> None:
+    """Names ours for timm: at once where timm has been imported, otherwise as soon as it is."""
+    import_module("facerwkv.models.registry")

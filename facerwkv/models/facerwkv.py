@@ -1,10 +1,9 @@
 """FaceRWKV: stem → blocks → pool → head (the paper's figure 3)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import field_validator
 from timm.layers import DropPath
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -12,54 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS, MixerConfig
-from facerwkv.models.config import Count, ImageConfig, Rate
-from facerwkv.models.position import POSITIONS
-from facerwkv.models.stem import STEMS, PatchEmbed
-
-Choice: dict[str, dict[str, Any]] = {"mixer": MIXERS, "stem": STEMS, "position": POSITIONS}
-
-
-class ModelConfig(ImageConfig):
-    """Everything that decides a FaceRWKV's shape; stored in its checkpoint."""
-
-    image_size: tuple[Count, Count] = (400, 600)
-    """Height and width in pixels for which position tables are made."""
-    stem: str = "linear"
-    """A name in STEMS."""
-    patch_size: Count = 20
-    """In pixels; after a ResNet stem in cells of its feature map, 4 pixels each."""
-    width: Count = 128
-    depth: Count = 2
-    heads: Count = 2
-    mixer: str = "rwkv4"
-    """A name in MIXERS."""
-    scan: Literal["forward", "both"] = "forward"
-    """Whether a token sees those before it, or all (RWKV-4 to 7)."""
-    shift: Literal["token", "row"] = "token"
-    """The neighbour that a token is mixed with before it is projected: the one before it, or the one above it (RWKV-1,
-    RWKV's author's advice for images)."""
-    time_mix_dim: Count | None = None
-    """Width inside the time mix; None is the model's width."""
-    hidden: Count | None = None
-    """Width inside the channel mix; None is what the mixer's generation uses."""
-    position: str = "none"
-    """A name in POSITIONS."""
-    pool: Literal["last", "mean", "flatten"] = "last"
-    head: Literal["mlp", "linear"] = "mlp"
-    drop_path_rate: Rate = 0.0
-    """Stochastic depth of the last block; earlier blocks get proportionally less."""
-
-    @property
-    def first_conv(self) -> str:
-        """The layer that sees the image."""
-        return f"stem.{STEMS[self.stem].first_conv}"
-
-    @field_validator(*Choice)
-    @classmethod
-    def _known(cls, name: str, info: Any) -> str:
-        if name not in Choice[info.field_name]:
-            raise ValueError(f"there is none called {name!r}; choose {', '.join(Choice[info.field_name])}")
-        return name
+from facerwkv.models import position, stem
+from facerwkv.models.config import POSITIONS, STEMS, ModelConfig
 
 
 class Block(nn.Module):
@@ -106,9 +59,11 @@ class FaceRWKV(nn.Module):
         self.num_classes = config.num_classes
         self.num_features = self.embed_dim = config.width
         self.grad_checkpointing = False
-        self.stem: PatchEmbed = STEMS[config.stem](config.in_chans, config.patch_size, config.width)
+        self.stem: stem.PatchEmbed = getattr(stem, STEMS[config.stem].class_name)(
+            config.in_chans, config.patch_size, config.width
+        )
         grid = self.stem.grid(*config.image_size)
-        self.position = POSITIONS[config.position](grid, config.width)
+        self.position = getattr(position, POSITIONS[config.position])(grid, config.width)
         self.blocks = nn.ModuleList(_blocks(config, grid[0] * grid[1]))
         self.norm: nn.Module = nn.Identity()
         pooled = config.width * (grid[0] * grid[1] if config.pool == "flatten" else 1)

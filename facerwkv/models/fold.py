@@ -15,7 +15,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, standardise, to_unit
 from facerwkv.models.facerwkv import Block, FaceRWKV
 from facerwkv.models.position import NoPosition, UnusedPosition
-from facerwkv.models.stem import ConvPatchEmbed, PatchEmbed, ResNetPatchEmbed
+from facerwkv.models.stem import PatchEmbed
 
 CONSTANT: dict[str, Any] = {"freezing": True}
 """Parameters become constants: ahead of time, matrices are packed for oneDNN."""
@@ -83,7 +83,7 @@ def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
     _fold_norms(model.stem)
     model.stem.to(memory_format=torch.channels_last)  # as colour images come; grey ones' strides do not say it
     if transform is not None:
-        model.stem = _images(model.stem, transform)
+        model.stem = _images(model.stem, model.config.first_conv, transform)
     elif type(model.stem) is PatchEmbed:
         model.stem = PatchMatrix(model.stem, _cut_channels, (0, 1, 2, 3), 2)
     if isinstance(model.position, UnusedPosition):
@@ -167,10 +167,10 @@ def _cut_pixels(x: Tensor, size: int) -> Tensor:
     return x.flatten(2).unflatten(2, (-1, size * x.shape[3])).unflatten(1, (-1, size)).transpose(2, 3)
 
 
-def _images(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
+def _images(stem: PatchEmbed, first_conv: str, transform: TransformConfig) -> nn.Module:
     """The stem for images that are not normalised."""
-    first, padded = _first_convolution(stem)
-    if padded and any(transform.mean):
+    first: Any = stem.get_submodule(first_conv.removeprefix("stem."))
+    if any(first.padding) and any(transform.mean):
         return Normalised(stem, transform)  # zeros beyond the border stand for the mean, not for black
     mean, std = (torch.tensor(values).to(first.weight) for values in transform.normalisation)
     if any(transform.mean):
@@ -178,16 +178,6 @@ def _images(stem: PatchEmbed, transform: TransformConfig) -> nn.Module:
         first.bias = nn.Parameter((first.bias if first.bias is not None else 0) - shift, requires_grad=False)
     first.weight.data = first.weight / (255 * std).view(1, -1, 1, 1)
     return PatchMatrix(stem, _cut_pixels, (0, 2, 3, 1), 1) if first is stem.proj else Scaled(stem)
-
-
-def _first_convolution(stem: PatchEmbed) -> tuple[nn.Conv2d, bool]:
-    """The convolution that reads the image, and whether it pads it."""
-    first: Any = stem.proj
-    if isinstance(stem, ResNetPatchEmbed):
-        first = stem.conv1
-    elif isinstance(stem, ConvPatchEmbed):
-        first = stem.convs[0][0]  # type: ignore[index]
-    return first, any(first.padding)
 
 
 def _fold_norms(stem: PatchEmbed) -> None:

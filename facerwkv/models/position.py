@@ -61,11 +61,3 @@ def _resize(line: Tensor, length: int) -> Tensor:
     if line.shape[1] == length:
         return line
     return functional.interpolate(line.mT, length, mode="linear", align_corners=False).mT
-
-
-POSITIONS: dict[str, type[nn.Module]] = {
-    "none": NoPosition,
-    "unused": UnusedPosition,
-    "learned": LearnedPosition,
-    "2d": GridPosition,
-}

@@ -6,7 +6,7 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from facerwkv.models.compared.backbones import BackboneConfig
+from facerwkv.models.config import BackboneConfig
 from facerwkv.models.zoo import MODELS, Model, create_model
 
 

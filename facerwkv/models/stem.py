@@ -22,8 +22,6 @@ class PatchEmbed(nn.Module):
     """
 
     reduction = 1
-    first_conv = "proj"
-    """The layer that sees the image."""
     implementation = "auto"  # of the matrix product
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
@@ -62,8 +60,6 @@ class ConvPatchEmbed(PatchEmbed):
 
     Source: Early Convolutions Help Transformers See Better (arXiv 2106.14881). The patch size is a power of 2, from 2.
     """
-
-    first_conv = "convs.0.0"
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
         super().__init__(in_chans, patch_size, width)
@@ -109,7 +105,6 @@ class ResNetPatchEmbed(PatchEmbed):
     """
 
     reduction = RESNET_STRIDE
-    first_conv = "conv1"
     from_imagenet: tuple[str, ...] = ("conv1", "bn1")
     """The layers that `load_imagenet` sets."""
     out_chans = 64
@@ -177,18 +172,6 @@ class ResNetLayer2PatchEmbed(ResNetPatchEmbed):
 
     def features(self, x: Tensor) -> Tensor:
         return self.layer2(self.layer1(super().features(x)))
-
-
-STEMS: dict[str, type[PatchEmbed]] = {
-    "linear": PatchEmbed,
-    "conv": ConvPatchEmbed,
-    "residual": ResidualPatchEmbed,
-    "vgg": VGGPatchEmbed,
-    "resnet": ResNetPatchEmbed,
-    "resnet_layer2": ResNetLayer2PatchEmbed,
-    "resnet_frozen": FrozenResNetPatchEmbed,
-    "resnet_frozen_as_coded": AsCodedFrozenResNetPatchEmbed,
-}
 
 
 def has_resnet_stem(model: nn.Module) -> bool:

@@ -6,30 +6,14 @@ Source: Vision-RWKV (arXiv 2403.02308) and OpenGVLab's code, where images have I
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from facerwkv.core.errors import InputError
 from facerwkv.mixers.vrwkv import truncated_normal
 from facerwkv.models.arrays import read_weights
-from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
-
-FRAME: dict[str, Any] = {  # what all sizes share
-    "image_size": (224, 224),
-    "patch_size": 16,
-    "depth": 12,
-    "heads": 1,
-    "position": "learned",
-    "pool": "mean",
-    "head": "linear",
-}
-
-
-class VRWKVConfig(ModelConfig):
-    """ModelConfig, and what the scales by channel start from where the mixer has them."""
-
-    layer_scale: float = 1.0
+from facerwkv.models.config import VRWKVConfig
+from facerwkv.models.facerwkv import FaceRWKV
 
 
 class VRWKV(FaceRWKV):

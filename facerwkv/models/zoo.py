@@ -1,20 +1,16 @@
-"""The models by name."""
+"""The models by name. No torch is loaded before a model is built, so that names and options are checked at once."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import Any
-
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from facerwkv.core.errors import InputError
-from facerwkv.models.compared.backbones import BackboneConfig, backbone_config, build_backbone
-from facerwkv.models.compared.caer_net import CAERNet, CAERNetConfig
-from facerwkv.models.compared.patt_lite import PAttLite, PAttLiteConfig
-from facerwkv.models.compared.poster import Poster, PosterConfig
-from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
-from facerwkv.models.stem import load_stem
-from facerwkv.models.vrwkv import FRAME, VRWKV, VRWKVConfig
+from facerwkv.models.config import FRAME, BackboneConfig, ModelConfig, VRWKVConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SMALL: dict[str, Any] = {"width": 128, "depth": 2, "heads": 2}
 MEDIUM: dict[str, Any] = {"width": 256, "depth": 4, "heads": 4}
@@ -24,71 +20,14 @@ VIT_SMALL: dict[str, Any] = {"width": 384, "depth": 12, "heads": 6}
 VIT_BASE: dict[str, Any] = {"width": 768, "depth": 12, "heads": 12}
 FULL: dict[str, Any] = {"mixer": "rwkv1", "position": "unused"}
 HYBRID: dict[str, Any] = {"stem": "resnet", "patch_size": 5}
+NARROW_SMALL, NARROW_MEDIUM, NARROW_LARGE = (
+    size | FULL | {"time_mix_dim": size["heads"]} for size in (SMALL, MEDIUM, LARGE)
+)
 PAPER = "FaceRWKV (2023), Table 1; github.com/lukasVierling/COMP4771"
 NARROW = (
     "The published code sets the time mix's width (n_attn) to the number of heads, so that it mixes {time_mix_dim} of "
     "{width} channels; upstream RWKV-1 uses the full width. Only so do the paper's parameter counts come out."
 )
-
-
-def _narrow(size: dict[str, Any]) -> dict[str, Any]:
-    return size | FULL | {"time_mix_dim": size["heads"]}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A line of MODELS: what builds it, from which configuration, and what a reader should know of it.
-
-    known: what is known to be wrong with what was published. published: data set → accuracy in per cent, as claimed.
-    """
-
-    config: Any
-    about: str
-    source: str
-    build: Callable[[Any], nn.Module] = FaceRWKV
-    licence: str = "Apache-2.0"
-    known: str = ""
-    published: Mapping[str, float] = field(default_factory=dict)
-
-
-def _line(about: str, source: str = PAPER, caer_s: float | None = None, known: str = "", **options: Any) -> Model:
-    config = ModelConfig(**options)
-    if config.time_mix_dim:
-        known = " ".join(filter(None, (known, NARROW.format(**config.model_dump()))))
-    return Model(config, about, source, known=known, published=_on_caer_s(caer_s))
-
-
-def _on_caer_s(accuracy: float | None) -> dict[str, float]:
-    return {} if accuracy is None else {"CAER-S": accuracy}
-
-
-def _vision(about: str, **options: Any) -> Model:
-    return Model(VRWKVConfig(**FRAME | options), about, VISION, VRWKV)
-
-
-def _shipped(about: str, recipe: str, **options: Any) -> Model:
-    """What FER2013's grey images of 48 pixels need: early convolutions, and few tokens."""
-    frame = FRAME | {"image_size": (48, 48), "in_chans": 1, "stem": "residual", "patch_size": 8, "depth": 4}
-    config = VRWKVConfig(**frame | {"mixer": "vrwkv", "drop_path_rate": 0.1} | options)
-    return Model(config, about, f"this project, trained with the recipe {recipe}; blocks: {VISION}", VRWKV)
-
-
-def _transformer(about: str, **size: Any) -> Model:
-    """The paper's control: a transformer's block whose hidden layer is as wide as the model."""
-    frame = {"mixer": "attention", "position": "learned", "hidden": size["width"]}
-    return _line(f"{about}: softmax attention in the paper's stem and head", CONTROL, **size | frame)
-
-
-def _backbone(
-    architecture: str,
-    about: str,
-    source: str,
-    licence: str = "Apache-2.0",
-    caer_s: float | None = None,
-) -> Model:
-    config, known = BackboneConfig(architecture=architecture), "" if caer_s is None else LEE
-    return Model(config, about, source, build_backbone, licence, known, _on_caer_s(caer_s))
-
 
 VISION = "Vision-RWKV (arXiv 2403.02308); github.com/OpenGVLab/Vision-RWKV"
 FINCH = "Eagle and Finch (arXiv 2404.05892), in the paper's frame"
@@ -102,62 +41,133 @@ LEE = (
     "with the parameters of a public re-implementation's networks, some of them counted with 1000 classes."
 )
 UPSTREAM = "RWKV-v1's own width, in the paper's frame"
+BACKBONE = "compared.backbones.build_backbone"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A line of MODELS: what builds the model, from which configuration, and what a reader should know of it.
+
+    network: the file below facerwkv.models and the class or function in it that builds the model, imported when it is
+    asked for. own: the configuration; None for the default of the class that has the network's name and "Config".
+    known: what is known to be wrong with what was published. published: data set → accuracy in per cent, as claimed.
+    """
+
+    about: str
+    source: str
+    network: str = "facerwkv.FaceRWKV"
+    own: ModelConfig | BackboneConfig | None = None
+    licence: str = "Apache-2.0"
+    known: str = ""
+    published: Mapping[str, float] = field(default_factory=dict)
+
+    def _imported(self, ending: str = "") -> Any:
+        file, _, name = self.network.rpartition(".")
+        return getattr(import_module(f"facerwkv.models.{file}"), name + ending)
+
+    @property
+    def build(self) -> Callable[[Any], "nn.Module"]:
+        """Config → model with fresh weights."""
+        return self._imported()
+
+    @property
+    def config(self) -> Any:
+        """An ImageConfig, or the model's own kind of it."""
+        return self.own or self._imported("Config")()
+
+    def configured(self, options: Mapping[str, Any], where: str = "") -> Any:
+        """The configuration with fields changed; timm's `img_size` is `image_size`. InputError for an unknown field."""
+        options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
+        return type(self.config).parse(self.config.model_dump() | options, where)
+
+
+def _ours(about: str, source: str = PAPER, caer_s: float | None = None, known: str = "", **options: Any) -> Model:
+    config = ModelConfig(**options)
+    if config.time_mix_dim:
+        known = " ".join(filter(None, (known, NARROW.format(**config.model_dump()))))
+    return Model(about, source, own=config, known=known, published={"CAER-S": caer_s} if caer_s else {})
+
+
+def _transformer(about: str, **size: Any) -> Model:
+    """The paper's control: a transformer's block whose hidden layer is as wide as the model."""
+    frame = {"mixer": "attention", "position": "learned", "hidden": size["width"]}
+    return _ours(f"{about}: softmax attention in the paper's stem and head", CONTROL, **size | frame)
+
+
+def _vision(about: str, source: str = VISION, **options: Any) -> Model:
+    return Model(about, source, "vrwkv.VRWKV", VRWKVConfig(**FRAME | {"mixer": "vrwkv"} | options))
+
+
+def _shipped(about: str, recipe: str, **options: Any) -> Model:
+    """What FER2013's grey images of 48 pixels need: early convolutions, and few tokens."""
+    frame = {"image_size": (48, 48), "in_chans": 1, "stem": "residual", "patch_size": 8, "depth": 4}
+    source = f"this project, trained with the recipe {recipe}; blocks: {VISION}"
+    return _vision(about, source, **frame | {"drop_path_rate": 0.1} | options)
+
+
+def _backbone(
+    architecture: str, about: str, source: str, licence: str = "Apache-2.0", caer_s: float | None = None
+) -> Model:
+    config, published = BackboneConfig(architecture=architecture), {"CAER-S": caer_s} if caer_s else {}
+    return Model(about, source, BACKBONE, config, licence, LEE if caer_s else "", published)
+
+
 MODELS: dict[str, Model] = {
-    "facerwkv_small": _line(
-        "The paper's small model", caer_s=61.41, known="No logged run shows its published accuracy.", **_narrow(SMALL)
+    "facerwkv_small": _ours(
+        "The paper's small model", caer_s=61.41, known="No logged run shows its published accuracy.", **NARROW_SMALL
     ),
-    "facerwkv_medium": _line("The paper's medium model", caer_s=70.41, **_narrow(MEDIUM)),
-    "facerwkv_large": _line(
+    "facerwkv_medium": _ours("The paper's medium model", caer_s=70.41, **NARROW_MEDIUM),
+    "facerwkv_large": _ours(
         "The paper's large model; 8 heads, not the 6 that Table 1 prints",
         caer_s=70.82,
         known="Its curve in figure 4 is that of the test images, with a tenth more images in training than Medium had.",
-        **_narrow(LARGE),
+        **NARROW_LARGE,
     ),
-    "facerwkv_hybrid_small": _line("ResNet-50 stem and the small model", **_narrow(SMALL) | HYBRID),
-    "facerwkv_hybrid_medium": _line("ResNet-50 stem and the medium model", **_narrow(MEDIUM) | HYBRID),
-    "facerwkv_hybrid": _line(
-        "The paper's hybrid, unfrozen: ResNet-50 stem, large", caer_s=73.02, **_narrow(LARGE) | HYBRID
+    "facerwkv_hybrid_small": _ours("ResNet-50 stem and the small model", **NARROW_SMALL | HYBRID),
+    "facerwkv_hybrid_medium": _ours("ResNet-50 stem and the medium model", **NARROW_MEDIUM | HYBRID),
+    "facerwkv_hybrid": _ours(
+        "The paper's hybrid, unfrozen: ResNet-50 stem, large", caer_s=73.02, **NARROW_LARGE | HYBRID
     ),
-    "facerwkv_hybrid_frozen": _line(
+    "facerwkv_hybrid_frozen": _ours(
         "The paper's hybrid with a frozen stem",
         caer_s=70.30,
         known="The authors froze the stem's weights and let its batch-norm statistics follow the training images.",
-        **_narrow(LARGE) | HYBRID | {"stem": "resnet_frozen"},
+        **NARROW_LARGE | HYBRID | {"stem": "resnet_frozen"},
     ),
-    "facerwkv_small_identity": _line(
+    "facerwkv_small_identity": _ours(
         'The paper\'s "w/o RWKV": ResNet-50 stem, no mixing, all tokens flattened into the head',
         caer_s=14.29,
         known="Its loss stood at ln 7 from the first epoch: it was never trained, so it shows nothing about mixing.",
         **SMALL | FULL | HYBRID | {"mixer": "identity", "pool": "flatten"},
     ),
-    "facerwkv_small_fullwidth": _line("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
-    "facerwkv_medium_fullwidth": _line("Medium with a full-width RWKV-1", UPSTREAM, **MEDIUM | FULL),
-    "facerwkv_large_fullwidth": _line("Large with a full-width RWKV-1", UPSTREAM, **LARGE | FULL),
-    "facerwkv4_small": _line("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
-    "facerwkv4_medium": _line("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
-    "facerwkv4_large": _line("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
-    "facerwkv5_small": _line("Small with RWKV-5", FINCH, **SMALL | {"mixer": "rwkv5"}),
-    "facerwkv5_medium": _line("Medium with RWKV-5", FINCH, **MEDIUM | {"mixer": "rwkv5"}),
-    "facerwkv5_large": _line("Large with RWKV-5", FINCH, **LARGE | {"mixer": "rwkv5"}),
-    "facerwkv6_small": _line("Small with RWKV-6", FINCH, **SMALL | {"mixer": "rwkv6"}),
-    "facerwkv6_medium": _line("Medium with RWKV-6", FINCH, **MEDIUM | {"mixer": "rwkv6"}),
-    "facerwkv6_large": _line("Large with RWKV-6", FINCH, **LARGE | {"mixer": "rwkv6"}),
-    "facerwkv7_small": _line("Small with RWKV-7", GOOSE, **SMALL | {"mixer": "rwkv7"}),
-    "facerwkv7_medium": _line("Medium with RWKV-7", GOOSE, **MEDIUM | {"mixer": "rwkv7"}),
-    "facerwkv7_large": _line("Large with RWKV-7", GOOSE, **LARGE | {"mixer": "rwkv7"}),
-    "facerwkv4_vit_tiny": _line("RWKV-4 in ViT-Tiny's size", DOVE, **VIT_TINY),
-    "facerwkv4_vit_small": _line("RWKV-4 in ViT-Small's size", DOVE, **VIT_SMALL),
-    "facerwkv4_vit_base": _line("RWKV-4 in ViT-Base's size", DOVE, **VIT_BASE),
-    "facerwkv6_vit_tiny": _line("RWKV-6 in ViT-Tiny's size", FINCH, **VIT_TINY | {"mixer": "rwkv6"}),
-    "facerwkv6_vit_small": _line("RWKV-6 in ViT-Small's size", FINCH, **VIT_SMALL | {"mixer": "rwkv6"}),
-    "facerwkv6_vit_base": _line("RWKV-6 in ViT-Base's size", FINCH, **VIT_BASE | {"mixer": "rwkv6"}),
-    "facerwkv7_vit_tiny": _line("RWKV-7 in ViT-Tiny's size", GOOSE, **VIT_TINY | {"mixer": "rwkv7"}),
-    "facerwkv7_vit_small": _line("RWKV-7 in ViT-Small's size", GOOSE, **VIT_SMALL | {"mixer": "rwkv7"}),
-    "facerwkv7_vit_base": _line("RWKV-7 in ViT-Base's size", GOOSE, **VIT_BASE | {"mixer": "rwkv7"}),
+    "facerwkv_small_fullwidth": _ours("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
+    "facerwkv_medium_fullwidth": _ours("Medium with a full-width RWKV-1", UPSTREAM, **MEDIUM | FULL),
+    "facerwkv_large_fullwidth": _ours("Large with a full-width RWKV-1", UPSTREAM, **LARGE | FULL),
+    "facerwkv4_small": _ours("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
+    "facerwkv4_medium": _ours("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
+    "facerwkv4_large": _ours("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
+    "facerwkv5_small": _ours("Small with RWKV-5", FINCH, **SMALL | {"mixer": "rwkv5"}),
+    "facerwkv5_medium": _ours("Medium with RWKV-5", FINCH, **MEDIUM | {"mixer": "rwkv5"}),
+    "facerwkv5_large": _ours("Large with RWKV-5", FINCH, **LARGE | {"mixer": "rwkv5"}),
+    "facerwkv6_small": _ours("Small with RWKV-6", FINCH, **SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_medium": _ours("Medium with RWKV-6", FINCH, **MEDIUM | {"mixer": "rwkv6"}),
+    "facerwkv6_large": _ours("Large with RWKV-6", FINCH, **LARGE | {"mixer": "rwkv6"}),
+    "facerwkv7_small": _ours("Small with RWKV-7", GOOSE, **SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_medium": _ours("Medium with RWKV-7", GOOSE, **MEDIUM | {"mixer": "rwkv7"}),
+    "facerwkv7_large": _ours("Large with RWKV-7", GOOSE, **LARGE | {"mixer": "rwkv7"}),
+    "facerwkv4_vit_tiny": _ours("RWKV-4 in ViT-Tiny's size", DOVE, **VIT_TINY),
+    "facerwkv4_vit_small": _ours("RWKV-4 in ViT-Small's size", DOVE, **VIT_SMALL),
+    "facerwkv4_vit_base": _ours("RWKV-4 in ViT-Base's size", DOVE, **VIT_BASE),
+    "facerwkv6_vit_tiny": _ours("RWKV-6 in ViT-Tiny's size", FINCH, **VIT_TINY | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_small": _ours("RWKV-6 in ViT-Small's size", FINCH, **VIT_SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_base": _ours("RWKV-6 in ViT-Base's size", FINCH, **VIT_BASE | {"mixer": "rwkv6"}),
+    "facerwkv7_vit_tiny": _ours("RWKV-7 in ViT-Tiny's size", GOOSE, **VIT_TINY | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_small": _ours("RWKV-7 in ViT-Small's size", GOOSE, **VIT_SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_base": _ours("RWKV-7 in ViT-Base's size", GOOSE, **VIT_BASE | {"mixer": "rwkv7"}),
     "transformer_small": _transformer("Small", **SMALL),
     "transformer_medium": _transformer("Medium", **MEDIUM),
     "transformer_large": _transformer("Large", **LARGE),
-    "vrwkv_tiny": _vision("Vision-RWKV-Tiny: bidirectional WKV, quad shift", width=192, mixer="vrwkv"),
+    "vrwkv_tiny": _vision("Vision-RWKV-Tiny: bidirectional WKV, quad shift", width=192),
     "vrwkv_small": _vision("Vision-RWKV-Small", width=384, mixer="vrwkv_post", drop_path_rate=0.3),
     "vrwkv_base": _vision("Vision-RWKV-Base", width=768, mixer="vrwkv_post", layer_scale=1e-5, drop_path_rate=0.5),
     "facerwkv_fer": _shipped(
@@ -165,29 +175,26 @@ MODELS: dict[str, Model] = {
     ),
     "facerwkv_fer_tiny": _shipped("The shipped model that is smaller and faster", "fer_tiny", width=96),
     "caer_net_s": Model(
-        CAERNetConfig(),
         "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",
         "CAER (ICCV 2019); github.com/ndkhanh360/CAER",
-        CAERNet,
+        "compared.caer_net.CAERNet",
         known="The public code that this agrees with claims 76.81 % and chose its epoch on a third of CAER-S's test "
         "images; its single streams still let the fusion see both, those here do not.",
-        published=_on_caer_s(73.51),
+        published={"CAER-S": 73.51},
     ),
     "poster_v2": Model(
-        PosterConfig(),
         "POSTER++: IR-50 and MobileFaceNet, cross-attention at three levels, transformer",
         "POSTER++ (arXiv 2301.12149); github.com/Talented-Q/POSTER_V2",
-        Poster,
+        "compared.poster.Poster",
         known="Of the 58,316,594 parameters that the published checkpoint holds, 14.5 million never run and are left "
         "out. Its best epoch was chosen on the test set; users report about 91 % on RAF-DB for its 92.21. How CAER-S "
         "was cropped is not said. Without its face networks' weights (model.parts) it starts from scratch.",
         published={"CAER-S": 93.00, "RAF-DB": 92.21, "AffectNet-7": 67.49, "AffectNet-8": 63.77},
     ),
     "patt_lite": Model(
-        PAttLiteConfig(),
         "PAtt-Lite: truncated MobileNetV1, patches, attention between the patches of one image",
         "PAtt-Lite (IEEE Access 2024); github.com/JLREx/PAtt-Lite",
-        PAttLite,
+        "compared.patt_lite.PAttLite",
         known='As published (variant="as_published") the images of a batch attend to each other, and its accuracies '
         "were measured in batches sorted by class: they compare with nothing. Its authors admit the error and withdrew "
         "the weights.",
@@ -214,8 +221,10 @@ def list_models(pattern: str = "*") -> list[str]:
 def model_line(name: str) -> Model:
     """The line of MODELS called `name`, or one for "timm:NAME". InputError lists the known names."""
     if name.startswith(TIMM):
+        from facerwkv.models.compared.backbones import backbone_config
+
         architecture = name.removeprefix(TIMM)
-        return Model(backbone_config(architecture), f"timm's {architecture}", "timm", build_backbone)
+        return Model(f"timm's {architecture}", "timm", BACKBONE, backbone_config(architecture))
     if name not in MODELS:
         raise InputError(f"Unknown model {name!r}. Known models: {', '.join(MODELS)}, and {TIMM}NAME for timm's.")
     return MODELS[name]
@@ -228,7 +237,7 @@ def create_model(
     stem_weights: str | None = None,
     parts: Mapping[str, str] | None = None,
     **options: Any,
-) -> nn.Module:
+) -> "nn.Module":
     """Build a model by name.
 
     `options` change fields of its config (timm's `img_size` is `image_size`). `pretrained` starts a network of timm or
@@ -238,10 +247,11 @@ def create_model(
     say {"face": "ir50.pth"} for POSTER++.
     """
     line = model_line(name)
-    options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
-    config = type(line.config).parse(line.config.model_dump() | options)
+    config = line.configured(options)
     model = _pretrained(name, line, config) if pretrained else line.build(config)
     if stem_weights is not None:
+        from facerwkv.models.stem import load_stem
+
         load_stem(model, stem_weights)
     for part, source in (parts or {}).items():
         load_part: Any = getattr(model, "load_part", None)
@@ -251,12 +261,12 @@ def create_model(
     return model
 
 
-def _pretrained(name: str, line: Model, config: Any) -> nn.Module:
+def _pretrained(name: str, line: Model, config: Any) -> "nn.Module":
     """From ImageNet, or with the weights that come with the package; the classifier is new for other classes."""
     from facerwkv.models.checkpoint import load_checkpoint, load_weights, shipped
 
     if isinstance(config, BackboneConfig):
-        return build_backbone(config, pretrained=True)
+        return line.build(config, pretrained=True)  # type: ignore[call-arg]
     if name not in shipped():
         raise InputError(f"No trained weights of {name} are published; build it with pretrained=False and train it.")
     model = line.build(config)

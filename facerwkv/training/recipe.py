@@ -9,15 +9,8 @@ import yaml
 from pydantic import Field
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.settings import Settings
-from facerwkv.data.augment import AugmentConfig
-from facerwkv.data.loader import DataConfig
-from facerwkv.data.transforms import TransformConfig
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from facerwkv.core.settings import Count, NotNegative, Positive, Settings, Share
+from facerwkv.data.config import AugmentConfig, DataConfig, TransformConfig
 
 
 class ModelPart(Settings):

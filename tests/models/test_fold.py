@@ -8,9 +8,9 @@ import torch
 from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, normalise
 from facerwkv.mixers import MIXERS, MixerConfig
-from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
+from facerwkv.models.config import STEMS, ModelConfig
+from facerwkv.models.facerwkv import FaceRWKV
 from facerwkv.models.fold import LastToken, aot, compiled, fold
-from facerwkv.models.stem import STEMS
 from facerwkv.models.zoo import MODELS, create_model
 
 SIZE = (40, 60)

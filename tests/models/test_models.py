@@ -6,9 +6,8 @@ import torch
 
 from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS
-from facerwkv.models.compared.backbones import BackboneConfig
 from facerwkv.models.compared.caer_net import CAERNetConfig
-from facerwkv.models.facerwkv import ModelConfig
+from facerwkv.models.config import BackboneConfig, ModelConfig
 from facerwkv.models.zoo import MODELS, create_model
 
 PUBLISHED = {

@@ -5,25 +5,15 @@ from typing import Any
 
 import timm
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models import AlexNet as TorchvisionAlexNet
 from torchvision.models import AlexNet_Weights
 
 from facerwkv.core.errors import InputError
-from facerwkv.models.config import ImageConfig
+from facerwkv.models.config import BackboneConfig
 
 ALEXNET = "alexnet"
 ALEXNET_LEAST = 63  # pixels, or its last pool has nothing left to look at
-
-
-class BackboneConfig(ImageConfig):
-    """Everything that decides the shape of a network of timm or torchvision; stored in its checkpoint."""
-
-    architecture: str
-    """timm's name, a tag of its weights included where wanted ("resnet50.a1_in1k"), or "alexnet"."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """What else timm's model takes, say {"patch_size": 8} for a ViT."""
 
 
 class AlexNet(TorchvisionAlexNet):

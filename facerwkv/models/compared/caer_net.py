@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from facerwkv.core.settings import Count
 from facerwkv.models.compared.classifier import Classifier
-from facerwkv.models.config import Count, ImageConfig
+from facerwkv.models.config import ImageConfig
 
 WIDTHS = (32, 64, 128, 256, 256)
 WIDTH, HIDDEN = WIDTHS[-1], 128
@@ -30,7 +31,7 @@ class CAERNetConfig(ImageConfig):
 
     @property
     def first_conv(self) -> str:
-        """The layer that sees the image."""
+        """The layer that reads the image."""
         return "face.0" if self.streams != "context" else "context.0"
 
 

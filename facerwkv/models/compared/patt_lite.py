@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facerwkv.core.settings import Rate
 from facerwkv.models.compared.classifier import Classifier
-from facerwkv.models.config import ImageConfig, Rate
+from facerwkv.models.config import ImageConfig
 
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1))
 """MobileNetV1's blocks up to the eighth: channels, stride. Of the ninth only the depthwise convolution is used."""
@@ -31,7 +32,7 @@ class PAttLiteConfig(ImageConfig):
 
     @property
     def first_conv(self) -> str:
-        """The layer that sees the image."""
+        """The layer that reads the image."""
         return "backbone.1"
 
 

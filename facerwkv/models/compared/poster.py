@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.settings import Rate
 from facerwkv.models.arrays import read_weights
 from facerwkv.models.compared.classifier import Classifier
-from facerwkv.models.config import ImageConfig, Rate
+from facerwkv.models.config import ImageConfig
 
 SIDE = 112  # pixels that both networks see
 LEVELS = ((64, 2, 28), (128, 4, 14), (256, 8, 7))
@@ -41,7 +42,7 @@ class PosterConfig(ImageConfig):
 
     @property
     def first_conv(self) -> str:
-        """The layer that sees the image."""
+        """The layer that reads the image."""
         return "face.input_layer.0"
 
 

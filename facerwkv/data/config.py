@@ -1,0 +1,110 @@
+"""Which images, how they become a model's input, and how training varies them: configurations that load no torch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from facerwkv.core.settings import Count, NotNegative, Settings, Share
+
+Crop = Literal["scene", "face", "both"]
+Side = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class DataConfig(Settings):
+    """Which images, split how, in which batches."""
+
+    source: str = "toy"
+    """NAME:ROOT, say caer_s:/d/CAER-S; `facerwkv data list` names the data sets."""
+    labels: tuple[str, ...] | None = None
+    """The classes in order; null for the data set's own."""
+    boxes: str | None = None
+    """A file of face boxes, where the data set has one beside it; or `detect`, for what the detector finds."""
+    split: Literal["official", "blocks"] = "official"
+    """`blocks`: of every class only the first 80 % of the training and the last 15 % of the test images, by file
+    number, so that few test images have a neighbour in training."""
+    validation: Literal["random", "contiguous", "group", "copied"] = "contiguous"
+    """How validation images are taken from training where the data set has none of its own."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    drop_leaks: bool = False
+    """Leave out training images that stand in val or test too, pixel by pixel."""
+    batch_size: Count = 64
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read images; with a cache none is needed."""
+    balance: Literal["none", "sampler", "loss", "loss_sqrt"] = "none"
+    """`sampler`: every class is drawn equally often, with repetition. `loss`: classes weigh equally in the loss;
+    `loss_sqrt`: half-way there, by the root of their counts."""
+    cache: bool | str = True
+    """Keep decoded images: true for the default folder, or a folder; false decodes them in every epoch."""
+    limit: Count | None = None
+    """Images a split, the first ones of every class, for a quick try."""
+
+
+class TransformConfig(Settings):
+    """How an image becomes the model's input. It is stored in every checkpoint."""
+
+    image_size: tuple[Side, Side] = (400, 600)
+    """Height and width in pixels."""
+    crop: Crop = "scene"
+    """`scene`: the whole image, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
+    the face's box in it blackened, and behind it, in more channels, the face."""
+    no_box: Literal["whole", "centre", "error"] = "whole"
+    """What a face is where no box says it: the whole image, as in FER2013; its middle, half as wide and high; or
+    nothing, an error."""
+    margin: Annotated[float, Field(ge=0, le=5)] = 0.2
+    """Added on each side of a face's box, as a part of its longer side."""
+    in_chans: Literal[1, 3] = 3
+    """3 for RGB, 1 for grey (ITU-R 601, as Pillow's "L"); `both` has so many of the scene and so many of the face."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Subtracted from values in 0..1: one number, or one a channel."""
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.0, 1.0)
+    """Divides what is left: one number, or one a channel."""
+    interpolation: Literal["bilinear"] = "bilinear"
+    """Antialiased, as Pillow does it."""
+
+    @property
+    def channels(self) -> int:
+        """What a model is given."""
+        return self.in_chans * (2 if self.crop == "both" else 1)
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """mean and std: one number each, or one for each of `channels`."""
+        mean, std = (values[: self.in_chans] for values in (self.mean, self.std))
+        twice = 2 if self.crop == "both" else 1
+        return (mean * twice if len(mean) > 1 else mean), (std * twice if len(std) > 1 else std)
+
+    @property
+    def sees_faces(self) -> bool:
+        """Whether a face's box matters."""
+        return self.crop != "scene"
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> Self:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) not in (1, 3, self.in_chans) or (len(values) != self.in_chans and len(set(values)) > 1):
+                raise ValueError(f"{name} must have one number, or one for each of {self.in_chans} channels")
+        return self
+
+
+class AugmentConfig(Settings):
+    """What changes from epoch to epoch; everything is off by default."""
+
+    flip: Share = 0.0
+    """Probability of a mirror image."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest angle, in degrees, to either side."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest change of size, as a part of it: 0.1 for 90 to 110 %."""
+    translate: Share = 0.0
+    """Largest shift, as a part of the width and of the height."""
+    brightness: Share = 0.0
+    """Largest change of brightness, as a part of it."""
+    contrast: Share = 0.0
+    """Largest change of the distance from the mean, as a part of it."""
+    erase: Share = 0.0
+    """Probability that a rectangle of 2 to 20 % of the image takes the image's mean colour."""
+    mixup: NotNegative = 0.0
+    """Alpha of the Beta distribution of the shares (Zhang et al., arXiv 1710.09412); 0 for none."""
+    cutmix: NotNegative = 0.0
+    """Alpha of the Beta distribution of the shares (Yun et al., arXiv 1905.04899); 0 for none. With mixup: in turns."""
