@@ -73,25 +73,29 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
 ) -> None:
     """Train a model and score it on the validation images."""
-    from facerwkv.evaluation.checkpoints import finish
-    from facerwkv.training.module import train as run
     from facerwkv.training.recipe import Recipe
-    from facerwkv.training.run import leads, read_run
 
-    given = {
+    values = {
         "data.source": data,
         "model.name": model,
         "init_from": init_from,
-        "data.labels": labels and f"[{labels}]",
+        "data.labels": labels and [label.strip() for label in labels.split(",")],
         "data.drop_leaks": drop_leaks or None,
         "train.device": device,
     }
-    changes = [f"{key}={value}" for key, value in given.items() if value is not None] + (changes or [])
-    plan = read_run(resume) if resume else Recipe.read(recipe, changes)
-    if resume and changes:
-        raise InputError(f"A resumed run keeps its recipe; {changes[0]!r} cannot change it. Start a new run instead.")
+    values = {key: value for key, value in values.items() if value is not None}
+    if resume and (values or changes):
+        given = (changes or [f"{key}={value}" for key, value in values.items()])[0]
+        raise InputError(f"A resumed run keeps its recipe; {given!r} cannot change it. Start a new run instead.")
+    plan = None if resume else Recipe.read(recipe, changes or [], values)  # a wrong key is named before torch is loaded
+
+    from facerwkv.evaluation.checkpoints import finish
+    from facerwkv.training.module import train as run
+    from facerwkv.training.run import leads, read_run
+
+    plan = plan or read_run(resume)
     folder = resume or out or Path("runs") / f"{Path(recipe).stem}-{plan.model.name}"
-    advice = f"Go on: facerwkv train --resume {folder}\nScore what there is: facerwkv evaluate --model {folder}"
+    advice = f"Resume it: facerwkv train --resume {folder}\nScore what it has: facerwkv evaluate --model {folder}"
     with _stoppable(advice):
         run(plan, folder, resume=resume is not None)
     if leads():
@@ -136,11 +140,17 @@ def compare(
     """Train or load several models under one recipe, score and time them alike: one table."""
     from facerwkv.evaluation.compare import compare as run
 
-    given = {"data.source": data, "train.device": device}
-    changes = [f"{key}={value}" for key, value in given.items() if value is not None]
-    changes += [name for name in names if "=" in name]
+    values = {"data.source": data, "train.device": device}
+    changes = [name for name in names if "=" in name and not Path(name).exists()]
     with _stoppable(AGAIN):
-        result = run([name for name in names if "=" not in name], recipe, changes, out, split)
+        result = run(
+            [name for name in names if name not in changes],
+            recipe,
+            changes,
+            out,
+            split,
+            values={key: value for key, value in values.items() if value is not None},
+        )
     print(json.dumps(result.to_dict())) if as_json else result.print()
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)

@@ -15,7 +15,7 @@ class DataConfig(Settings):
 
     source: str = "toy"
     """NAME:ROOT, say caer_s:/d/CAER-S; `facerwkv data list` names the data sets."""
-    labels: tuple[str, ...] | None = None
+    labels: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     """The classes in order; null for the data set's own."""
     boxes: str | None = None
     """A file of face boxes, where the data set has one beside it; or `detect`, for what the detector finds."""

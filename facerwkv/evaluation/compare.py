@@ -9,7 +9,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -56,18 +56,19 @@ def compare(
     out: str | Path = "runs/compare",
     split: Split = "test",
     progress: bool = True,
+    values: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Train (or load) each model, score it on `split`, time it; write the table after each, the best model first.
 
     names: of MODELS, "timm:NAME", or folders of runs and checkpoints. recipe: a shipped recipe's name, a YAML file, or
     "own" for each model's own. changes: "KEY=VALUE" for all, "PATTERN:KEY=VALUE" for the models whose names fit a shell
-    pattern. Models that look at a face and a scene get transform.crop=both. A comparison that stopped goes on when it
-    is called again; a model that fails is listed in `problems` and stops no other. Raises InputError, before anything
-    is trained, for names, keys and values that are not known, for data that are not there, and for runs in `out` under
-    another recipe.
+    pattern. values: KEY → the value as it is, for all, applied before `changes`. Models that look at a face and a scene
+    get transform.crop=both. A comparison that stopped goes on when it is called again; a model that fails is listed in
+    `problems` and stops no other. Raises InputError, before anything is trained, for names, keys and values that are
+    not known, for data that are not there, and for runs in `out` under another recipe.
     """
     out, split_changes = Path(out), [_parse(change) for change in changes]
-    entries = [_entry(name, recipe, split_changes) for name in names]
+    entries = [_entry(name, recipe, split_changes, values or {}) for name in names]
     _require_distinct(entries)
     _require_fitting(split_changes, names)
     for entry in entries:
@@ -75,7 +76,8 @@ def compare(
             require_same(entry.recipe, out / entry.folder)
     for config in {entry.recipe.data for entry in entries if entry.recipe}:
         load_dataset(config.source, labels=config.labels)
-    source = next((entry.recipe.data.source for entry in entries if entry.recipe), None) or _source(split_changes)
+    source = next((entry.recipe.data.source for entry in entries if entry.recipe), None)
+    source = source or _source(split_changes) or (values or {}).get("data.source")
     setting = {"recipe": recipe, "changes": list(changes), "source": source, "split": split}
     rows: dict[str, dict[str, Any]] = {}
     problems: dict[str, str] = {}
@@ -101,16 +103,16 @@ def _parse(change: str) -> tuple[str, str]:
     return pattern or "*", f"{key}{sign}{value}"
 
 
-def _entry(name: str, recipe: str, changes: Sequence[tuple[str, str]]) -> Entry:
+def _entry(name: str, recipe: str, changes: Sequence[tuple[str, str]], values: Mapping[str, Any]) -> Entry:
     if name not in MODELS and not name.startswith(TIMM) and Path(name).is_dir():
         load_checkpoint(name)
         return Entry(Path(name).name, checkpoint=Path(name))
     line = model_line(name)
     chosen = recipe if recipe != OWN else name if name in shipped() else "modern"
-    fitting = [f"model.name={name}", *(change for pattern, change in changes if fnmatch(name, pattern))]
-    plan = Recipe.read(chosen, fitting)
+    fitting = [change for pattern, change in changes if fnmatch(name, pattern)]
+    plan = Recipe.read(chosen, fitting, {**values, "model.name": name})
     if line.config.two_inputs and plan.transform.crop == "scene":
-        plan = Recipe.read(chosen, [*fitting, "transform.crop=both"])
+        plan = Recipe.read(chosen, [*fitting, "transform.crop=both"], {**values, "model.name": name})
     check_inputs(plan)
     return Entry(name, plan)
 

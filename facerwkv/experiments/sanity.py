@@ -43,8 +43,9 @@ def run(setting: Setting) -> list[Section]:
     curves = {}
     for seed in setting.seeds:
         folder = out / f"seed{seed}"
-        own = [f"transform={standard(images)}", f"data.source=manifest:{manifest}", f"train.seed={seed}"]
-        recipe = Recipe.read("paper", [*CHANGES, *own, *small, *setting.changes])
+        own = [f"transform={standard(images)}", f"train.seed={seed}"]
+        source = {"data.source": f"manifest:{manifest}"}
+        recipe = Recipe.read("paper", [*CHANGES, *own, *small, *setting.changes], source)
         train(recipe, folder, resume=(folder / "recipe.yaml").is_file())
         curves[seed] = validation_curve(folder)
     return [("Section 5.1: fourteen images by heart", [Paragraph(f"The paper: {PAPER}."), _table(curves)])]

@@ -68,8 +68,8 @@ class Setting:
         name = "paper_as_coded" if self.as_coded else "paper"
         data = SMOKE_DATA if self.smoke else self.data
         small = [*SMOKE, f"transform.image_size={SMOKE_SIZE[self.as_coded]}"] if self.smoke else []
-        own = [*self.protocols[protocol][1], f"data.source={data}", f"train.seed={seed}"]
-        return Recipe.read(name, [*changes, *own, *small, *self.changes])
+        own = [*self.protocols[protocol][1], f"train.seed={seed}"]
+        return Recipe.read(name, [*changes, *own, *small, *self.changes], {"data.source": data})
 
 
 @dataclass(frozen=True)

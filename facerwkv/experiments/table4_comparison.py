@@ -65,8 +65,9 @@ def run(setting: Setting) -> list[Section]:
     for seed in setting.seeds:
         data = SMOKE_DATA if setting.smoke else setting.data
         small = ["train.epochs=1", "data.batch_size=14"] if setting.smoke else []
-        changes = [f"data.source={data}", *CHANGES, f"train.seed={seed}", *small, *setting.changes]
-        found = compare(NAMES, "modern", changes, setting.out / "table4_comparison" / f"seed{seed}")
+        changes = [*CHANGES, f"train.seed={seed}", *small, *setting.changes]
+        out = setting.out / "table4_comparison" / f"seed{seed}"
+        found = compare(NAMES, "modern", changes, out, values={"data.source": data})
         rows = Table(COLUMNS, [cells(row) for row in found.rows])
         sections.append((f"Table 4: the systems, one budget, seed {seed}", [rows, *map(Paragraph, found.problems)]))
         problems += found.problems

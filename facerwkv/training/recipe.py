@@ -1,6 +1,6 @@
 """A recipe: all that decides a run. A YAML file or a shipped name, changed by `a.b=c` arguments."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,9 @@ from pydantic import Field
 from facerwkv.core.errors import InputError
 from facerwkv.core.settings import Count, NotNegative, Positive, Settings, Share
 from facerwkv.data.config import AugmentConfig, DataConfig, TransformConfig
+from facerwkv.models.zoo import TIMM, model_line
+
+RECIPES = files("facerwkv.training") / "recipes"
 
 
 class ModelPart(Settings):
@@ -104,12 +107,29 @@ class Recipe(Settings):
     train: TrainPart = TrainPart()
 
     @classmethod
-    def read(cls, source: str | Path, changes: Iterable[str] = ()) -> "Recipe":
-        """Read a shipped recipe or a YAML file and apply `a.b=c` changes; values are YAML."""
-        values = _load(source)
+    def read(cls, source: str | Path, changes: Iterable[str] = (), values: Mapping[str, Any] | None = None) -> "Recipe":
+        """A shipped recipe or a YAML file, changed by `values`, then by `changes`.
+
+        values: "a.b" → the value as it is, say {"data.labels": ("yes", "no")}. changes: "a.b=c", where c is YAML.
+        InputError names an unknown model or key (also of model.options, for our own models), its value and what fits.
+        """
+        plain = _load(source)
+        for key, value in (values or {}).items():
+            _set(plain, key, value, f"{key}={value}")
         for change in changes:
-            _apply(values, change)
-        return cls.parse(values)
+            key, sign, text = change.partition("=")
+            if not sign or not key:
+                raise InputError(f"{change!r} changes nothing: write key=value, say train.epochs=5.")
+            try:
+                _set(plain, key, yaml.safe_load(text), change)
+            except yaml.YAMLError as error:
+                raise InputError(f"The value in {change!r} is not valid YAML.") from error
+        recipe = cls.parse(plain)
+        if not recipe.model.name.startswith(TIMM):
+            line = model_line(recipe.model.name)
+            if line.own is not None:  # whose configuration loads no torch
+                line.configured(recipe.model.options, "model.options")
+        return recipe
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -117,14 +137,13 @@ class Recipe(Settings):
 
 def shipped() -> list[str]:
     """The names of the recipes that come with the package."""
-    folder = files("facerwkv.training") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(entry.name.removesuffix(".yaml") for entry in RECIPES.iterdir() if entry.name.endswith(".yaml"))
 
 
 def _load(source: str | Path) -> dict[str, Any]:
     path = Path(source).expanduser()
     if str(source) in shipped():
-        text = (files("facerwkv.training") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
+        text = (RECIPES / f"{source}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace")
     else:
@@ -138,16 +157,11 @@ def _load(source: str | Path) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], change: str) -> None:
-    key, sign, text = change.partition("=")
-    if not sign or not key:
-        raise InputError(f"{change!r} changes nothing: write key=value, say train.epochs=5.")
+def _set(values: dict[str, Any], key: str, value: Any, change: str) -> None:
+    """Put a value at "a.b" of nested mappings. InputError, which quotes `change`, where "a" is not a mapping."""
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise InputError(f"{change!r} cannot be applied: {parent} is a value, not a group of keys.")
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"The value in {change!r} is not valid YAML.") from error
+    values[last] = value

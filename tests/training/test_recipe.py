@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -86,3 +89,54 @@ def test_recipes_are_frozen():
 
 def test_yaml_of_a_recipe_is_plain():
     assert yaml.safe_load(Recipe().to_yaml())["train"]["epochs"] == 25
+
+
+TYPED = {
+    "data.source": ["imagefolder:/x/my #faces", "imagefolder:/x/a: b", "toy", "manifest:C:\\my data\\täglich.csv"],
+    "data.labels": [("yes", "no"), ("1", "2", "03"), ("null", "~"), ("a: b", "#c", "don't")],
+    "model.name": ["facerwkv_fer", "timm:resnet18"],
+    "init_from": ["runs/my #1 run", "007", "null"],
+    "train.device": ["cpu"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in TYPED.items() for value in values])
+def test_values_arrive_as_they_are_and_survive_the_run_s_own_file(key, value, tmp_path):
+    recipe = Recipe.read("modern", values={key: value})
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    for found in (recipe, Recipe.read(tmp_path / "recipe.yaml")):
+        for name in key.split("."):
+            found = getattr(found, name)
+        assert found == value
+
+
+def test_a_change_wins_over_a_value():
+    assert Recipe.read("modern", ["data.source=toy"], {"data.source": "imagefolder:/x"}).data.source == "toy"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data.label": ("a",)}, r"Unknown key 'data\.label'"),
+        ({"data.labels": ("a", "")}, r"data\.labels\.1: .*at least 1 character"),
+        ({"about.more": 1}, "'about.more=1' cannot be applied: about is a value"),
+        ({"model.name": "resnet9000"}, "Unknown model 'resnet9000'"),
+        ({"model.options.depht": 3}, r"Unknown key 'model\.options\.depht'\. Known keys there: image_size"),
+        ({"model.options.mixer": "rwkv9"}, r"model\.options\.mixer: there is none called 'rwkv9'; choose rwkv1"),
+        ({"model.options.depth": 0}, r"model\.options\.depth: .*greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_value_is_named(values, message):
+    with pytest.raises(InputError, match=message):
+        Recipe.read("paper", values=values)
+
+
+LIGHT = ("facerwkv.training.recipe", "facerwkv.models.zoo", "facerwkv.mixers", "facerwkv.data.config")
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_configurations_load_neither_torch_nor_lightning(module):
+    heavy = ("torch", "lightning", "timm", "torchvision", "numpy", "rich")
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
