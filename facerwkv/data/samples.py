@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.media.images import open_image
 
 Split = Literal["train", "val", "test"]
@@ -51,10 +52,10 @@ class DatasetSpec:
 
     name: str
     read: Callable[[Path, list[str]], Splits]
-    labels: tuple[str, ...]
     layout: str
     terms: str
     source: str
+    labels: tuple[str, ...] = EXPRESSIONS
     published: Mapping[Split, int] = field(default_factory=dict)
 
 

@@ -4,6 +4,7 @@ import pytest
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data.datasets import DATASETS, load_dataset, read_image
+from facerwkv.data.readers import list_images
 from tests.data import trees
 
 COUNTS = {
@@ -48,6 +49,32 @@ def test_every_data_set_is_read_in_its_layout(name, tmp_path):
         assert len({sample.name for sample in samples}) == len(samples)
     image = read_image(samples[0])
     assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
+
+
+@pytest.mark.parametrize("folder", ["my #faces", "a: b", "été 表情, x=1", "it's [1] {2} %20~*?"])
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"toy"}))
+def test_a_root_is_taken_as_it_is_typed(name, folder, tmp_path):
+    dataset = load(name, tmp_path / folder)
+    assert dataset.root.is_relative_to(tmp_path / folder)
+    assert {split: len(samples) for split, samples in dataset.splits.items()} == COUNTS[name]
+    assert dataset.problems == []
+    assert not any(folder in sample.name for samples in dataset.splits.values() for sample in samples)
+    assert read_image(dataset.splits["train"][0]).dtype == np.uint8
+
+
+def test_a_box_file_is_taken_as_it_is_typed(tmp_path):
+    source = trees.build("caer_s", tmp_path / "a: b #c")
+    boxes = tmp_path / "my boxes, 表: #1.txt"
+    boxes.write_text("train/Angry/0001.png,0,1,2,3,4\n")
+    assert load_dataset(source, boxes=boxes).splits["train"][0].box == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".JPEG", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".jp2", ".pnm"])
+def test_images_are_known_by_their_endings(ending, tmp_path):
+    names = [f"a{ending}", f".hidden{ending}", "notes.txt", "Thumbs.db"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == [tmp_path / names[0]]
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -322,15 +349,18 @@ def no_columns(root):
 BAD = [
     (lambda root: "nope:/x", "Unknown data set 'nope' in 'nope:/x'. Write NAME:ROOT; names: caer_s, fer2013, "),
     (lambda root: "/d/CAER-S", "Unknown data set '/d/CAER-S'"),
-    (lambda root: "rafdb", "rafdb needs its place, rafdb:ROOT. It lies on the disk like this: ROOT/basic/EmoLabel"),
-    (lambda root: f"caer_s:{root}/gone", "gone does not exist. caer_s lies on the disk like this: ROOT/{train,test}"),
+    (
+        lambda root: "rafdb",
+        "rafdb needs its root folder or file, rafdb:ROOT. Expected layout of rafdb: ROOT/basic/EmoLabel",
+    ),
+    (lambda root: f"caer_s:{root}/gone", "gone does not exist. Expected layout of caer_s: ROOT/{train,test}"),
     (lambda root: "toy:sed=1", "toy does not know sed=1; its options are numbers: seed, context, train, val, test."),
     (lambda root: "toy:train=-1", "toy does not know train=-1"),
     (empty_class, "has no training images of fear ("),
     (empty_class, "data.labels=[anger, disgust, happiness, neutral, sadness, surprise]."),
     (unknown_class, "bored/0001.png: Unknown label 'bored'. Known labels: anger, disgust, fear,"),
     (contempt, "Unknown label 'contempt'."),
-    (no_images, "holds no images of anger, disgust"),
+    (no_images, "contains no images of anger, disgust"),
     (empty_csv, "fer2013.csv does not begin with the header emotion,pixels,Usage"),
     (no_columns, "list.csv lacks the column path, label; its first line is 'file,emotion'."),
 ]

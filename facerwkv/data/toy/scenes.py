@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.samples import SPLITS, Box, Sample, Split
 from facerwkv.data.toy.face import Face, draw_expression
@@ -143,6 +144,16 @@ def toy_samples(
         return Sample(name=f"{split}/{index:05d}", image=image, label=planned.label, box=planned.boxes[0])
 
     return {split: [sample(index, split) for index in range(count)] for split, count in counts.items()}
+
+
+def samples_of(options: str) -> dict[Split, list[Sample]]:
+    """The samples for options such as `seed=1,train=70,val=14,test=14,context=1`. Raises InputError."""
+    defaults = {"seed": 0, "context": 0} | {str(split): count for split, count in COUNTS.items()}
+    given = dict(part.partition("=")[::2] for part in options.split(",") if part != ".")
+    if wrong := [f"{key}={value}" for key, value in given.items() if key not in defaults or not value.isdecimal()]:
+        raise InputError(f"toy does not know {', '.join(wrong)}; its options are numbers: {', '.join(defaults)}.")
+    values = defaults | {key: int(value) for key, value in given.items()}
+    return toy_samples(values["seed"], {split: values[split] for split in COUNTS}, bool(values["context"]))
 
 
 def montage(seed: int = 0, rows: int = 3, columns: int = 4) -> np.ndarray:
