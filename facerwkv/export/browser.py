@@ -22,7 +22,7 @@ from facerwkv.models.card import INTENDED
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, without_paths
 from facerwkv.models.onnx import Description
 
-PAGE = Path(__file__).with_name("page")
+PAGE, SHARED = (Path(__file__).with_name(name) for name in ("page", "shared"))  # the service's page has `shared` too
 MODEL, META, DETECTOR = "model.onnx", "meta.json", "yunet.onnx"
 RUNTIME = "onnxruntime-web"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -58,7 +58,7 @@ def export_web(source: Checkpoint | str | Path, out: str | Path, runtime: str | 
         exported = export_onnx(checkpoint, folder / MODEL)
         if detector:
             _write_detector(folder / DETECTOR, detector.model)
-        for file in [*PAGE.iterdir(), *computing]:
+        for file in [*PAGE.iterdir(), *SHARED.iterdir(), *computing]:
             shutil.copyfile(file, folder / file.name)
         _write_meta(folder / META, checkpoint, detector, version)
         size = sum(file.stat().st_size for file in folder.iterdir())

@@ -1,56 +1,85 @@
-"""The service: its parts put together."""
+"""The service as an ASGI application: routes, state, limits and the answers to errors, put together."""
 
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.requests import HTTPConnection
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
 from facerwkv.core.errors import InputError
+from facerwkv.export.browser import SHARED
 from facerwkv.inference.predictor import Predictor
 from facerwkv.web import live, routes
 from facerwkv.web.answers import VERSION, about
-from facerwkv.web.guard import Guard, Limits
+from facerwkv.web.guard import HEADERS, Guard, Limits, require_token
 from facerwkv.web.jobs import Jobs
 from facerwkv.web.predictions import Predictions
-from facerwkv.web.uploads import Room
+from facerwkv.web.uploads import Quota
 
 ABOUT = """The apparent expressions in images and videos. Nothing is stored: images stay in memory until they are
-answered, videos in a temporary folder until they are deleted, expire, or the service ends."""
+answered, videos in a temporary folder until they are deleted, expire, or the service stops."""
+PAGE = Path(__file__).with_name("page")
+
+public = APIRouter()
+"""The routes that need no token."""
+
+
+@public.get("/", include_in_schema=False)
+async def page() -> Response:
+    return FileResponse(PAGE / "index.html")
+
+
+@public.get("/healthz")
+async def health() -> dict[str, str]:
+    """Whether the service runs."""
+    return {"status": "ok", "version": VERSION}
 
 
 def create_app(
     predictor: Predictor, limits: Limits | None = None, token: str | None = None, local: bool = True
 ) -> FastAPI:
-    """The service as an ASGI application; its threads and its temporary folder are there while it runs.
+    """The service as an ASGI application; its threads and its temporary folder exist while it runs.
 
     The predictor's detector must serve several threads (`ThreadDetectors`). With a `token`, requests need it. `local`:
-    only requests to a loopback name are answered.
+    only requests whose Host header names the loopback interface are answered.
     """
     limits = limits or Limits()
     app = FastAPI(
         title="FaceRWKV",
         description=ABOUT,
         version=VERSION,
-        docs_url=None,  # these pages load scripts from elsewhere
-        redoc_url=None,
+        openapi_url=None,  # it needs the token
         redirect_slashes=False,
         lifespan=_running,
     )
-    app.state.predictor, app.state.limits, app.state.about = predictor, limits, about(predictor, limits)
-    app.state.memory = Room(limits.memory_bytes)
-    app.state.streams, app.state.explanations = Room(limits.streams), Room(limits.waiting)
-    app.include_router(routes.router)
-    app.include_router(live.router)
-    app.add_middleware(Guard, token=token, local=local)
-    app.add_exception_handler(InputError, _wrong_input)
-    app.add_exception_handler(RequestValidationError, _wrong_option)
-    app.add_exception_handler(AnyHTTPException, _refused)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    state = app.state
+    state.predictor, state.limits, state.token = predictor, limits, token
+    state.about = about(predictor, limits)
+    state.memory, state.streams = Quota(limits.memory_bytes), Quota(limits.streams)
+    state.explanations = Quota(limits.waiting)
+
+    async def schema() -> dict[str, Any]:
+        return app.openapi()
+
+    known = [Depends(require_token)]
+    app.include_router(public)
+    app.include_router(routes.router, dependencies=known)
+    app.include_router(live.router, dependencies=known)
+    app.add_api_route("/openapi.json", schema, dependencies=known, include_in_schema=False)
+    files = StaticFiles(directory=PAGE)
+    files.all_directories.append(SHARED)
+    app.mount("/page", files)
+    app.add_middleware(Guard, local=local)
+    for kind in (InputError, RequestValidationError, AnyHTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _answer_error)
     return app
 
 
@@ -67,25 +96,23 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
         state.explainer.shutdown(cancel_futures=True)
 
 
-async def _wrong_input(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, 400)
-
-
-async def _wrong_option(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problems = [f"{problem['loc'][-1]} is {problem.get('input')!r}: {problem['msg']}." for problem in error.errors()]
-    return JSONResponse({"detail": " ".join(problems)}, 400)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, AnyHTTPException)
-    detail = error.detail
-    if not isinstance(error, HTTPException):  # the router's own
-        detail = "There is nothing here; /openapi.json lists what there is."
-        detail = f"{request.method} is not for this address." if error.status_code == 405 else detail
-    return JSONResponse({"detail": detail}, error.status_code, error.headers)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    """The client left in the middle of its upload; nobody reads this."""
-    return Response(status_code=400)
+async def _answer_error(connection: HTTPConnection, error: Exception) -> Response:
+    """{"detail": a sentence}, in the status that fits."""
+    status, detail, headers = 500, "The service failed. The reason is in its log.", dict(HEADERS)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # nobody reads it
+    if isinstance(error, InputError):
+        status, detail = 400, str(error)
+    if isinstance(error, RequestValidationError):
+        problems = (f"{each['loc'][-1]} is {each.get('input')!r}: {each['msg']}." for each in error.errors())
+        status, detail = 400, " ".join(problems)
+    if isinstance(error, AnyHTTPException):
+        status, detail, headers = error.status_code, error.detail, dict(error.headers or {})
+        if not isinstance(error, HTTPException):  # the router's own
+            detail = "There is nothing here; /openapi.json lists what there is."
+            if status == 405 and isinstance(connection, Request):
+                detail = f"{connection.method} is not allowed for this address."
+    response = JSONResponse({"detail": detail}, status, headers)
+    if isinstance(connection, WebSocket):
+        await connection.send_denial_response(response)
+    return response

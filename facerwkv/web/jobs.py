@@ -1,4 +1,4 @@
-"""Videos in a queue: one thread works on them, one by one, in a temporary folder that goes when the service ends."""
+"""Videos in a queue: one thread analyses them, one by one, in a temporary folder that is removed with the service."""
 
 import logging
 import queue
@@ -21,13 +21,23 @@ from facerwkv.web.videos import Cancelled, Job, Plan, State, work_on
 
 PREFIX = "facerwkv-serve-"
 LOCK = "lock"
+TICK = 5.0
+"""Seconds after which an idle worker looks for expired jobs."""
+logger = logging.getLogger("facerwkv")
 
 
-class Workplace:
-    """A folder at `path`, locked while this process lives. Close it, and it is gone."""
+class LockedFolder:
+    """A temporary folder at `path`, locked while this process lives and removed by `close`.
+
+    The folders that killed services left, whose locks are free, are removed first.
+    """
 
     def __init__(self) -> None:
-        _clear()
+        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+            with suppress(OSError, Timeout):  # another user's, or in use
+                if (folder / LOCK).is_file() and not folder.is_symlink():
+                    with FileLock(folder / LOCK, timeout=0):
+                        shutil.rmtree(folder, ignore_errors=True)
         self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
         self.path = Path(self._folder.name)
         self._lock = FileLock(self.path / LOCK)
@@ -38,26 +48,12 @@ class Workplace:
         self._folder.cleanup()
 
 
-def _clear() -> None:
-    """Remove the folders whose lock nobody holds any more."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError, Timeout):  # another person's, or in use
-            if (folder / LOCK).is_file() and not folder.is_symlink():
-                with FileLock(folder / LOCK, timeout=0):
-                    shutil.rmtree(folder, ignore_errors=True)
-
-
-TICK = 5.0
-"""Seconds after which an idle worker looks for what has expired."""
-logger = logging.getLogger("facerwkv")
-
-
 class Jobs:
-    """The videos that are there, by id. Close it, and everything is removed."""
+    """All videos of the service, by id. `close` removes everything."""
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
-        self._place = Workplace()
+        self._folder = LockedFolder()
         self._jobs: dict[str, Job] = {}
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -66,12 +62,12 @@ class Jobs:
 
     @contextmanager
     def receiving(self) -> Iterator[Job]:
-        """A place for an upload, which is gone again if it was not added. HTTPException 429 if there is none."""
+        """A new job for an upload; removed again unless it was added. HTTPException 429 above the limit."""
         self.expire()
         with self._lock:
             if len(self._jobs) >= self.limits.jobs:
                 raise HTTPException(429, f"There are {self.limits.jobs} videos already. Delete one, or wait.")
-            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self._place.path)))
+            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self._folder.path)))
             self._jobs[job.id] = job
         try:
             yield job
@@ -80,7 +76,7 @@ class Jobs:
                 self._remove(job)
 
     def add(self, job: Job, source: str, plan: Plan) -> None:
-        """Put a video that was received in the queue."""
+        """Put a received video in the queue."""
         job.source, job.plan = source, plan
         self._queue.put(job)
 
@@ -93,7 +89,7 @@ class Jobs:
         return job
 
     def delete(self, id: str) -> None:
-        """Cancel a job and remove all of it; the worker clears up after the one that it is working on."""
+        """Cancel a job and remove its files; the worker removes those of the job that it is working on."""
         job = self.get(id)
         with self._lock:
             job.cancelled.set()
@@ -103,18 +99,19 @@ class Jobs:
             self._remove(job)
 
     def expire(self) -> None:
-        """Remove what has been kept for long enough."""
+        """Remove the jobs that ended more than `kept_seconds` ago."""
         oldest = time.monotonic() - self.limits.kept_seconds
-        for job in [job for job in list(self._jobs.values()) if job.ended is not None and job.ended < oldest]:
-            self._remove(job)
+        for job in list(self._jobs.values()):
+            if job.ended is not None and job.ended < oldest:
+                self._remove(job)
 
     def close(self) -> None:
-        """Cancel all, wait for the worker, remove the folder."""
+        """Cancel all jobs, wait for the worker, remove the folder."""
         for job in list(self._jobs.values()):
             job.cancelled.set()
         self._queue.put(None)
         self._worker.join()
-        self._place.close()
+        self._folder.close()
 
     def _remove(self, job: Job) -> None:
         with self._lock:
@@ -141,7 +138,7 @@ class Jobs:
                 self._remove(job)
 
     def _finish(self, job: Job) -> State:
-        """Work on a job; what goes wrong is its message."""
+        """Analyse a job's video; what goes wrong is its message."""
         try:
             work_on(job, self.predictor, self.limits)
             job.upload.unlink()

@@ -25,8 +25,7 @@ async def stream(
     """One JPEG or PNG a message; each is answered by its result before the next is read."""
     await socket.accept()
     try:
-        with socket.app.state.streams.lent() as take:
-            take(1)
+        with socket.app.state.streams.reserved(1):
             await _answer_all(socket, mode, Follower(smooth or None), threshold)
     except HTTPException as error:
         raise WebSocketException(1013, error.detail) from error

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, Response
 
 from facerwkv.core.errors import InputError
 from facerwkv.inference.explain import Explanation, explain
 from facerwkv.inference.predictor import Mode
-from facerwkv.web.answers import VERSION, Threshold, as_json
+from facerwkv.web.answers import Threshold, as_json
 from facerwkv.web.predictions import too_large
 from facerwkv.web.uploads import UploadedImage, read_images, save_video
 from facerwkv.web.videos import Plan, check_video
 
-PAGE = Path(__file__).with_name("page")
-INDEX = "index.html"
 OnNoFace = Literal["empty", "scene"]
 
 router = APIRouter()
@@ -40,26 +38,6 @@ IMAGES = {
 }
 
 
-@router.get("/", include_in_schema=False)
-async def page() -> Response:
-    if not (PAGE / INDEX).is_file():
-        return PlainTextResponse("This is FaceRWKV's service. Its page is not installed; /openapi.json says the rest.")
-    return FileResponse(PAGE / INDEX)
-
-
-@router.get("/page/{name}", include_in_schema=False)
-async def page_file(name: str) -> Response:
-    if not PAGE.is_dir() or name not in (path.name for path in PAGE.iterdir() if path.is_file()):
-        raise HTTPException(404, f"The page has no file {name!r}.")
-    return FileResponse(PAGE / name)
-
-
-@router.get("/healthz")
-async def health() -> dict[str, str]:
-    """Whether the service runs."""
-    return {"status": "ok", "version": VERSION}
-
-
 @router.get("/meta")
 async def meta(request: Request) -> dict[str, Any]:
     """The model, its labels, terms and intended use, and the service's limits."""
@@ -75,8 +53,8 @@ async def predict(
     With a threshold, 0 to 1, every face says whether its label is unsure: its score lies below.
     """
     state = request.app.state
-    with state.memory.lent() as take:
-        images = await read_images(request, state.limits, take, "files")
+    with state.memory.reserved() as reserve:
+        images = await read_images(request, state.limits, reserve, "files")
         results = await state.predictions(images, mode, on_no_face)
     if all(result.status == "unreadable" for result in results):
         raise HTTPException(400, results[0].message)
@@ -89,9 +67,8 @@ async def explain_image(
 ) -> dict[str, Any]:
     """Which patches of each face spoke for a label, and which against it."""
     state = request.app.state
-    with state.memory.lent() as take, state.explanations.lent() as wait:
-        wait(1)
-        image = (await read_images(request, state.limits, take, "file"))[0]
+    with state.memory.reserved() as reserve, state.explanations.reserved(1):
+        image = (await read_images(request, state.limits, reserve, "file"))[0]
         found = await asyncio.get_running_loop().run_in_executor(
             state.explainer, _explained, state, image, method, label or None, mode
         )

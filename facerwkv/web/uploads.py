@@ -2,19 +2,16 @@
 
 import asyncio
 import base64
-import binascii
 import errno
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from fastapi import HTTPException, Request
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from fastapi import HTTPException, Request, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from facerwkv.web.guard import Limits
 
@@ -22,213 +19,160 @@ LONGEST_NAME = 200
 
 
 class UploadedImage(NamedTuple):
-    """An upload that was not opened yet, and what it is called."""
+    """An image file that is not decoded yet, and its name."""
 
     name: str
     data: bytes
 
 
-class Room:
-    """A number that may be taken up to `most`: bytes of memory, sockets. HTTPException 503 where there is no more."""
+class Quota:
+    """At most `limit` units in use at a time, bytes of memory or streams. HTTPException 503 beyond that."""
 
-    def __init__(self, most: int):
-        self.most, self.taken = most, 0
-
-    def take(self, count: int) -> None:
-        if self.taken + count > self.most:
-            raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
-        self.taken += count
+    def __init__(self, limit: int):
+        self.limit, self.used = limit, 0
 
     @contextmanager
-    def lent(self) -> Iterator[Callable[[int], None]]:
-        """A `take` whose numbers are given back when the block ends."""
-        taken = 0
+    def reserved(self, count: int = 0) -> Iterator[Callable[[int], None]]:
+        """`count` units; the function that is yielded reserves more. All are free again when the block ends."""
+        mine = 0
 
-        def take(count: int) -> None:
-            nonlocal taken
-            self.take(count)
-            taken += count
+        def reserve(count: int) -> None:
+            nonlocal mine
+            if self.used + count > self.limit:
+                raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
+            self.used += count
+            mine += count
 
         try:
-            yield take
+            reserve(count)
+            yield reserve
         finally:
-            self.taken -= taken
+            self.used -= mine
 
 
-async def read_images(request: Request, limits: Limits, take: Callable[[int], None], field: str) -> list[UploadedImage]:
-    """The images of a form's `field`, or of {"images": [base64, ...]}; `take` is called with every piece's size."""
-    kind, _ = parse_options_header(request.headers.get("content-type"))
-    if kind == b"application/json" and field == "files":
-        return _checked(await _read_json(request, limits, take), limits)
-    files: list[tuple[str, BytesIO]] = []
+class Form(MultiPartParser):
+    """Starlette's form parser for at most `files` files, all in one `field`: in memory, or written to `file`."""
 
-    def add(name: str) -> BytesIO:
-        if len(files) == limits.files:
-            raise HTTPException(413, f"More than {limits.files} files are too many for one request.")
-        files.append((name, BytesIO()))
-        return files[-1][1]
+    spool_max_size = 0  # never rolled over to disk
+    complete = False
 
-    form = Form(request, field, add)
+    def __init__(
+        self, request: Request, body: AsyncGenerator[bytes, None], field: str, files: int, file: BinaryIO | None = None
+    ):
+        if content_type(request) != "multipart/form-data":
+            raise HTTPException(415, f"Send a form (multipart/form-data) with the file in its field {field!r}.")
+        super().__init__(request.headers, body, max_files=files)
+        self.field, self.file = field, file
 
-    async def write(piece: bytes) -> None:
-        take(len(piece))
-        form.write(piece)
+    def on_headers_finished(self) -> None:
+        if len(self.items) == self.max_files:
+            raise too_many(self.max_files)
+        super().on_headers_finished()
+        part = self._current_part
+        if part.field_name != self.field or part.file is None:
+            name = part.field_name[:50]
+            raise HTTPException(422, f"The form has a field {name!r}; send nothing but files in {self.field!r}.")
+        if self.file is not None:
+            part.file.file = self.file
 
-    await read_body(request, limits.upload_bytes, limits.upload_seconds, write)
-    form.end()
-    return _checked([UploadedImage(name, data.getvalue()) for name, data in files], limits)
+    def on_end(self) -> None:
+        self.complete = True
+
+    async def uploads(self) -> list[UploadFile]:
+        """At least one. HTTPException 400 where the form is damaged or cut short, 422 for another field or no file."""
+        try:
+            found = (await self.parse()).getlist(self.field)
+        except (MultiPartException, UnicodeError) as error:
+            raise HTTPException(400, "The upload's form is damaged.") from error
+        if not self.complete:
+            raise HTTPException(400, "The upload is cut short.")
+        if not found:
+            raise HTTPException(422, f"There is no file in the form; its field is called {self.field!r}.")
+        return found  # type: ignore[return-value]  # no text: on_headers_finished refuses it
+
+
+async def read_images(
+    request: Request, limits: Limits, reserve: Callable[[int], None], field: str
+) -> list[UploadedImage]:
+    """The images of a form's `field`, or of {"images": [base64, ...]} where that is "files".
+
+    `reserve` is called with the bytes of memory that each piece of the body needs, as it arrives.
+    """
+    limit, seconds = limits.upload_bytes, limits.upload_seconds
+    if field == "files" and content_type(request) == "application/json":
+        # In memory twice: as text, and decoded.
+        async with limited_body(request, limit, seconds, lambda size: reserve(2 * size)) as body:
+            text = b"".join([piece async for piece in body])
+        images = await asyncio.to_thread(_from_json, text)
+        if len(images) > limits.files:
+            raise too_many(limits.files)
+        return images
+    async with limited_body(request, limit, seconds, reserve) as body:
+        uploads = await Form(request, body, field, limits.files).uploads()
+    return [UploadedImage(base_name(each.filename or ""), each.file.read()) for each in uploads]
 
 
 async def save_video(request: Request, limits: Limits, path: Path) -> str:
-    """Write the one file of a form's field "file" to `path`; its name."""
-    names: list[str] = []
-    with path.open("wb") as file:
-
-        def add(name: str) -> BinaryIO:
-            if names:
-                raise HTTPException(413, "Upload one video at a time.")
-            names.append(name)
-            return file
-
-        form = Form(request, "file", add)
-        try:
-            await read_body(
-                request,
-                limits.video_bytes,
-                limits.upload_seconds,
-                lambda piece: asyncio.to_thread(form.write, piece),
-            )
-            file.flush()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise HTTPException(503, "The service's disk is full. Delete a video there.") from error
-    form.end()
-    if not names:
-        raise _no_file("file")
-    return names[0]
+    """Write the one file of a form's field "file" to `path`, piece by piece; its name."""
+    try:
+        async with limited_body(request, limits.video_bytes, limits.upload_seconds) as body:
+            with path.open("wb") as file:
+                (video,) = await Form(request, body, "file", 1, file).uploads()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise HTTPException(503, "The service's disk is full. Delete a video there.") from error
+    return base_name(video.filename or "")
 
 
-async def read_body(request: Request, limit: int, seconds: float, take: Callable[[bytes], Awaitable[object]]) -> None:
-    """Hand the body on piece by piece. HTTPException 413 above `limit` bytes, 408 after `seconds`."""
-    too_large = HTTPException(413, f"The upload is larger than the {limit:,} bytes that are allowed.")
+@asynccontextmanager
+async def limited_body(
+    request: Request, limit: int, seconds: float, count: Callable[[int], None] = lambda size: None
+) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    """The pieces of a request's body; `count` is called with the size of each.
+
+    HTTPException 413 above `limit` bytes, 408 if the block takes longer than `seconds`.
+    """
+    too_large = HTTPException(413, f"The upload is larger than the limit of {limit:,} bytes.")
     if int(request.headers.get("content-length") or 0) > limit:
         raise too_large
-    total = 0
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        total = 0
+        async for piece in request.stream():
+            total += len(piece)
+            if total > limit:
+                raise too_large
+            count(len(piece))
+            yield piece
+
     try:
         async with asyncio.timeout(seconds):
-            async for piece in request.stream():
-                total += len(piece)
-                if total > limit:
-                    raise too_large
-                await take(piece)
+            yield pieces()
     except TimeoutError as error:
         raise HTTPException(408, f"The upload took longer than {seconds:g} seconds.") from error
-
-
-async def _read_json(request: Request, limits: Limits, take: Callable[[int], None]) -> list[UploadedImage]:
-    body = bytearray()
-
-    async def add(piece: bytes) -> None:
-        take(2 * len(piece))  # as text, and decoded
-        body.extend(piece)
-
-    await read_body(request, limits.upload_bytes, limits.upload_seconds, add)
-    return await asyncio.to_thread(_from_json, bytes(body))
 
 
 def _from_json(body: bytes) -> list[UploadedImage]:
     try:
         images = json.loads(body)["images"]
-        return [UploadedImage(f"image {i}", base64.b64decode(text, validate=True)) for i, text in enumerate(images)]
-    except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
+        decoded = [UploadedImage(f"image {i}", base64.b64decode(each, validate=True)) for i, each in enumerate(images)]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:  # binascii.Error is a ValueError
         raise HTTPException(422, 'The body must be {"images": ["...", ...]}, each image as base64.') from error
+    if not decoded:
+        raise HTTPException(422, 'The list "images" is empty; give at least one image as base64.')
+    return decoded
 
 
-def _checked(images: list[UploadedImage], limits: Limits) -> list[UploadedImage]:
-    if not images:
-        raise _no_file("files")
-    if len(images) > limits.files:
-        raise HTTPException(413, f"More than {limits.files} files are too many for one request.")
-    return images
+def too_many(limit: float) -> HTTPException:
+    return HTTPException(413, f"Too many files in one request; the limit is {limit}.")
 
 
-def _no_file(field: str) -> HTTPException:
-    return HTTPException(422, f"There is no file in the form; its field is called {field!r}.")
-
-
-class Form:
-    """A multipart form of files, all in one field: `write` its pieces, then `end`.
-
-    `add(name)` gives the open file that a part's data goes to. HTTPException 415 if the request is no such form, 422
-    for other fields, 400 where it is damaged or cut short.
-    """
-
-    def __init__(self, request: Request, field: str, add: Callable[[str], BinaryIO]):
-        kind, options = parse_options_header(request.headers.get("content-type"))
-        if kind != b"multipart/form-data" or not options.get(b"boundary"):
-            raise HTTPException(415, f"Send a form (multipart/form-data) with the file in its field {field!r}.")
-        self._field, self._add = field, add
-        self._file: BinaryIO | None = None
-        self._header, self._value, self._disposition = b"", b"", b""
-        self._whole = False
-        names = "part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data", "end"
-        callbacks: Any = {f"on_{name}": getattr(self, f"_{name}") for name in names}
-        with _damaged():
-            self._parser = MultipartParser(options[b"boundary"], callbacks)
-
-    def write(self, piece: bytes) -> None:
-        with _damaged():
-            self._parser.write(piece)
-
-    def end(self) -> None:
-        with _damaged():
-            self._parser.finalize()
-        if not self._whole:
-            raise HTTPException(400, "The upload is cut short.")
-
-    def _part_begin(self) -> None:
-        self._disposition = b""
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header, self._value = b"", b""
-
-    def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition.decode("latin-1"))
-        field = _text(options.get(b"name", b""))
-        if field != self._field:
-            raise HTTPException(422, f"The form has a field {field[:50]!r}; the file goes into {self._field!r}.")
-        self._file = self._add(base_name(_text(options.get(b"filename", b""))))
-
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
-        assert self._file
-        self._file.write(data[start:end])
-
-    def _end(self) -> None:
-        self._whole = True
-
-
-@contextmanager
-def _damaged() -> Iterator[None]:
-    try:
-        yield
-    except FormParserError as error:
-        raise HTTPException(400, "The upload's form is damaged.") from error
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+def content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def base_name(given: str) -> str:
-    """What an upload is called: the last part of the path that a client gave, on one line. It is never a path here."""
+    """The last component of the path that a client gave, on one line; never a path here."""
     name = re.split(r"[/\\]", given)[-1]
     return "".join(letter for letter in name if letter.isprintable()).strip()[:LONGEST_NAME] or "upload"

@@ -25,7 +25,7 @@ from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.export import Exported
 from facerwkv.export import browser as exporting
-from facerwkv.export.browser import META, MODEL, PAGE, RUNTIME_FILES, export_web
+from facerwkv.export.browser import META, MODEL, PAGE, RUNTIME_FILES, SHARED, export_web
 from facerwkv.inference.predictor import Predictor
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.images import open_image
@@ -371,7 +371,7 @@ def names(folder):
 def test_the_folder_holds_what_its_docstring_says(quick, runtime, tmp_path):
     written = export_web("facerwkv_fer_tiny", tmp_path / "new" / "page", runtime)
     folder = Path(written.file)
-    assert names(folder) == sorted([MODEL, META, "yunet.onnx", *RUNTIME_FILES, *names(PAGE)])
+    assert names(folder) == sorted([MODEL, META, "yunet.onnx", *RUNTIME_FILES, *names(PAGE), *names(SHARED)])
     assert names(folder.parent) == ["page"]
     assert (written.runtime, written.licence) == ("1.2.3", LICENCE)
     assert written.bytes == sum(file.stat().st_size for file in folder.iterdir())

@@ -69,6 +69,7 @@ def serving(
         line = next((line for line in process.stdout if line.startswith("Open ")), "")
         url = re.match(r"Open (http://[^/]+)", line)
         assert url, f"the service did not start: exit code {process.wait(60)}, {errors.read_text()}"
+        httpx.get(f"{url[1].replace('0.0.0.0', '127.0.0.1')}/healthz", timeout=120, trust_env=False)  # it is set up now
         yield Server(url[1], token, places["temp"], process, line, errors)
     finally:
         process.send_signal(signal.SIGINT)
