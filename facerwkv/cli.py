@@ -13,19 +13,28 @@ from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
 
 app = typer.Typer(
-    help="Recognise apparent facial expressions with RWKV vision models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # importing rich takes as long as all the rest of --help
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-data_app = typer.Typer(help="The data sets: which there are, and whether yours is whole.", no_args_is_help=True)
-models_app = typer.Typer(help="The models: sizes, sources, what is known of them.", no_args_is_help=True)
-bench_app = typer.Typer(help="Speed and memory, side by side with peers: facts, not tests.", no_args_is_help=True)
-app.add_typer(bench_app, name="bench")
-app.add_typer(data_app, name="data")
-app.add_typer(models_app, name="models")
 
+
+def _group(name: str, about: str) -> typer.Typer:
+    group = typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
+
+
+bench_app = _group("bench", "Measure speed and memory, side by side with peers.")
+data_app = _group("data", "List the data sets; check that yours is complete.")
+models_app = _group("models", "List the models, describe one, pack one for others.")
+
+RECIPES = (
+    *("modern", "paper", "paper_as_coded", "demo", "finetune", "fer", "fer_tiny", "ferplus"),
+    *("caer_net_s", "patt_lite", "poster_v2"),
+)
 DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -35,9 +44,7 @@ ModelOption = Annotated[
 PredictorOption = Annotated[
     Path | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
 ]
-
-
-AGAIN = "The same command goes on from here."
+AGAIN = "Rerun the same command to resume."
 
 
 def main() -> None:
@@ -59,17 +66,39 @@ def _stoppable(advice: str) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"facerwkv {version('facerwkv')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Recognise apparent facial expressions with RWKV vision models."""
+
+
 @app.command()
 def train(
-    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="train.epochs=5 ...")] = None,
-    recipe: Annotated[str, typer.Option(help="A YAML file, or paper, paper_as_coded, modern, demo.")] = "modern",
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, YAML values: train.epochs=5 ..."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help=f"A YAML file, or {', '.join(RECIPES)}.")] = "modern",
     data: DataOption = None,
-    model: Annotated[str | None, typer.Option(help="A name from `facerwkv models list`.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="A name from `facerwkv models list`.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE-MODEL.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
-    init_from: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="Fine-tune this one.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Classes of your own: first,second,...")] = None,
-    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Leave out copies of val and test images.")] = False,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
+    init_from: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="Fine-tune this checkpoint.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="A,B,...", help="Your own classes, in this order.")] = None,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Leave out training images that are also in val or test.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
 ) -> None:
     """Train a model and score it on the validation images."""
@@ -278,7 +307,7 @@ def serve(
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; an earlier one there is replaced.")] = Path("runs/demo"),
 ) -> None:
-    """Train on drawn faces, evaluate, name the expression in an image: a few minutes."""
+    """Train on drawn faces, evaluate, and predict an image: takes a few minutes."""
     from facerwkv.experiments.demo import run
 
     run(out)
@@ -311,7 +340,7 @@ def reproduce(
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed, what is missing, and what to type."""
+    """Check the installation: what is there, what is missing, and what to type."""
     from facerwkv.doctor import diagnose
 
     diagnosis = diagnose()
@@ -321,7 +350,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 @data_app.command("list")
 def list_data(as_json: JsonOption = False) -> None:
-    """The data sets that can be read, their layout and their terms."""
+    """List the data sets that can be read, with layout and terms of use."""
     from facerwkv.data.check import describe_all, print_all
 
     print(json.dumps(describe_all())) if as_json else print_all()
@@ -330,10 +359,10 @@ def list_data(as_json: JsonOption = False) -> None:
 @data_app.command("check")
 def check_data(
     source: Annotated[str, typer.Argument(metavar="NAME:ROOT")],
-    leaks: Annotated[bool, typer.Option("--leaks", help="Look for copies and near copies across splits.")] = False,
+    leaks: Annotated[bool, typer.Option("--leaks", help="Also look for copies and near copies across splits.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Count files and classes against the published numbers; list what cannot be read."""
+    """Compare the numbers of files and classes with the published ones; list unreadable images."""
     from facerwkv.data.check import check
 
     report = check(source, leaks=leaks)
@@ -343,7 +372,7 @@ def check_data(
 
 @models_app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
-    """Every model with its parameters, multiply-accumulates, input, source, licence."""
+    """List every model with parameters, multiply-accumulates, input size, source and licence."""
     from facerwkv.models.describe import describe_all, print_all
 
     print(json.dumps(describe_all())) if as_json else print_all()
@@ -351,7 +380,7 @@ def list_models(as_json: JsonOption = False) -> None:
 
 @models_app.command("info")
 def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOption = False) -> None:
-    """One model: what was published, what is known of it."""
+    """Describe one model: what was published, and what is known to be wrong with it."""
     from facerwkv.models.describe import describe, print_one
 
     print(json.dumps(describe(name))) if as_json else print_one(name)
@@ -359,12 +388,12 @@ def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOpti
 
 @models_app.command("pack")
 def pack(
-    model: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or a checkpoint's.")],
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a checkpoint.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER")],
-    half: Annotated[bool, typer.Option("--half", help="Weights as float16: half the size.")] = False,
-    name: Annotated[str | None, typer.Option(help="What the card calls it; the folder's name if left out.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
+    name: Annotated[str | None, typer.Option(help="The name on its card. Default: the folder's.")] = None,
 ) -> None:
-    """Write a trained model for others: weights, configuration and a card with data, scores and intended use."""
+    """Pack a trained model for others: weights, configuration and a card with data, scores and intended use."""
     from facerwkv.evaluation.checkpoints import pack
 
     packed = pack(model, out, half, name)
@@ -374,10 +403,12 @@ def pack(
 def _bench(group: str, about: str) -> None:
     @bench_app.command(group, help=about)
     def run(
-        only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="This row; may be given again.")] = None,
+        only: Annotated[
+            list[str] | None, typer.Option(metavar="NAME", help="Only this row; repeat it for more.")
+        ] = None,
         threads: Annotated[int, typer.Option(min=1)] = 1,
         repeats: Annotated[
-            int | None, typer.Option(min=1, help="Samples a side. Default: as many as it takes.")
+            int | None, typer.Option(min=1, help="Samples per side. Default: as many as needed.")
         ] = None,
         out: Annotated[
             Path | None, typer.Option(metavar="FOLDER", help="Write speed.json, .md and .png there.")
@@ -394,7 +425,7 @@ def _bench(group: str, about: str) -> None:
         raise typer.Exit(0 if result.ok else 1)
 
 
-for _group, _about in (GROUPS | {EVERYTHING: "All of it, which takes an hour."}).items():
+for _group, _about in (GROUPS | {EVERYTHING: "All of them; takes an hour."}).items():
     _bench(_group, _about)
 
 

@@ -1,9 +1,12 @@
 """The command line as its users meet it: real files, exit codes; a process of its own where that is what is tested."""
 
+import inspect
 import json
+import resource
 import subprocess
 import sys
-import time
+from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -11,10 +14,14 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from facerwkv.cli import app
+import facerwkv as facerwkv_package
+from facerwkv.cli import RECIPES, app
+from facerwkv.evaluation.checkpoints import Split
+from facerwkv.inference.explain import METHODS
+from facerwkv.inference.predictor import Engine, Mode, OnNoFace
 from facerwkv.models.zoo import MODELS
 from facerwkv.training.module import train
-from facerwkv.training.recipe import Recipe
+from facerwkv.training.recipe import Recipe, shipped
 from tests.commands import facerwkv
 
 
@@ -38,14 +45,40 @@ def images(tmp_path):
     return tmp_path
 
 
-def test_help_comes_at_once():
-    started = time.perf_counter()
-    done = process("--help")
-    seconds = time.perf_counter() - started
+def cpu_seconds(*arguments, repeats=3):
+    """The processor time of `facerwkv` in a process of its own, the least of several; what it printed, of the last."""
+    least = float("inf")
+    for _ in range(repeats):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = process(*arguments)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return least, done
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_come_at_once(option):
+    seconds, done = cpu_seconds(option)
     assert done.returncode == 0
-    for command in ("train", "evaluate", "predict", "data", "models", "doctor"):
-        assert command in done.stdout
-    assert seconds < 3, "it takes 0.4 s on a quiet machine"
+    expected = [f"facerwkv {facerwkv_package.__version__}"] if option == "--version" else ["train", "predict", "doctor"]
+    assert all(word in done.stdout for word in expected)
+    assert seconds < 0.3
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ("data.soruce=x", "source, labels"),
+        ("model.options.depht=3", "image_size, in_chans"),
+        ("optim.lrr=1", "name, lr"),
+    ],
+)
+def test_a_wrong_key_is_named_at_once(change, known):
+    seconds, done = cpu_seconds("train", change)
+    key = change.partition("=")[0]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"facerwkv: Unknown key '{key}'. Known keys there: {known}")
+    assert seconds < 1
 
 
 def test_help_imports_no_torch():
@@ -53,7 +86,7 @@ def test_help_imports_no_torch():
 import sys
 from facerwkv.cli import app
 app(["--help"], standalone_mode=False)
-print([name for name in ("torch", "cv2", "numpy", "pydantic") if name in sys.modules])
+print([name for name in ("torch", "cv2", "numpy", "pydantic", "rich") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -72,6 +105,94 @@ def test_every_command_has_help(words):
     result = CliRunner().invoke(app, [*words, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def _literals(annotation):
+    """The values that a Literal allows, inside Annotated, unions and lists too."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next(filter(None, map(_literals, get_args(annotation))), ())
+
+
+def _choices():
+    """Command and option → the values that it takes, where they are a fixed set."""
+    group = get_command(app)
+    for words in _commands(group):
+        command = group
+        for word in words:
+            command = command.commands[word]
+        for name, parameter in inspect.signature(command.callback).parameters.items():
+            if values := _literals(parameter.annotation):
+                yield (*words, name), values
+
+
+CHOICES = {
+    ("evaluate", "split"): get_args(Split),
+    ("compare", "split"): get_args(Split)[1:],
+    ("predict", "mode"): get_args(Mode),
+    ("predict", "on_no_face"): get_args(OnNoFace),
+    ("predict", "engine"): get_args(Engine),
+    ("predict", "runner"): ("local", "ray"),
+    ("explain", "mode"): get_args(Mode),
+    ("export", "kind"): ("onnx", "web"),
+    ("serve", "engine"): get_args(Engine),
+}
+
+
+def test_choices_are_those_of_the_library():
+    assert dict(_choices()) == CHOICES
+
+
+def test_help_names_the_ways_to_explain():
+    assert f"{', '.join([*METHODS][:-1])} or {[*METHODS][-1]}" in facerwkv("explain", "--help").stdout
+
+
+def test_help_lists_the_shipped_recipes():
+    assert sorted(RECIPES) == shipped()
+
+
+TYPED = [
+    (["--data", "imagefolder:/x/my #faces"], "data.source", "imagefolder:/x/my #faces"),
+    (["--data", "imagefolder:/x/a: b"], "data.source", "imagefolder:/x/a: b"),
+    (["--labels", "yes,no"], "data.labels", ("yes", "no")),
+    (["--labels", "1, 2,03"], "data.labels", ("1", "2", "03")),
+    (["--model", "facerwkv_fer"], "model.name", "facerwkv_fer"),
+    (["--init-from", "runs/my #1: run"], "init_from", "runs/my #1: run"),
+    (["--init-from", "007"], "init_from", "007"),
+    (["--device", "cpu"], "train.device", "cpu"),
+    (["--drop-leaks"], "data.drop_leaks", True),
+]
+
+
+@pytest.mark.parametrize(("options", "key", "value"), TYPED)
+def test_what_is_typed_arrives_as_typed(options, key, value, monkeypatch, tmp_path):
+    plans = []
+    monkeypatch.setattr("facerwkv.training.module.train", lambda plan, folder, resume: plans.append((plan, folder)))
+    monkeypatch.setattr("facerwkv.evaluation.checkpoints.finish", lambda folder: folder)
+    assert facerwkv("train", *options, cwd=tmp_path).returncode == 0
+    ((found, folder),) = plans
+    assert folder == Path("runs") / f"modern-{found.model.name}"
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+@pytest.mark.parametrize("command", [("compare", "facerwkv4_small"), ("reproduce", "table5_ablation")])
+@pytest.mark.parametrize("source", ["imagefolder:/x/my #faces", "imagefolder:/x/a: b", "imagefolder:/x/a=b [c], d"])
+def test_a_path_reaches_a_comparison_and_a_reproduction_as_typed(command, source, tmp_path):
+    done = facerwkv(*command, "--data", source, cwd=tmp_path)
+    assert f"{source.partition(':')[2]} does not exist" in done.stderr
+
+
+def test_a_resumed_run_keeps_its_recipe(tmp_path):
+    done = facerwkv("train", "--resume", tmp_path, "--labels", "yes,no")
+    assert done.returncode == 2
+    assert "A resumed run keeps its recipe; \"data.labels=['yes', 'no']\" cannot change it" in done.stderr
+
+
+def test_python_m_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "facerwkv", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"facerwkv {facerwkv_package.__version__}\n"
 
 
 def test_models_as_json():
