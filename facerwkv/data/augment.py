@@ -15,7 +15,7 @@ _INT64 = 1 << 63
 class Augment:
     """Flip, rotation, size, shift, brightness, contrast and erasing, drawn anew for every sample and epoch.
 
-    Takes float (B, c, h, w) in 0..1, that is after `to_unit` and before `standardise`, and the samples' ids, int64
+    Takes float (B, c, h, w) in 0..1, as `normalise` has them on the way, and the samples' ids, int64
     (B,); gives the same shape and range, and the very input where everything is off. What is drawn depends on (seed,
     epoch, id) alone.
     """

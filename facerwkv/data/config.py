@@ -108,3 +108,8 @@ class AugmentConfig(Settings):
     """Alpha of the Beta distribution of the shares (Zhang et al., arXiv 1710.09412); 0 for none."""
     cutmix: NotNegative = 0.0
     """Alpha of the Beta distribution of the shares (Yun et al., arXiv 1905.04899); 0 for none. With mixup: in turns."""
+
+    @property
+    def any_image(self) -> bool:
+        """Whether images are changed one by one, before a batch is mixed."""
+        return any(value for name, value in self if name not in ("mixup", "cutmix"))

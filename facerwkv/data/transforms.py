@@ -5,6 +5,7 @@ batches of floats, on the device. Random numbers are keyed by (seed, epoch, samp
 way in whatever batch, process or resumed run it turns up.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -112,29 +113,24 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return ((weighted + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 (B, h, w, c) → float32 (B, c, h, w) in 0..1, on the same device."""
-    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+def normalise(images: Tensor, config: TransformConfig, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Images (B, h, w, c), uint8 or float in 0..255 → the model's input, float32 (B, c, h, w), on the same device.
 
-
-def standardise(images: Tensor, config: TransformConfig) -> Tensor:
-    """Float (B, c, h, w) in 0..1 → minus mean, divided by std; the same tensor where that changes nothing."""
-    mean, std = config.normalisation
-    for values, apply, nothing in ((mean, torch.sub, 0), (std, torch.div, 1)):
+    Training, evaluation, prediction and exported graphs share it. `augment` changes the images on the way, as floats in
+    0..1, (B, c, h, w). Bytes on a CPU that are not augmented are looked up in a table of the same values.
+    """
+    if augment is None and runs_natively(images):
+        return by_table(images, _table(images.shape[-1], config))
+    images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+    images = images if augment is None else augment(images)
+    for values, apply, nothing in zip(config.normalisation, (torch.sub, torch.div), (0, 1), strict=True):
         if any(value != nothing for value in values):
             images = apply(images, images.new_tensor(values).view(-1, 1, 1))
     return images
 
 
-def normalise(images: Tensor, config: TransformConfig) -> Tensor:
-    """uint8 (B, h, w, c) → the model's input, float32 (B, c, h, w), on the same device."""
-    if runs_natively(images):
-        return by_table(images, _normalised(images.shape[-1], config))
-    return standardise(to_unit(images), config)
-
-
 @lru_cache(maxsize=8)
-def _normalised(channels: int, config: TransformConfig) -> Tensor:
+def _table(channels: int, config: TransformConfig) -> Tensor:
     """What becomes of each of the 256 values, float32 (channels, 256)."""
-    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 256, 1).expand(-1, -1, -1, channels)
-    return standardise(to_unit(values), config)[0, :, 0].contiguous()
+    values = torch.arange(256.0).view(1, 1, 256, 1).expand(-1, -1, -1, channels)
+    return normalise(values, config)[0, :, 0].contiguous()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facerwkv.core.errors import InputError
-from facerwkv.data.transforms import TransformConfig, standardise, to_unit
+from facerwkv.data.transforms import TransformConfig, normalise
 from facerwkv.models.facerwkv import Block, FaceRWKV
 from facerwkv.models.position import NoPosition, UnusedPosition
 from facerwkv.models.stem import PatchEmbed
@@ -121,7 +121,7 @@ class Normalised(nn.Module):
         self.model, self.transform = model, transform
 
     def forward(self, x: Tensor) -> Any:
-        return self.model(standardise(to_unit(x), self.transform))
+        return self.model(normalise(x, self.transform))
 
 
 class Scaled(nn.Module):

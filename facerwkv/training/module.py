@@ -5,6 +5,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.metrics import accuracy, uar
 from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
-from facerwkv.data.transforms import normalise, standardise, to_unit
+from facerwkv.data.transforms import normalise
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, model_line
@@ -62,8 +63,8 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         recipe, epoch = self.recipe, self.current_epoch
-        images, targets = to_unit(batch["image"]), batch["target"]
-        images = standardise(self.augment(images, batch["index"], epoch), recipe.transform)
+        change = partial(self.augment, ids=batch["index"], epoch=epoch) if recipe.augment.any_image else None
+        images, targets = normalise(batch["image"], recipe.transform, change), batch["target"]
         if recipe.augment.mixup or recipe.augment.cutmix:
             targets = functional.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
             images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.augment import Augment, AugmentConfig, mix, uniforms
-from facerwkv.data.transforms import EvalTransform, TransformConfig, crop_box, normalise, standardise, to_unit
+from facerwkv.data.transforms import EvalTransform, TransformConfig, crop_box, normalise
 
 EVERYTHING = AugmentConfig(flip=0.5, rotate=20, scale=0.2, translate=0.1, brightness=0.3, contrast=0.3, erase=0.5)
 ONE_EACH = {"flip": 0.5, "rotate": 20, "scale": 0.2, "translate": 0.1, "brightness": 0.3, "contrast": 0.3, "erase": 0.5}
@@ -110,7 +110,7 @@ class TestSceneAndFace:
         both = normalise(torch.cat([half, half], 3), config)
         one = normalise(half, config.model_copy(update={"crop": "face"}))
         torch.testing.assert_close(both, torch.cat([one, one], 1))
-        torch.testing.assert_close(both, standardise(to_unit(torch.cat([half, half], 3)), config))
+        assert torch.equal(both, normalise(torch.cat([half, half], 3).float(), config))
 
 
 CROPS = [  # box, margin, (height, width), square
@@ -171,15 +171,29 @@ def test_one_mean_serves_every_channel_and_grey_has_one():
     assert normalise(images.expand(-1, -1, -1, 3), TransformConfig(mean=(0.5,))).unique().tolist() == [0.5]
 
 
-def test_standardising_by_nothing_copies_nothing():
-    images = floats()
-    assert standardise(images, TransformConfig()) is images
-
-
-def test_the_bytes_stay_as_they_were():
+@pytest.mark.parametrize("config", [TransformConfig(), TransformConfig(mean=(0.5,), std=(0.2,))])
+def test_augmentation_comes_between_scaling_and_standardising(config):
     images = torch.arange(24, dtype=torch.uint8).view(1, 2, 4, 3)
-    to_unit(images)
+    seen = []
+    same = normalise(images, config, lambda unit: seen.append(unit) or unit)
+    assert torch.equal(seen[0], images.permute(0, 3, 1, 2) / 255)
+    assert torch.equal(same, normalise(images, config))
+    darker = normalise(images, config, lambda unit: unit / 2)
+    torch.testing.assert_close(darker, normalise(images / 2, config))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_images_stay_as_they_were(dtype, channels):
+    images = torch.arange(24).to(dtype).view(1, 2, -1, channels)
+    normalise(images, TransformConfig(in_chans=channels))
     assert images.flatten().tolist() == list(range(24))
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_a_config_says_whether_it_changes_images(name):
+    assert AugmentConfig(**{name: ONE_EACH[name]}).any_image
+    assert not AugmentConfig(mixup=1, cutmix=1).any_image
 
 
 BAD_CONFIGS = [
