@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
+PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check browser format docs site constraints clean
@@ -26,11 +27,16 @@ check: install ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check ## lint, types and the tests (what CI runs)
-	$(BIN)/pytest $(TESTS) -m "not slow"
+test: check ## lint, types and the tests (what CI runs): five minutes on two cores
+	$(BIN)/pytest $(TESTS) -m "not slow" $(PARALLEL)
 
-test-all: check ## the tests with the slow ones
-	$(BIN)/pytest $(TESTS)
+test-all: check ## the tests with the slow ones: about two hours on two cores
+	@echo "The slow tests take about two hours on two cores; the longest train a system until it knows the toy faces."
+	@status=0; \
+	$(BIN)/pytest $(TESTS) -m "not alone" $(PARALLEL) || status=$$?; \
+	echo "Now those that measure time or memory, one by one."; \
+	$(BIN)/pytest $(TESTS) -m alone || test $$? = 5 || status=1; \
+	exit $$status
 
 browser: tests/export/node_modules ## what the browser tests need: onnxruntime-web (CI=true, as root: Chromium and npm too)
 

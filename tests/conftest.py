@@ -1,11 +1,14 @@
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from facerwkv.core.errors import InputError
+from facerwkv.models import describe
 
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
+describe.describe = cache(describe.describe)  # several tests want the facts of all models, which take ten seconds
 
 
 @pytest.fixture(scope="session")

@@ -51,8 +51,9 @@ AGREED = {  # name → at least (+) or at most (-)
     "loader_difference": -LEVEL,
     "cache": +8,
 }
-PROCESSES = {"v1_memory_9600", "train_large_600_memory", "predict_small", "predict_small_drift"}  # and compilers
+PROCESSES = {name for name in ROWS if "memory" in name or "predict_small" in name}  # and compilers
 SLOW = PROCESSES | {name for name in ROWS if "_large_" in name and name != "train_large_600"}
+ALONE = [pytest.mark.slow, pytest.mark.alone]
 
 
 def bench(*arguments):
@@ -73,7 +74,7 @@ def test_the_rows_have_the_agreed_names_and_bars():
     assert REASONS.keys() <= {name for name, bar in bars.items() if bar is not None}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ROWS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=ALONE if name in SLOW else []) for name in ROWS])
 def test_every_row_can_be_measured(name):
     found = run.measure(ROWS[name], TINY)
     assert found.get("problem") is None
@@ -165,6 +166,8 @@ def test_slow_is_slow():
     assert times_faster(light.exp, heavy.exp, Setting(repeats=5)).value > 2
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_a_peak_holds_what_a_call_must_allocate():
     tensor = 6400 * kernels.WIDTH * 4  # bytes; the output, its copy in the graph, and three gradients
     assert 4 * tensor < peak("kernel", "sdpa", 6400) < 40 * tensor

@@ -352,6 +352,7 @@ def resident() -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_memory_does_not_grow_with_the_length(predictor, tmp_path):
     path = clip(tmp_path / "long.mp4", (100 + i % 50 for i in range(20_000)))

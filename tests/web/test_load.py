@@ -54,6 +54,7 @@ def test_eight_clients(server, request_of_a_face):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_fifty_clients(tmp_path, request_of_a_face):
     with serving(tmp_path, model="facerwkv_fer") as server:
         ratio, added = measure(server, request_of_a_face, clients=50, each=50, seconds=120)
