@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 UV = [sys.executable, "-m", "uv"]
+pytestmark = pytest.mark.slow
 EXTRAS = ("av", "fastapi", "onnx", "openvino", "pyarrow", "ray")
 
 
@@ -35,18 +36,8 @@ def wheel(tmp_path_factory) -> Path:
         if not name.startswith(("docs/", "tests/")) and (ROOT / name).is_file():
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / "source" / name)
-    call(
-        *UV,
-        "build",
-        "--wheel",
-        "--no-build-isolation",
-        "--offline",
-        "--out-dir",
-        folder,
-        "--python",
-        sys.executable,
-        folder / "source",
-    )
+    options = ["--wheel", "--no-build-isolation", "--offline", "--out-dir", folder, "--python", sys.executable]
+    call(*UV, "build", *options, folder / "source")
     return next(folder.glob("*.whl"))
 
 
@@ -72,7 +63,6 @@ def test_the_wheel_has_all_that_is_no_code(wheel):
     assert not [name for name in names if name.startswith(("tests/", "docs/"))]
 
 
-@pytest.mark.slow
 def test_the_quick_start_runs_in_an_empty_environment(python, shared, tmp_path):
     shutil.copyfile(shared / "media" / "couple.jpg", tmp_path / "party.jpg")
     lines = re.search(r"^## Use it\n\n```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1].splitlines()
@@ -84,7 +74,6 @@ def test_the_quick_start_runs_in_an_empty_environment(python, shared, tmp_path):
     assert "happiness" in call(python, "-c", example, cwd=tmp_path)
 
 
-@pytest.mark.slow
 def test_the_core_needs_no_extra_and_names_the_one_that_is_missing(python, tmp_path):
     found = f"import importlib.util as i; print([m for m in {EXTRAS} if i.find_spec(m)])"
     assert call(python, "-c", found, cwd=tmp_path).strip() == "[]"

@@ -30,7 +30,7 @@ from facerwkv.models.onnx import INPUT, Description, OnnxModel, read_onnx
 from facerwkv.models.zoo import MODELS, create_model
 
 SIDE = 48
-QUICK = ("facerwkv_small", "facerwkv7_small")
+QUICK = ("facerwkv_small", "caer_net_s")
 OWN_SIZE = ("facerwkv_small", "facerwkv4_small", "facerwkv5_small", "facerwkv6_small", "facerwkv7_small")
 FEW, LARGE = 10, 20_000_000  # images for a model with more parameters than that
 CARD = {"licence": "research only: a test", "data": {"source": "fer2013:/home/me/fer2013", "boxes": "/home/me/a.csv"}}

@@ -27,6 +27,7 @@ from facerwkv.media.geometry import overlap
 from facerwkv.media.tracks import Tracker
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
+from tests import commands
 
 SIZE = (48, 48)
 FACE = (10, 10, 40, 40)
@@ -296,8 +297,8 @@ def command(*arguments) -> list[str]:
 def test_the_command_writes_a_table_and_a_drawn_video(saved, tmp_path):
     path, out = clip(tmp_path / "a.mp4", [100] * 50), tmp_path / "out.csv"
     options = ["--mode", "scene", "--fps", "5", "--smooth", "median:3", "--save-media", tmp_path / "drawn"]
-    done = subprocess.run(
-        command(path, tmp_path / "gone.mp4", "--model", saved, "--out", out, *options), capture_output=True, text=True
+    done = commands.facerwkv(
+        "predict", path, tmp_path / "gone.mp4", "--model", saved, "--device", "cpu", "--out", out, *options
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
