@@ -261,6 +261,7 @@ class TestWithoutInterpreter:
         source = triton.compiler.ASTSource(function, kinds, constants)
         assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
 
+    @pytest.mark.slow
     def test_the_kernels_are_right_in_the_interpreter(self, request):
         command = [sys.executable, "-m", "pytest", __file__, "-q", "-x", "-m", request.config.option.markexpr]
         environment = {**os.environ, "TRITON_INTERPRET": "1"}
