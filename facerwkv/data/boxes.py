@@ -14,60 +14,69 @@ from facerwkv.core.devices import cores
 from facerwkv.core.errors import InputError
 from facerwkv.data.cache import cache_folder
 from facerwkv.data.readers import CORNERS, csv_rows, face_box, meaning, progress
-from facerwkv.data.samples import Box, Sample, Splits, mark, read_image
+from facerwkv.data.samples import Sample, Splits, mark, read_image
 from facerwkv.media.faces import FaceDetector
+from facerwkv.media.geometry import Box, area
 from facerwkv.media.images import UnreadableImage
 
 DETECT = "detect"
-FOUND = "faces.jsonl"  # a line an image: its mark, its largest face or null
+STORE = "faces.jsonl"  # a line per image: its mark, its largest face or null
 CHUNK = 64  # images searched between two writes
 
 
 def add_boxes(splits: Splits, boxes: str, problems: list[str]) -> Splits:
     """The samples with boxes: those of a file `path,label,x1,y1,x2,y2`, or with "detect", where a sample has none, its
-    largest face. What got no box is listed in `problems`."""
-    return _detected(splits, problems) if boxes == DETECT else _from_file(splits, Path(boxes), problems)
-
-
-def _detected(splits: Splits, problems: list[str]) -> Splits:
-    bare = [sample for samples in splits.values() for sample in samples if sample.box is None]
-    if not bare:
-        return splits
-    found = largest_faces(bare, cache_folder() / FOUND)
+    largest face. Images that got no box are listed in `problems`. Raises InputError where the file names no image."""
+    samples = [sample for split in splits.values() for sample in split]
+    bare = [sample for sample in samples if sample.box is None]
+    detected = largest_faces(bare, cache_folder() / STORE) if bare and boxes == DETECT else {}
+    listed = {} if boxes == DETECT else _read_boxes(Path(boxes), problems)
     boxed = {
-        split: [sample if sample.box else replace(sample, box=found.get(_key(sample))) for sample in samples]
-        for split, samples in splits.items()
+        split: [replace(each, box=listed.get(_tail(each.name), each.box) or detected.get(each.name)) for each in those]
+        for split, those in splits.items()
     }
-    without = [sample.name for sample in bare if found.get(_key(sample)) is None]
-    if without:
+    without = [sample.name for those in boxed.values() for sample in those if sample.box is None]
+    if boxes != DETECT and len(without) == len(samples):
+        raise InputError(f"{boxes} names none of the images; its paths must be like {without[0] if without else ''}.")
+    if without and boxes == DETECT:
         problems.append(
             f"The detector found no face in {len(without)} of {len(bare)} images, for example {without[0]}; "
             "transform.no_box says what counts as the face there."
         )
+    elif without:
+        problems.append(f"{boxes} has no box for {len(without)} images, for example {without[0]}.")
     return boxed
 
 
 def largest_faces(samples: Sequence[Sample], store: Path) -> dict[str, Box | None]:
-    """Key of an image → its largest face, or None; what `store` knows is not searched again.
+    """Name of a sample → its largest face, or None; images that are listed in `store` are not searched again.
 
-    An interrupted search goes on where it stopped. Of several processes one searches and the others wait.
+    An interrupted search is resumed where it stopped. Of several processes one searches and the others wait.
+    Raises InputError where `store` cannot be written.
     """
+    keys = {sample.name: hashlib.blake2b(mark(sample), digest_size=16).hexdigest() for sample in samples}
+    known: dict[str, Box | None] = {}
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(store.with_suffix(".lock")):
-            found = _read(store)
-            missing = [sample for sample in samples if _key(sample) not in found]
-            with store.open("a", encoding="utf-8") as file:
-                for key, box in progress(_search(missing), "Detecting faces", len(missing)):
-                    found[key] = box
-                    file.write("\n" + json.dumps([key, box]))  # in front, so that a line cut off spoils no other
-                    file.flush()
+        with FileLock(store.with_suffix(".lock")), store.open("a+", encoding="utf-8", errors="replace") as file:
+            file.seek(0)
+            for line in file:
+                try:
+                    key, box = json.loads(line)
+                    known[key] = tuple(box) if box else None
+                except (ValueError, TypeError):  # a line that was cut off is searched again
+                    continue
+            missing = [sample for sample in samples if keys[sample.name] not in known]
+            for name, box in progress(_search(missing), "Detecting faces", len(missing)):
+                known[keys[name]] = box
+                file.write("\n" + json.dumps([keys[name], box]))  # in front, so that a line cut off spoils no other
+                file.flush()
     except OSError as error:
         raise InputError(
-            f"The faces found cannot be kept in {store}: {error.strerror or error}. Name another folder in "
+            f"The detected faces cannot be kept in {store}: {error.strerror or error}. Name another folder in "
             "FACERWKV_HOME."
         ) from error
-    return found
+    return {name: known[key] for name, key in keys.items()}
 
 
 def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
@@ -78,64 +87,27 @@ def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
             own.detector = FaceDetector()
         try:
             faces = own.detector(read_image(sample))
-        except UnreadableImage:  # which is told when the image itself is wanted
+        except UnreadableImage:  # reported when the image itself is wanted
             faces = []
-        boxes = [(face.x1, face.y1, face.x2, face.y2) for face in faces]
-        return _key(sample), max(boxes, key=_area, default=None)
+        return sample.name, max(((face.x1, face.y1, face.x2, face.y2) for face in faces), key=area, default=None)
 
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(samples), CHUNK):
             yield from pool.map(face, samples[start : start + CHUNK])
 
 
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _key(sample: Sample) -> str:
-    return hashlib.blake2b(mark(sample), digest_size=16).hexdigest()
-
-
-def _read(store: Path) -> dict[str, Box | None]:
-    """What was found so far; a line that was cut off is searched again."""
-    found: dict[str, Box | None] = {}
-    lines = store.read_text(encoding="utf-8", errors="replace").splitlines() if store.is_file() else []
-    for line in lines:
-        try:
-            key, box = json.loads(line)
-            found[key] = tuple(box) if box else None
-        except (ValueError, TypeError):
-            continue
-    return found
-
-
-def _from_file(splits: Splits, path: Path, problems: list[str]) -> Splits:
-    """Give every sample the box that the file has for it."""
-    boxes = _read_boxes(path, problems)
-    boxed = {
-        split: [replace(sample, box=boxes.get(_tail(sample.name), sample.box)) for sample in samples]
-        for split, samples in splits.items()
-    }
-    without = [sample.name for samples in boxed.values() for sample in samples if sample.box is None]
-    if len(without) == sum(map(len, boxed.values())):
-        raise InputError(f"{path} names none of the images; its paths must be like {without[0] if without else ''}.")
-    if without:
-        problems.append(f"{path} has no box for {len(without)} images, for example {without[0]}.")
-    return boxed
-
-
 def _read_boxes(path: Path, problems: list[str]) -> dict[tuple[str, ...], Box]:
     """The boxes of lines `path,label,x1,y1,x2,y2` by the end of the path. The label is not read: the folder has it."""
     boxes = {}
-    for place, row in csv_rows(path, header=["path", "label", *CORNERS]):
+    for line, row in csv_rows(path, header=["path", "label", *CORNERS]):
         try:
             boxes[_tail(row["path"])] = face_box(*(float(row[corner]) for corner in CORNERS))
         except (ValueError, KeyError) as error:
-            problems.append(f"{place} was left out: {error}.")
+            problems.append(f"{line} was left out: {error}.")
     return boxes
 
 
 def _tail(name: str) -> tuple[str, ...]:
     """The last two folders, however they are spelled ("Angry", "Anger"), and the file."""
-    *homes, file = PurePosixPath(name.replace("\\", "/")).parts[-3:]
-    return (*map(meaning, homes), file)
+    *parents, file = PurePosixPath(name.replace("\\", "/")).parts[-3:]
+    return (*map(meaning, parents), file)

@@ -18,7 +18,8 @@ from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data import readers
 from facerwkv.data.boxes import add_boxes
 from facerwkv.data.readers import MissingLayout, by_class, file_sample, first_of, from_rows
-from facerwkv.data.samples import UNKNOWN, Box, Dataset, DatasetSpec, Sample, Split, Splits, read_image
+from facerwkv.data.samples import UNKNOWN, Dataset, DatasetSpec, Sample, Split, Splits, read_image
+from facerwkv.media.geometry import Box
 
 __all__ = ["DATASETS", "Dataset", "DatasetSpec", "Sample", "Split", "load_dataset", "read_image"]
 

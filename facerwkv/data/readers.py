@@ -17,7 +17,8 @@ import numpy as np
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import canonical
-from facerwkv.data.samples import SPLITS, Box, Dataset, Sample, Split, Splits
+from facerwkv.data.samples import SPLITS, Dataset, Sample, Split, Splits
+from facerwkv.media.geometry import Box
 from facerwkv.media.images import endings
 
 Row = TypeVar("Row")

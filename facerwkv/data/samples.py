@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.media.geometry import Box
 from facerwkv.media.images import open_image
 
 Split = Literal["train", "val", "test"]
 Splits = dict[Split, list["Sample"]]
-Box = tuple[float, float, float, float]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 UNKNOWN = "unknown"
@@ -78,7 +78,7 @@ def read_image(sample: Sample) -> np.ndarray:
 
 
 def mark(sample: Sample) -> bytes:
-    """What stands for an image's content: its pixels, or a file's name, size and time, or a renderer's repr."""
+    """Bytes that change with an image's content: its pixels, or a file's name, size and time, or a renderer's repr."""
     image = sample.image
     if isinstance(image, np.ndarray):
         return repr(image.shape).encode() + image.tobytes()

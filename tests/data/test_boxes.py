@@ -68,6 +68,20 @@ def test_a_box_of_the_data_set_s_own_stays(home):
     assert not home.exists()
 
 
+@pytest.mark.parametrize("boxes", ["detect", "boxes.csv"])
+def test_each_row_of_an_image_with_several_faces_keeps_its_box(boxes, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FaceDetector", lambda: lambda rgb: [FaceBox(5, 5, 50, 45, 0.6, ())])
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (60, 60)).save(tmp_path / name)
+    rows = ["path,label,x1,y1,x2,y2", "a.png,sad,1,2,3,4", "a.png,sad,5,6,7,8", "a.png,sad", "b.png,sad"]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    (tmp_path / "boxes.csv").write_text("b.png,sad,9,9,20,20")
+    boxes = boxes if boxes == "detect" else tmp_path / boxes
+    samples = load_dataset(f"manifest:{tmp_path}/list.csv", labels=["sad"], boxes=boxes).splits["train"]
+    bare = [(5, 5, 50, 45)] * 2 if boxes == "detect" else [None, (9, 9, 20, 20)]
+    assert [sample.box for sample in samples] == [(1, 2, 3, 4), (5, 6, 7, 8), *bare]
+
+
 def test_what_was_found_is_not_searched_again(scenes, home, monkeypatch):
     before = [sample.box for sample in load(scenes[0]).splits["train"]]
     monkeypatch.setattr(module, "FaceDetector", None)

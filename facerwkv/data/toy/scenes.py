@@ -12,9 +12,10 @@ import numpy as np
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
-from facerwkv.data.samples import SPLITS, Box, Sample, Split
+from facerwkv.data.samples import SPLITS, Sample, Split
 from facerwkv.data.toy.face import Face, draw_expression
 from facerwkv.data.toy.render import HEIGHT, WIDTH, draw_scene
+from facerwkv.media.geometry import Box
 
 COUNTS: Mapping[Split, int] = {"train": 2800, "val": 700, "test": 700}
 RENDER_VERSION = 2  # part of the caches' keys: raise it whenever a pixel changes
