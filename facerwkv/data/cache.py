@@ -7,12 +7,12 @@ sample is made of and the geometry, so a changed image or setting leads to anoth
 import hashlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,25 +66,33 @@ def cache_folder() -> Path:
 def open_cache(samples: Sequence[Sample], config: TransformConfig, folder: Path, what: str = "images") -> Cache:
     """The cache of these samples under this geometry; it is built, with a progress bar, where there is none.
 
-    Of several processes that ask at once, one builds and the others wait. A build that was interrupted leaves nothing
-    that counts; a damaged file is built anew. Raises InputError where the disk is too small or may not be written, and
+    Of several processes that ask at once, one builds and the others wait. An interrupted build leaves nothing that
+    counts; a damaged file is built anew. Raises InputError where the disk is too small or may not be written, and
     where no image at all can be read.
     """
-    shape = (len(samples), *config.image_size, config.channels)
-    path = folder / f"{_key(samples, config)}.npy"
-    cache = _load(path, shape)
-    if cache is None:
-        with _locked(path):
-            cache = _load(path, shape) or _build(samples, EvalTransform(config), path, shape, what)
-    return cache
-
-
-def _key(samples: Sequence[Sample], config: TransformConfig) -> str:
     digest = hashlib.blake2b(f"{FORMAT} {config.model_dump_json(include=set(GEOMETRY))}".encode(), digest_size=16)
     for sample in samples:
         digest.update(mark(sample))
         digest.update(repr(sample.box if config.sees_faces else None).encode())
-    return digest.hexdigest()
+    shape = (len(samples), *config.image_size, config.channels)
+    path = folder / f"{digest.hexdigest()}.npy"
+    if cache := _load(path, shape):
+        return cache
+    lock = FileLock(path.with_suffix(".lock"))  # the system lets go of it when a process dies
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            _note(f"Another process builds the cache {path}; waiting for it.")
+            held = lock.acquire()
+    except OSError as error:
+        raise InputError(
+            f"Cannot write the cache in {folder}: {error.strerror or error}. "
+            "Name another folder with data.cache=FOLDER, or do without: data.cache=false."
+        ) from error
+    with held:
+        return _load(path, shape) or _build(samples, EvalTransform(config), path, shape, what)
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> Cache | None:
@@ -95,45 +103,30 @@ def _load(path: Path, shape: tuple[int, ...]) -> Cache | None:
         described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         cache = Cache(path, {int(row): reason for row, reason in described["unreadable"].items()})
         if cache.array.shape != shape or cache.array.dtype != np.uint8:
-            raise ValueError(f"it holds {cache.array.dtype} {cache.array.shape}")
+            raise ValueError(f"it contains {cache.array.dtype} {cache.array.shape}")
     except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
         _note(f"The cache {path} is damaged ({error}); it is built again.")
         return None
     return cache
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the cache's lock; the system lets go of it when a process dies."""
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _note(f"Another process builds the cache {path}; waiting for it.")
-            lock.acquire()
-    except OSError as error:
-        raise InputError(
-            f"Cannot write the cache in {path.parent}: {error.strerror or error}. "
-            "Name another folder with data.cache=FOLDER, or do without: data.cache=false."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shape: tuple[int, ...], what: str) -> Cache:
     for left_over in path.parent.glob(f".{path.name}.*.part"):  # of a build that was killed
         left_over.unlink()
-    _require_space(path.parent, shape)
+    needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise InputError(
+            f"The cache of {shape[0]} images needs {needed:,} bytes in {path.parent}, where {free:,} are free. "
+            "Do without it (data.cache=false), choose a smaller transform.image_size, or name another folder: "
+            "data.cache=FOLDER."
+        )
     path.with_suffix(".json").unlink(missing_ok=True)
     unreadable: dict[int, str] = {}
     with atomic(path) as partial, partial.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for row, image in enumerate(_images(samples, transform, what)):
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        images = _images(_Images(samples, transform))
+        bar = {"total": len(samples), "console": Console(stderr=True), "transient": True}
+        for row, image in enumerate(track(images, f"Caching {what}", **bar)):
             if isinstance(image, str):
                 unreadable[row] = image
                 image = np.zeros(shape[1:], np.uint8)
@@ -146,17 +139,9 @@ def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shap
     return Cache(path, unreadable)
 
 
-def _images(samples: Sequence[Sample], transform: EvalTransform, what: str) -> Iterator[np.ndarray | str]:
-    """The samples' images in order, or for an unreadable one the reason."""
-    images = _Images(samples, transform)
-    drawn = sum(callable(sample.image) for sample in samples)
-    forks = drawn >= MANY_DRAWN and multiprocessing.parent_process() is None  # a worker may have no workers of its own
-    progress = Console(stderr=True)
-    read = _by_processes(images) if forks else _by_threads(images)
-    yield from track(read, f"Caching {what}", total=len(samples), console=progress, transient=True)
-
-
 class _Images(TorchDataset):
+    """A row's image, or the reason why it cannot be read."""
+
     def __init__(self, samples: Sequence[Sample], transform: EvalTransform):
         self.samples, self.transform = samples, transform
 
@@ -173,29 +158,18 @@ class _Images(TorchDataset):
             return f"{sample.name}: {error}"
 
 
-def _by_threads(images: _Images) -> Iterator[np.ndarray | str]:
-    """For files: decoding lets other threads run."""
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(images), CHUNK):
-            yield from pool.map(images.__getitem__, range(start, min(start + CHUNK, len(images))))
-
-
-def _by_processes(images: _Images) -> Iterator[np.ndarray | str]:
-    """For rendered images: drawing holds Python's lock."""
+def _images(images: _Images) -> Iterator[np.ndarray | str]:
+    """The images in order: of files by threads, since decoding lets others run; rendered ones by processes, since
+    drawing holds Python's lock."""
+    rendered = sum(callable(sample.image) for sample in images.samples)
+    if rendered < MANY_DRAWN or multiprocessing.parent_process():  # a worker may have no workers of its own
+        with ThreadPoolExecutor(cores()) as pool:
+            for start in range(0, len(images), CHUNK):
+                yield from pool.map(images.__getitem__, range(start, min(start + CHUNK, len(images))))
+        return
     threads = cv2.getNumThreads()
-    # Here, not in the workers: threads do not survive a fork, and OpenCV waits for them.
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # here, not in the workers: threads do not survive a fork, and OpenCV waits for them
     try:
         yield from DataLoader(images, batch_size=None, num_workers=cores(), collate_fn=lambda image: image)
     finally:
         cv2.setNumThreads(threads)
-
-
-def _require_space(folder: Path, shape: tuple[int, ...]) -> None:
-    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"The cache of {shape[0]} images needs {needed:,} bytes in {folder}, where {free:,} are free. "
-            "Do without it (data.cache=false), choose a smaller transform.image_size, or name another folder: "
-            "data.cache=FOLDER."
-        )

@@ -15,7 +15,7 @@ How = Literal["random", "contiguous", "group", "copied"]
 TRAIN_BLOCK, TEST_BLOCK = 0.8, 0.15
 """What `blocks_apart` keeps of every class: the first of the training and the last of the test images."""
 BLOCKS = 5
-"""A class gives its validation images in so many runs of neighbours, fewer where a run would have under ten."""
+"""A class gives its validation images in this many runs of neighbours, fewer where a run would have under ten."""
 
 
 def split_validation(
@@ -52,26 +52,24 @@ def blocks_apart(train: Sequence[Sample], test: Sequence[Sample]) -> tuple[list[
     For sets such as CAER-S, whose films run through both splits in the same order: what lies near a test image in its
     film is then not trained on. The tenth of a class between the two is the seam.
     """
-    early = [sample for one in _by_class(train) for sample in one[: max(round(TRAIN_BLOCK * len(one)), 1)]]
-    late = [sample for one in _by_class(test) for sample in one[-max(round(TEST_BLOCK * len(one)), 1) :]]
+    classes: dict[str, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
+    for side, samples in enumerate((train, test)):
+        for sample in sorted(samples, key=_file_number):
+            classes[sample.label][side].append(sample)
+    ordered = [classes[label] for label in sorted(classes)]
+    early = [sample for ours, _ in ordered for sample in ours[: max(round(TRAIN_BLOCK * len(ours)), 1)]]
+    late = [sample for _, theirs in ordered for sample in theirs[-max(round(TEST_BLOCK * len(theirs)), 1) :]]
     return early, late
-
-
-def _by_class(samples: Sequence[Sample]) -> list[list[Sample]]:
-    classes: dict[str, list[Sample]] = defaultdict(list)
-    for sample in sorted(samples, key=_file_number):
-        classes[sample.label].append(sample)
-    return [classes[label] for label in sorted(classes)]
 
 
 def _file_number(sample: Sample) -> tuple[list[str | int], str]:
     """Sorts "2.png" before "10.png": text and numbers take turns in a name."""
-    parts = re.split(r"(\d+)", sample.name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], sample.label
+    pieces = re.split(r"(\d+)", sample.name)
+    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], sample.label
 
 
 def _share(fraction: float, count: int) -> int:
-    """So many of `count`, at least one and not all."""
+    """That fraction of `count`, at least one and not all."""
     return min(max(round(fraction * count), 1), count - 1)
 
 
@@ -88,14 +86,10 @@ def _contiguous(ordered: Sequence[Sample], fraction: float, rng: np.random.Gener
         rows = np.flatnonzero(labels == label)
         count = _share(fraction, len(rows))
         runs = max(1, min(BLOCKS, count // 10))
-        for stretch, length in zip(np.array_split(rows, runs), _parts(count, runs), strict=True):
-            start = rng.integers(len(stretch) - length + 1)
-            held_out[stretch[start : start + length]] = True
+        for stretch, run in zip(np.array_split(rows, runs), np.array_split(np.arange(count), runs), strict=True):
+            start = rng.integers(len(stretch) - len(run) + 1)
+            held_out[stretch[start : start + len(run)]] = True
     return held_out
-
-
-def _parts(count: int, parts: int) -> list[int]:
-    return [len(part) for part in np.array_split(np.arange(count), parts)]
 
 
 def _group(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator) -> np.ndarray:
@@ -110,12 +104,11 @@ def _group(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator)
     held_out = np.zeros(len(ordered), bool)
     wanted = _share(fraction, len(ordered))
     names = sorted(rows)
-    smallest = min(names, key=lambda name: len(rows[name]))
-    for name in [names[place] for place in rng.permutation(len(names))]:
-        if held_out.sum() + len(rows[name]) <= wanted:
-            held_out[rows[name]] = True
+    for index in rng.permutation(len(names)):
+        if held_out.sum() + len(rows[names[index]]) <= wanted:
+            held_out[rows[names[index]]] = True
     if not held_out.any():
-        held_out[rows[smallest]] = True
+        held_out[min((rows[name] for name in names), key=len)] = True
     return held_out
 
 
