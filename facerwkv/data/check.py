@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from facerwkv.data.datasets import DATASETS, load_dataset
 from facerwkv.data.leaks import Leaks, compare, fingerprints
-from facerwkv.data.samples import Dataset, DatasetSpec, Split
+from facerwkv.data.samples import Dataset, Split
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def imbalance(self) -> dict[Split, float]:
-        """Images of the largest class for one of the smallest that has any."""
+        """Images of the largest class per image of the smallest that has any."""
         sizes = {split: [count for count in classes.values() if count] for split, classes in self.counts.items()}
         return {split: round(max(counts) / min(counts), 2) for split, counts in sizes.items()}
 
@@ -87,9 +87,23 @@ class Report:
         return Group(table, *(Text(line) for line in self._lines()))
 
     def _lines(self) -> list[str]:
-        found = {"Missing": self.missing, "Unreadable": self.unreadable, "Left out": self.dataset.problems}
-        lines = [f"{kind}: {line}" for kind, those in found.items() for line in _first(those)]
-        return lines + (_leak_lines(self.leaks) if self.leaks else []) + [f"Terms: {self.dataset.spec.terms}"]
+        lines = []
+        kinds = {"Missing": self.missing, "Unreadable": self.unreadable, "Left out": self.dataset.problems}
+        for kind, those in kinds.items():
+            more = [f"and {len(those) - SHOWN:,} more"] if len(those) > SHOWN else []
+            lines += [f"{kind}: {line}" for line in those[:SHOWN] + more]
+        if self.leaks:
+            for kind, pairs in {"an exact copy": self.leaks.exact, "a near copy": self.leaks.near}.items():
+                for (split, other), copies in pairs.items():
+                    same = sum(copy.same_label for copy in copies)
+                    example = f", for example {copies[0].name} and {copies[0].of}." if copies else "."
+                    lines.append(
+                        f"Leak: {len(copies):,} images of {split} have {kind} in {other}, {same:,} with the same label"
+                        + example
+                    )
+            repeats = self.leaks.within.items()
+            lines += [f"Within {split} {count:,} images repeat another." for split, count in repeats]
+        return [*lines, f"Terms: {self.dataset.spec.terms}"]
 
     def print(self) -> None:
         from rich.console import Console
@@ -111,53 +125,26 @@ def check(source: str | Dataset, leaks: bool = False) -> Report:
     for split, samples in dataset.splits.items():
         present = Counter(sample.label for sample in samples)
         counts[split] = {label: present[label] for label in dataset.labels}
-    return Report(
-        dataset,
-        counts,
-        _published(dataset),
-        [each.problem for those in prints.values() for each in those if each.problem],
-        compare(prints) if leaks else None,
-    )
-
-
-def _published(dataset: Dataset) -> dict[Split, int]:
-    """Where a layout has no validation folder (FER2013's mirror), the published validation images are in test."""
     published = dict(dataset.spec.published)
-    if "val" in published and "val" not in dataset.splits:
+    if "val" in published and "val" not in counts:  # FER2013's mirror: the published validation images are in test
         published["test"] += published.pop("val")
-    return published
-
-
-def _first(lines: list[str]) -> list[str]:
-    return lines[:SHOWN] + ([f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else [])
-
-
-def _leak_lines(leaks: Leaks) -> list[str]:
-    kinds = {"an exact copy": leaks.exact, "a near copy": leaks.near}
-    across = [
-        f"Leak: {len(copies):,} images of {split} have {kind} in {other}, "
-        f"{sum(copy.same_label for copy in copies):,} with the same label"
-        + (f", for example {copies[0].name} and {copies[0].of}." if copies else ".")
-        for kind, pairs in kinds.items()
-        for (split, other), copies in pairs.items()
-    ]
-    return across + [f"Within {split} {count:,} images repeat another." for split, count in leaks.within.items()]
-
-
-def describe(spec: DatasetSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "labels": list(spec.labels),
-        "published": dict(spec.published),
-        "layout": spec.layout,
-        "terms": spec.terms,
-        "source": spec.source,
-    }
+    unreadable = [each.problem for those in prints.values() for each in those if each.problem]
+    return Report(dataset, counts, published, unreadable, compare(prints) if leaks else None)
 
 
 def describe_all() -> list[dict[str, Any]]:
     """Every line of DATASETS in plain values, as `data list --json` prints them."""
-    return [describe(spec) for spec in DATASETS.values()]
+    return [
+        {
+            "name": spec.name,
+            "labels": list(spec.labels),
+            "published": dict(spec.published),
+            "layout": spec.layout,
+            "terms": spec.terms,
+            "source": spec.source,
+        }
+        for spec in DATASETS.values()
+    ]
 
 
 def print_all() -> None:
