@@ -20,14 +20,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import track
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from facerwkv.core.devices import cores
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
+from facerwkv.data.readers import progress
 from facerwkv.data.samples import Sample, mark, read_image
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.media.images import UnreadableImage
@@ -125,8 +124,7 @@ def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shap
     with atomic(path) as partial, partial.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         images = _images(_Images(samples, transform))
-        bar = {"total": len(samples), "console": Console(stderr=True), "transient": True}
-        for row, image in enumerate(track(images, f"Caching {what}", **bar)):
+        for row, image in enumerate(progress(images, f"Caching {what}", len(samples))):
             if isinstance(image, str):
                 unreadable[row] = image
                 image = np.zeros(shape[1:], np.uint8)

@@ -178,6 +178,6 @@ def _near(ours: Sequence[Fingerprint], theirs: Sequence[Fingerprint]) -> list[Co
 
 def nearest(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each of ours, uint64 (N,), the least Hamming distance to theirs (M,), and the index of the first so near."""
-    rows = (looks.view(np.uint8).reshape(-1, 8) for looks in (ours, theirs))
-    bits, indices = cv2.batchDistance(*rows, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
-    return bits[:, 0], indices[:, 0]
+    one, other = (looks.view(np.uint8).reshape(-1, 8) for looks in (ours, theirs))
+    bits, indices = cv2.batchDistance(one, other, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
+    return np.asarray(bits)[:, 0], np.asarray(indices)[:, 0]
