@@ -14,7 +14,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("how-to/*.md"))]
 PATH = re.compile(r"`((?:facerwkv|tests|tools|docs)/[\w./-]+)`")
 BLOCKS = re.findall(
-    r"^```text\n(.*?)^```", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    r"^```console\n(.*?)^```", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
 )
 MESSAGES = [message for block in BLOCKS for message in block.splitlines()]
 
