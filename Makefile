@@ -54,6 +54,7 @@ format: install ## let ruff rewrite the sources
 
 docs: install ## write the numbers in README.md and docs/ from the kept runs and measurements
 	$(BIN)/python tools/write_docs.py
+	$(BIN)/python tools/write_lists.py
 	$(BIN)/python tools/write_speed.py
 
 site: install ## build the documentation for a browser in build/site

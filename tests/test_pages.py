@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import facerwkv
+from tools import write_lists
 from tools.notebook_page import execute
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,11 @@ def test_the_reference_has_every_public_name():
     public = {f"facerwkv.{name}" for name in facerwkv.__all__ if name != "__version__"}
     assert public <= set(described)
     assert len(described) == len(set(described))
+
+
+@pytest.mark.parametrize("name", write_lists.LISTS)
+def test_the_lists_are_up_to_date(name):
+    assert (write_lists.HOW_TO / f"{name}.md").read_text(encoding="utf-8") == write_lists.page(name), "run `make docs`"
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from facerwkv.experiments.study import Setting
 
 EXPERIMENTS = {
-    "sanity": "Section 5.1: fourteen images are learned by heart within eight epochs",
+    "sanity": "Section 5.1: fourteen images are memorised in eight epochs",
     "table1_sizes": "Table 1: three sizes and their parameters",
     "table2_scaling": "Table 2: small, medium and large",
-    "table3_hybrid": "Table 3: a ResNet-50 stem, frozen and not",
+    "table3_hybrid": "Table 3: a ResNet-50 stem, frozen or not",
     "table4_comparison": "Table 4's systems and every small FaceRWKV from scratch, one recipe, one budget",
     "table5_ablation": "Table 5: positions, the head, without RWKV",
     "fig4": "Figure 4: validation of small, medium and large over 25 epochs",
@@ -22,13 +22,13 @@ EXPERIMENTS = {
     "fig6": "Figure 6: validation with and without positions",
     "fig7": "Figure 7: validation with an MLP and a linear head",
     "section3_augmentation": "Section 3: does augmentation slow the training down?",
-    "section4_1_recurrent": "Section 4.1: the recurrent form, its state and its time a token; nothing is trained",
+    "section4_1_recurrent": "Section 4.1: the recurrent form, its state and its time per token; nothing is trained",
     "section4_2_pooling": "Section 4.2: the last token against the mean of all",
     "section5_5_identity": 'Section 5.5: "w/o RWKV" with heads and learning rates that train, beside RWKV',
-    "claim_width": "The time mix as narrow as published, and as wide as RWKV-1's author has it",
-    "claim_schedule": "The learning rate as the text has it, and as the authors' code ran it",
-    "ablation_grid": "Row shift and 2-D positions, which RWKV's author advises for images",
-    "outlook_versions": "Section 6: newer versions of RWKV, seeing the past or all",
+    "claim_width": "The time mix as narrow as published, and at RWKV-1's full width",
+    "claim_schedule": "The learning-rate schedule of the text, and that of the authors' code",
+    "ablation_grid": "Row shift and 2-D positions, which RWKV's author recommends for images",
+    "outlook_versions": "Section 6: newer versions of RWKV, scanning forward or both ways",
     "outlook_vit_sizes": "Section 6: models of ViT's sizes",
 }
 ALL = "all"
