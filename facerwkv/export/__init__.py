@@ -15,7 +15,6 @@ from facerwkv.core.files import atomic
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
-from facerwkv.mixers import rwkv1
 from facerwkv.models.checkpoint import EXPORTED, Checkpoint, load_checkpoint, without_paths
 from facerwkv.models.fold import fold
 from facerwkv.models.onnx import EXTRA, INPUT, OUTPUT, Description, read_onnx
@@ -121,7 +120,7 @@ def portable(model: nn.Module) -> nn.Module:
     """The model itself, with the recurrences in PyTorch's operators: an ONNX graph knows none of ours."""
     for name, part in model.named_modules():
         if name.endswith("time_mix") and hasattr(part, "implementation"):
-            part.implementation = "reference" if isinstance(part, rwkv1.TimeMix) else "chunked"
+            part.implementation = part.portable
     return model
 
 

@@ -6,18 +6,17 @@ Source: Vision-RWKV (arXiv 2403.02308), equation 4, without the 1e-6 that its ke
 state is (a, b, p): numerator and denominator, both divided by e^p.
 """
 
-from collections.abc import Iterable
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import DEVICES, call, library, problem
+from facerwkv.kernels.native import SHAPED, call, refusal, require
 from facerwkv.kernels.triton import check, runs
-from facerwkv.kernels.wkv4 import empty_state
+from facerwkv.kernels.wkv4 import check_shapes, empty_state
 
 CHUNK = 16
 
@@ -25,34 +24,18 @@ CHUNK = 16
 def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
     """Mix values over all tokens; linear in T.
 
-    w (C,) the decay a token, of any sign: below 0 far tokens weigh more; u (C,) the bonus of the token itself; k, v
+    w (C,) the decay per token, of any sign: below 0 far tokens weigh more; u (C,) the bonus of the token itself; k, v
     (B, T, C). Returns y (B, T, C) in v's dtype; sums are taken in float32 or float64.
     implementation: "reference" (the formula, quadratic), "chunked" (16 tokens at once), "native" (C; CPU, float32) or
     "triton" (CUDA); "auto" is triton on CUDA and native on the CPU where they can run, else chunked.
     """
-    if k.ndim != 3 or v.shape != k.shape or w.shape != k.shape[2:] or u.shape != w.shape:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (w, u, k, v))
-        raise InputError(f"biwkv takes w and u (C,), k and v (B, T, C), not {shapes}.")
+    check_shapes("biwkv", w, u, k, v)
     exact = torch.promote_types(k.dtype, torch.float32)
-    portable = "native" if _refused(k) is None else "chunked"
+    portable = "chunked" if refusal("biwkv", k, devices=SHAPED, cast=True) else "native"
     form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else portable)
     kept = form is _triton  # its loads convert
     y = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact))
     return y.to(v.dtype)
-
-
-@torch.compiler.assume_constant_result
-def _compiled() -> bool:
-    return hasattr(library(), "biwkv_forward")
-
-
-def _refused(k: Tensor) -> str | None:
-    """What keeps the C kernel from running on k, or None."""
-    if not _compiled():
-        return problem() or "The C kernels were built before there was a biwkv: install facerwkv again."
-    if k.device.type not in DEVICES or torch.promote_types(k.dtype, torch.float32) != torch.float32:
-        return f"The native biwkv runs on the CPU in float32, not on {k.device} in {k.dtype}."
-    return None
 
 
 def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -63,26 +46,19 @@ def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    keys, values = k.split(CHUNK, 1), v.split(CHUNK, 1)
-    run = partial(checkpoint, use_reentrant=False) if torch.is_grad_enabled() else lambda part, *inputs: part(*inputs)
-    before = _states(w, zip(keys, values, strict=True), empty_state(k), run)
-    mirrored = [(one.flip(1), other.flip(1)) for one, other in zip(reversed(keys), reversed(values), strict=True)]
-    after = reversed(_states(w, mirrored, empty_state(k), run))
-    chunks = zip(keys, values, before, after, strict=True)
-    return torch.cat([run(_chunk, w, u, *chunk) for chunk in chunks], 1)
-
-
-def _states(w: Tensor, chunks: Iterable[tuple[Tensor, Tensor]], state: Tensor, run) -> list[Tensor]:
-    """The state (B, 3, C) before each chunk."""
-    states = []
-    for k, v in chunks:
-        states.append(state)
-        state = run(_take_in, w, k, v, state)
-    return states
+    run = partial(checkpoint, use_reentrant=False) if torch.is_grad_enabled() else lambda step, *inputs: step(*inputs)
+    chunks = list(zip(k.split(CHUNK, 1), v.split(CHUNK, 1), strict=True))
+    mirrored = [(k_chunk.flip(1), v_chunk.flip(1)) for k_chunk, v_chunk in reversed(chunks)]
+    before, after = (  # the states (B, 3, C) before and after each chunk
+        list(accumulate(seen[:-1], lambda state, chunk: run(_take_in, w, *chunk, state), initial=empty_state(k)))
+        for seen in (chunks, mirrored)
+    )
+    joined = zip(chunks, before, reversed(after), strict=True)
+    return torch.cat([run(_chunk, w, u, *chunk, *states) for chunk, *states in joined], 1)
 
 
 def _take_in(w: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
-    (a, b, p), (k, base) = _parts(state), _from_largest(k, state)
+    (a, b, p), (k, base) = state[:, :, None].unbind(1), _from_largest(k, state)
     length = k.shape[1]
     inside, before = k + (torch.arange(length, device=k.device)[:, None] + 1 - length) * w, p - base - length * w
     # Any shift cancels between numerator and denominator: the largest exponent, rounded, is taken as a constant.
@@ -94,7 +70,8 @@ def _take_in(w: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
 
 
 def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    (a, b, p), (c, d, q), (k, base) = _parts(before), _parts(after), _from_largest(k, before, after)
+    (a, b, p), (c, d, q) = before[:, :, None].unbind(1), after[:, :, None].unbind(1)  # (B, 1, C) each
+    k, base = _from_largest(k, before, after)
     time = torch.arange(k.shape[1], device=k.device)
     distance = (time[:, None] - time).abs()[..., None]  # (n, n, 1)
     inside = k[:, None] + torch.where(distance > 0, (1 - distance) * w, u)  # (B, n, n, C)
@@ -104,10 +81,6 @@ def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, before: Tensor, after: Te
     return ((weights * v[:, None]).sum(2) + p * a + q * c) / (weights.sum(2) + p * b + q * d)
 
 
-def _parts(state: Tensor) -> tuple[Tensor, ...]:
-    return tuple(part[:, None] for part in state.unbind(1))  # (B, 1, C) each
-
-
 def _from_largest(k: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
     """The keys as seen from the largest exponent (B, 1, C), and that: differences of what counts are then exact."""
     largest = torch.stack([k.amax(1), *(state[:, 2] for state in states)]).amax(0)[:, None].detach()
@@ -115,15 +88,14 @@ def _from_largest(k: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if refused := _refused(k):
-        raise InputError(f"{refused} Or use implementation='chunked'.")
+    require(refusal("biwkv", k, devices=SHAPED), "chunked")
     from facerwkv.kernels.native.wkv import biwkv as operator
 
     return call(operator, w, u, k, v)
 
 
 def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    check("biwkv", w, u, k, v)
+    check("biwkv", k)
     from facerwkv.kernels.triton.biwkv import biwkv as operator
 
     return operator(w, u, k, v)

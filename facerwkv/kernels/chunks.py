@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.native import refusal
 
 CHUNK = 16  # tokens; a power of two
 FEW = 8  # tokens up to which one by one is faster than a chunk
@@ -47,15 +47,17 @@ def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tens
     computed again in the backward pass, so that training keeps little more than inputs and outputs.
     """
     batch, length, heads, size = inputs[0].shape
+    run = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False) if _trains() else segment
     if torch.compiler.is_exporting():  # at once: a program for any batch cannot depend on its size
         tokens = length
     else:
         budget = CACHED if state.device.type == "cpu" else 100 * CACHED
         tokens = max(1, budget // max(1, batch * heads * size * CHUNK)) * CHUNK
-    run = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False) if _trains() else segment
     outputs = []
     for pieces in zip(*(x.split(tokens, 1) for x in inputs), strict=True):
-        y, state = run(*(_fill(piece) for piece in pieces), state)
+        if lacking := -pieces[0].shape[1] % CHUNK:
+            pieces = tuple(functional.pad(piece, (0, 0, 0, 0, 0, lacking)) for piece in pieces)
+        y, state = run(*pieces, state)
         outputs.append(y)
     return torch.cat(outputs, 1)[:, :length], state
 
@@ -80,20 +82,25 @@ def steps(x: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
 def halve(left: Tensor, right: Tensor, w: Tensor, visit: Visit) -> tuple[Tensor, Tensor, Tensor]:
     """Decay pairs of tokens by what lies between them, in blocks of 2, 4, 8, ... tokens.
 
-    left (M, n, p, N), right (M, n, q, N): p and q vectors a token; decays w (M, n, N) in [0, 1]. For each block size
+    left (M, n, p, N), right (M, n, q, N): p and q vectors per token; decays w (M, n, N) in [0, 1]. For each block size
     calls visit(later, earlier): later (blocks, p * half, N), the left vectors of the second halves, decayed since the
     middle; earlier (blocks, q * half, N), the right vectors of the first halves, decayed until there. Returns left
     decayed since the chunk's start, right decayed until its end, and the chunk's whole decay (M, N). Overwrites left
     and right where no gradient is wanted.
     """
     (chunks, length, p, size), q = left.shape, right.shape[2]
-    blocks, half = chunks * length, 1
+    blocks, half, inplace = chunks * length, 1, not _trains()
     while half < length:
         blocks //= 2
         left, right = left.view(blocks, 2, half * p, size), right.view(blocks, 2, half * q, size)
         first, second = w.view(blocks, 2, 1, size).unbind(1)
         visit(left[:, 1], right[:, 0])
-        left, right = _decay(left, 1, first), _decay(right, 0, second)
+        if inplace:
+            left[:, 1].mul_(first)
+            right[:, 0].mul_(second)
+        else:
+            left = torch.stack([left[:, 0], left[:, 1] * first], 1)
+            right = torch.stack([right[:, 0] * second, right[:, 1]], 1)
         w, half = first * second, 2 * half
     return left.view(chunks, length, p, size), right.view(chunks, length, q, size), w.view(chunks, size)
 
@@ -105,12 +112,6 @@ def products(x: Tensor, y: Tensor) -> Tensor:
     return x @ y.mT
 
 
-def lower(first: Tensor, corner: Tensor, second: Tensor) -> Tensor:
-    """Square blocks (..., h, h) → [[first, 0], [corner, second]]."""
-    above = functional.pad(first, (0, first.shape[-1]))
-    return torch.cat([above, torch.cat([corner, second], -1)], -2)
-
-
 def full_precision(x: Tensor) -> AbstractContextManager:
     """Keeps autocast away from the products inside a recurrence."""
     kind = x.device.type
@@ -118,18 +119,13 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     return torch.autocast(kind, enabled=False) if running else nullcontext()
 
 
-def runs_natively(name: str, k: Tensor) -> bool:
-    """Whether the compiled kernels hold the operator called `name` and take keys like k (B, T, H, N)."""
-    return _compiled(name) and _refused(k) is None
-
-
-def check_native(name: str, k: Tensor) -> None:
-    """InputError with what keeps `runs_natively` from being true."""
-    if not _compiled(name):
-        reason = problem() or f"The C kernels were built before there was a {name}: install facerwkv again."
-        raise InputError(f"{reason} Or use implementation='chunked'.")
-    if refused := _refused(k):
-        raise InputError(f"The native {name} runs on the CPU in float32, {refused}; use implementation='chunked'.")
+def native_refusal(name: str, k: Tensor) -> str | None:
+    """Why the C kernel of the operator called `name` cannot take keys like k (B, T, H, N); None when it can."""
+    if refused := refusal(name, k, cast=True):
+        return refused
+    if k.shape[-1] % 16 or not 0 < k.shape[-1] <= 256:
+        return f"The native {name} runs with heads of 16, 32, ... 256 channels, not {k.shape[-1]}."
+    return None
 
 
 def fastest(name: str, k: Tensor) -> str:
@@ -140,7 +136,7 @@ def fastest(name: str, k: Tensor) -> str:
     half = k.device.type == "cuda" and k.dtype in (torch.float16, torch.bfloat16)
     if half and k.shape[1] > FEW and k.shape[0] and 16 <= k.shape[-1] <= 256 and _has_fla(name):
         return "fla"
-    if runs_natively(name, k):
+    if native_refusal(name, k) is None:
         return "native"
     return "reference" if k.shape[1] <= FEW else "chunked"
 
@@ -158,11 +154,6 @@ def fla_operator(name: str, x: Tensor) -> Callable:
 
 
 @torch.compiler.assume_constant_result
-def _compiled(name: str) -> bool:
-    return hasattr(library(), f"{name}_forward")
-
-
-@torch.compiler.assume_constant_result
 def _has_fla(name: str) -> bool:
     return find_spec("fla") is not None and not isinstance(_from_fla(name), str)
 
@@ -177,28 +168,5 @@ def _from_fla(name: str) -> Callable | str:
         return f"{type(error).__name__}: {error}"
 
 
-def _refused(k: Tensor) -> str | None:
-    if k.device.type != "cpu" or torch.promote_types(k.dtype, torch.float32) != torch.float32:
-        return f"not on {k.device} in {k.dtype}"
-    if k.shape[-1] % 16 or not 0 < k.shape[-1] <= 256:
-        return f"with heads of 16, 32, ... 256 channels, not {k.shape[-1]}"
-    return None
-
-
 def _trains() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_exporting()
-
-
-def _fill(x: Tensor) -> Tensor:
-    missing = -x.shape[1] % CHUNK
-    return functional.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
-
-
-def _decay(x: Tensor, half: int, w: Tensor) -> Tensor:
-    """One half of each block (M, 2, h, N) times w (M, 1, N)."""
-    if not _trains():
-        x[:, half].mul_(w)
-        return x
-    halves = list(x.unbind(1))
-    halves[half] = halves[half] * w
-    return torch.stack(halves, 1)

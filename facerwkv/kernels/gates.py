@@ -7,6 +7,7 @@ and neither autograd nor a tracer watches, the native form writes its result the
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import call, library, problem, watched
+from facerwkv.kernels.native import call, refusal, require, watched
 
 
 def mish_gate(k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
@@ -39,29 +40,19 @@ def squared_relu(k: Tensor, implementation: str = "auto", inplace: bool = False)
 def token_mix(x: Tensor, mixes: Tensor, last: Tensor | None = None, implementation: str = "auto") -> Tensor:
     """Tokens mixed with the one before them in several ways: before + (x - before) mix.
 
-    x (B, T, D); mixes (N, D), each way's share of the present token; last (B, D) stands before the first token, zeros
+    x (B, T, D); mixes (N, D), each way's share of the present token; last (B, D) comes before the first token, zeros
     if None. Returns (N, B, T, D).
     """
     last = x.new_zeros(x.shape[0], x.shape[2]) if last is None else last
+    if x.ndim != 3 or mixes.shape != (len(mixes), x.shape[2]) or last.shape != (x.shape[0], x.shape[2]):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, mixes, last))
+        raise InputError(f"token_mix takes x (B, T, D), mixes (N, D) and last (B, D), not {shapes}.")
     return _run("token_mix", implementation, x, mixes, last)
 
 
-def _run(name: str, implementation: str, *inputs: Tensor, inplace: bool = False) -> Tensor:
-    auto, forms = "reference", IMPLEMENTATIONS[name]
-    if torch.compiler.is_compiling():
-        training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        auto = "rational" if "rational" in forms and not training else "reference"
-    elif library() is not None and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in inputs):
-        auto = "native"
-        if inplace and implementation == "auto" and inputs[-1].is_contiguous() and not watched(*inputs):
-            from facerwkv.kernels.native.gates import overwrite
-
-            return overwrite(name, *inputs)
-    return choose(forms, implementation, auto)(*inputs)
-
-
-def _mish_gate(k: Tensor, v: Tensor) -> Tensor:
-    return functional.mish(k) * v
+def _token_mix(x: Tensor, mixes: Tensor, last: Tensor) -> Tensor:
+    before = torch.cat([last[:, None], x[:, :-1]], 1)
+    return torch.addcmul(before, x - before, mixes[:, None, None])
 
 
 def _rational_mish_gate(k: Tensor, v: Tensor) -> Tensor:
@@ -71,40 +62,34 @@ def _rational_mish_gate(k: Tensor, v: Tensor) -> Tensor:
     return k * (n / (n + 2)) * v
 
 
-def _squared_relu(k: Tensor) -> Tensor:
-    return functional.relu(k).square()
+def _native(name: str, *inputs: Tensor) -> Tensor:
+    require(refusal(name, *inputs), "reference")
+    from facerwkv.kernels.native import gates
 
-
-def _sigmoid_gate(r: Tensor, x: Tensor) -> Tensor:
-    return torch.sigmoid(r) * x
-
-
-def _token_mix(x: Tensor, mixes: Tensor, last: Tensor) -> Tensor:
-    before = torch.cat([last[:, None], x[:, :-1]], 1)
-    return torch.addcmul(before, x - before, mixes[:, None, None])
-
-
-def _native(name: str) -> Callable[..., Tensor]:
-    def run(*inputs: Tensor) -> Tensor:
-        if library() is None:
-            raise InputError(f"{problem()} Or use implementation='reference'.")
-        for x in inputs:
-            if x.device.type != "cpu" or x.dtype != torch.float32:
-                raise InputError(
-                    f"The native {name} runs on the CPU in float32, not on {x.device} in {x.dtype}; use 'reference'."
-                )
-        from facerwkv.kernels.native import gates
-
-        return call(getattr(gates, name), *inputs)
-
-    return run
+    return call(getattr(gates, name), *inputs)
 
 
 REFERENCES: dict[str, Callable[..., Tensor]] = {
-    "mish_gate": _mish_gate,
-    "sigmoid_gate": _sigmoid_gate,
-    "squared_relu": _squared_relu,
+    "mish_gate": lambda k, v: functional.mish(k) * v,
+    "sigmoid_gate": lambda r, x: torch.sigmoid(r) * x,
+    "squared_relu": lambda k: functional.relu(k).square(),
     "token_mix": _token_mix,
 }
-IMPLEMENTATIONS = {name: {"reference": form, "native": _native(name)} for name, form in REFERENCES.items()}
+IMPLEMENTATIONS = {name: {"reference": form, "native": partial(_native, name)} for name, form in REFERENCES.items()}
 IMPLEMENTATIONS["mish_gate"]["rational"] = _rational_mish_gate
+
+
+def _run(name: str, implementation: str, *inputs: Tensor, inplace: bool = False) -> Tensor:
+    auto, forms = "reference", IMPLEMENTATIONS[name]
+    if name != "token_mix" and any(x.shape != inputs[0].shape for x in inputs):
+        raise InputError(f"{name} takes tensors of one shape, not {', '.join(str(tuple(x.shape)) for x in inputs)}.")
+    if torch.compiler.is_compiling():
+        training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        auto = "rational" if "rational" in forms and not training else "reference"
+    elif refusal(name, *inputs) is None:
+        auto = "native"
+        if inplace and implementation == "auto" and inputs[-1].is_contiguous() and not watched(*inputs):
+            from facerwkv.kernels.native.gates import overwrite
+
+            return overwrite(name, *inputs)
+    return choose(forms, implementation, auto)(*inputs)

@@ -1,13 +1,11 @@
 """Images of bytes → planes of numbers, by a table that holds what becomes of each of the 256 values."""
 
-import ctypes
-
 import torch
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import library, pointer, problem
+from facerwkv.kernels.native import missing, run
 
 
 def by_table(images: Tensor, table: Tensor, implementation: str = "auto") -> Tensor:
@@ -22,7 +20,7 @@ def by_table(images: Tensor, table: Tensor, implementation: str = "auto") -> Ten
 def runs_natively(images: Tensor) -> bool:
     """Whether the C form takes these images. It is no operator: no gradient passes through bytes."""
     here = images.device.type == "cpu" and images.dtype == torch.uint8 and type(images) is Tensor
-    return here and not torch.compiler.is_compiling() and hasattr(library(), "pixels_forward")
+    return here and not torch.compiler.is_compiling() and missing("pixels") is None
 
 
 def _reference(images: Tensor, table: Tensor) -> Tensor:
@@ -32,13 +30,12 @@ def _reference(images: Tensor, table: Tensor) -> Tensor:
 
 def _native(images: Tensor, table: Tensor) -> Tensor:
     if not runs_natively(images):
-        kind = f"{images.dtype} on {images.device}"
-        raise InputError(f"{problem() or f'No C kernel looks up {kind}.'} Or use implementation='reference'.")
+        reason = missing("pixels") or f"No C kernel looks up {images.dtype} on {images.device}."
+        raise InputError(f"{reason} Or use implementation='reference'.")
     images, table = images.contiguous(), table.to(torch.float32).contiguous()
     batch, height, width, channels = images.shape
     y = torch.empty(batch, channels, height, width)
-    sizes = (ctypes.c_long(size) for size in (batch, height * width, channels))
-    library().pixels_forward(*sizes, *(pointer(x) for x in (images, table, y)))
+    run("pixels_forward", (batch, height * width, channels), [images, table, y])
     return y
 
 

@@ -21,6 +21,7 @@ from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
 from facerwkv.kernels.native import traced
 
+CPUINFO = Path("/proc/cpuinfo")
 FEWEST = 64  # rows and columns from which oneDNN pays: it packs the matrix at every call
 
 
@@ -31,7 +32,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation
     and nothing traces the call, else the reference.
     """
     inputs = [x, weight] if bias is None else [x, weight, bias]
-    return choose(IMPLEMENTATIONS, implementation, "onednn" if _suits(*inputs) else "reference")(x, weight, bias)
+    auto = "reference"
+    if not torch.compiler.is_compiling():  # to an exporter, comparing the batch's size would limit it
+        large = math.prod(x.shape[:-1]) >= FEWEST and min(weight.shape) >= FEWEST
+        if large and onednn_pays() and _fits(*inputs) and not torch.is_autocast_enabled("cpu") and not traced(*inputs):
+            auto = "onednn"
+    return choose(IMPLEMENTATIONS, implementation, auto)(x, weight, bias)
 
 
 class Linear(nn.Linear):
@@ -46,18 +52,13 @@ class Linear(nn.Linear):
 @cache
 def onednn_pays() -> bool:
     """Whether oneDNN's vectors are wider here than MKL's."""
-    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    return both and torch.backends.cpu.get_cpu_capability() == "AVX512" and "GenuineIntel" not in _processor()
-
-
-def _suits(*inputs: Tensor) -> bool:
-    if torch.compiler.is_compiling():  # to an exporter, comparing the batch's size would limit it
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
-    x, weight = inputs[:2]
-    large = math.prod(x.shape[:-1]) >= FEWEST and min(weight.shape) >= FEWEST
-    if not (large and onednn_pays() and _fits(*inputs)):
-        return False
-    return not torch.is_autocast_enabled("cpu") and not traced(*inputs)
+    try:
+        processor = CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        processor = platform.processor()
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "GenuineIntel" not in processor
 
 
 def _fits(*inputs: Tensor) -> bool:
@@ -88,23 +89,15 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        of_x = linear(grad, weight.mT) if wanted[0] else None
-        of_weight = outer(grad, x) if wanted[1] else None
-        return of_x, of_weight, grad.flatten(0, -2).sum(0) if wanted[2] else None
+        (x, weight), (x_wanted, weight_wanted, bias_wanted) = ctx.saved_tensors, ctx.needs_input_grad
+        of_x = linear(grad, weight.mT) if x_wanted else None
+        of_weight = outer(grad, x) if weight_wanted else None
+        return of_x, of_weight, grad.flatten(0, -2).sum(0) if bias_wanted else None
 
 
 def outer(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of a matrix: that of the product (..., F) and what was multiplied (..., D) → (F, D)."""
     return linear(grad.flatten(0, -2).mT, x.flatten(0, -2).mT)
-
-
-def _processor() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {"reference": functional.linear, "onednn": _onednn}

@@ -7,10 +7,11 @@ time and memory quadratic in T; "blocked" takes memory linear in T; "fft" also t
 
 A Fourier transform over all of T is of no use: its error follows the largest e anywhere, and what comes before a large
 key drowns in it. "fft" transforms only from an earlier half to the later half beside it (Hairer, Lubich & Schlichte
-1985), so that the error at t follows the largest e up to t, which the denominator holds too.
+1985), so that the error at t follows the largest e up to t, which the denominator contains too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +20,11 @@ from torch.nn.functional import pad
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.native import refusal, require
 
 STRIP = 64  # rows of the table that one matrix product takes
 LEAF, NATIVE_LEAF = 128, 1024  # tokens, at most, that are left to plain products
-NATIVE_FEW, FEW_COLUMNS = 2400, 4  # up to so many tokens of so few columns C needs no transforms
+NATIVE_FEW, FEW_COLUMNS = 2400, 4  # up to this many tokens of this few columns C needs no transforms
 FFT_FROM, FFT_RATIO = 128, 40  # measured: with fewer tokens than these for a column, "blocked" is faster
 KEY_MIN, KEY_MAX = -60.0, 30.0
 
@@ -36,9 +37,14 @@ def toeplitz(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, imple
     "native" (hierarchical, all but the transforms in C; CPU, float32); "auto" is native where it can run, else
     fft for long sequences of few columns, else blocked.
     """
+    if k.ndim != 4 or v.shape != k.shape or any(x.shape != (k.shape[2], k.shape[1]) for x in (w, alpha, beta)):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (w, alpha, beta, k, v))
+        raise InputError(f"toeplitz takes w, alpha and beta (H, T), k and v (B, T, H, S), not {shapes}.")
+    batch, length, _, size = k.shape
+    auto = "native"
+    if refusal("toeplitz", k, cast=True):
+        auto = "fft" if length >= FFT_FROM and length > FFT_RATIO * batch * size else "blocked"
     exact = torch.promote_types(k.dtype, torch.float32)
-    native = library() is not None and k.device.type == "cpu" and exact == torch.float32
-    auto = "native" if native else "fft" if _fits_fft(k) else "blocked"
     form = choose(IMPLEMENTATIONS, implementation, auto)
     return form(*(tensor.to(exact) for tensor in (w, alpha, beta, k, v))).to(v.dtype)
 
@@ -52,11 +58,6 @@ def table(w: Tensor, start: int, stop: int) -> Tensor:
     lag = time[start:, None] - time
     newest = w.shape[1] - 1
     return w[:, (newest - lag).clamp(max=newest)] * (lag >= 0)
-
-
-def _fits_fft(k: Tensor) -> bool:
-    batch, length, _, size = k.shape
-    return length >= FFT_FROM and length > FFT_RATIO * batch * size
 
 
 def _reference(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -108,13 +109,14 @@ class _Weighting(torch.autograd.Function):
 
 
 def _product(steps: Steps, c: Tensor, x: Tensor, leaf: int) -> Tensor:
-    """y_t = sum_{u<=t} c[t-u] x_u for c (H, T) and columns x; T is the leaf's length, doubled so many times."""
-    y = steps.product(c[:, :leaf], _spans(x, leaf).flatten(1, 2), False).view_as(x)
-    for half in _halves(leaf, x.shape[-1]):
+    """y_t = sum_{u<=t} c[t-u] x_u for c (H, T) and columns x; T is the leaf's length, doubled some times."""
+    y, half = steps.product(c[:, :leaf], _spans(x, leaf).flatten(1, 2), False).view_as(x), leaf
+    while half < x.shape[-1]:  # transforms join ever longer halves
         of_c = torch.fft.rfft(c[:, None, : 2 * half])
         sums = torch.fft.irfft(_spectra(_spans(x, 2 * half)[..., :half]).mul_(of_c), n=2 * half)
         later = _spans(y, 2 * half)[..., half:]
         later += sums[..., half:].reshape(later.shape)
+        half *= 2
     return y
 
 
@@ -123,41 +125,35 @@ def _gradients(steps: Steps, c: Tensor, x: Tensor, grad: Tensor, leaf: int) -> t
     rows = _spans(grad, leaf).flatten(1, 2)
     grad_x = steps.product(c[:, :leaf], rows, True).view_as(x)
     grad_c = pad(steps.weights(_spans(x, leaf).flatten(1, 2), rows), (0, x.shape[-1] - leaf))
-    for half in _halves(leaf, x.shape[-1]):
+    half = leaf
+    while half < x.shape[-1]:
         later, earlier = _spectra(_spans(grad, 2 * half)[..., half:]), _spectra(_spans(x, 2 * half)[..., :half])
         of_c = earlier.conj_physical_().mul_(later).sum(1)
         of_x = later.mul_(torch.fft.rfft(c[:, None, : 2 * half]).conj_physical_())
-        # The later halves were transformed as if they began at 0, so the results stand `half` too far left.
+        # The later halves were transformed as if they began at 0, so the results are `half` too far left.
         grad_c[:, : 2 * half] += torch.fft.irfft(of_c, n=2 * half).roll(half, -1)
         earlier_x = _spans(grad_x, 2 * half)[..., :half]
         earlier_x += torch.fft.irfft(of_x, n=2 * half)[..., half:].reshape(earlier_x.shape)
+        half *= 2
     return grad_c, grad_x
 
 
-def _halves(leaf: int, length: int) -> Iterator[int]:
-    """The lengths of the halves that transforms join, the shortest first."""
-    while leaf < length:
-        yield leaf
-        leaf *= 2
-
-
 def _leaf(length: int, longest: int | None) -> tuple[int, int]:
-    """The length of a leaf, one whose doubles transform quickly, and how often it is doubled to hold `length`."""
+    """The length of a leaf, one whose doubles transform quickly, and how often it is doubled to reach `length`."""
+
+    def transforms_quickly(number: int) -> bool:
+        for prime in (2, 3, 5):
+            while number % prime == 0:
+                number //= prime
+        return number == 1
+
     doublings = 0
     while longest and length > longest << doublings:
         doublings += 1
     leaf = -(-length >> doublings)
-    while doublings and not _smooth(leaf):
+    while doublings and not transforms_quickly(leaf):
         leaf += 1
     return leaf, doublings
-
-
-def _smooth(number: int) -> bool:
-    """Whether a number has no prime factor above 5."""
-    for prime in (2, 3, 5):
-        while number % prime == 0:
-            number //= prime
-    return number == 1
 
 
 def _spans(x: Tensor, length: int) -> Tensor:
@@ -182,7 +178,7 @@ def _strip_product(c: Tensor, x: Tensor, backwards: bool) -> Tensor:
     if backwards:
         return _strip_product(c, x.flip(-1), False).flip(-1)
     length = x.shape[-1]
-    # All strips of the table are its newest one, moved: each reads a part of it in place.
+    # All strips of the table are its newest one, moved: each reads a stretch of it in place.
     newest = pad(c.flip(1), (0, STRIP)).unfold(1, length, 1)[:, : min(STRIP, length)].flip(1).mT.contiguous()
     y = torch.empty_like(x)
     for start, stop in _strips(length):
@@ -212,12 +208,8 @@ def _tokens(x: Tensor, like: Tensor) -> Tensor:
     return x.unflatten(1, (like.shape[0], like.shape[3])).permute(1, 3, 0, 2)
 
 
-def _weights(keys: Tensor) -> Tensor:
-    return keys.clamp(KEY_MIN, KEY_MAX).exp_()
-
-
 def _enter(k: Tensor, v: Tensor, alpha: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    e = _weights(_columns(k))
+    e = _columns(k).clamp(KEY_MIN, KEY_MAX).exp_()
     x = (e * _columns(v)).mul_(alpha[:, None])
     return pad(x, (0, length - k.shape[1])), e.cumsum(-1)
 
@@ -236,7 +228,7 @@ def _enter_back(
     grad_x: Tensor, grad_sums: Tensor, mean: Tensor, k: Tensor, v: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     keys, values, length = _columns(k), _columns(v), k.shape[1]
-    e = _weights(keys)
+    e = keys.clamp(KEY_MIN, KEY_MAX).exp_()
     grad_total = (grad_sums[..., :length] * mean).flip(-1).cumsum(-1).flip(-1)
     grad_values = grad_x[..., :length] * e
     grad_alpha = (grad_values * values).sum(1)
@@ -247,11 +239,7 @@ def _enter_back(
 
 
 def _native(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if library() is None:
-        raise InputError(f"{problem()} Or use implementation='fft'.")
-    if k.device.type != "cpu" or k.dtype != torch.float32:
-        where = f"{k.device} in {k.dtype}"
-        raise InputError(f"The native toeplitz runs on the CPU in float32, not on {where}; use 'fft'.")
+    require(refusal("toeplitz", k), "fft")
     from facerwkv.kernels.native import toeplitz as c
 
     if k.shape[1] <= (NATIVE_FEW if k.shape[0] * k.shape[3] <= FEW_COLUMNS else NATIVE_LEAF):
@@ -263,17 +251,9 @@ def _native(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Ten
 STRIPS = Steps(None, _strip_product, _strip_weights, _enter, _leave, _leave_back, _enter_back)
 
 
-def _blocked(*inputs: Tensor) -> Tensor:
-    return _Weighting.apply(STRIPS, *inputs)
-
-
-def _fft(*inputs: Tensor) -> Tensor:
-    return _Weighting.apply(STRIPS._replace(leaf=LEAF), *inputs)
-
-
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": _reference,
-    "blocked": _blocked,
-    "fft": _fft,
+    "blocked": partial(_Weighting.apply, STRIPS),
+    "fft": partial(_Weighting.apply, STRIPS._replace(leaf=LEAF)),
     "native": _native,
 }

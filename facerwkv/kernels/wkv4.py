@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import DEVICES, call, library, problem
+from facerwkv.kernels.native import SHAPED, call, refusal, require
 from facerwkv.kernels.triton import check, runs
 
 CHUNK = 16
@@ -28,15 +28,24 @@ def wkv4(
     implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32, no gradient
     of the state) or "triton" (CUDA, float32 or less); "auto" is native or triton where they can run, else chunked.
     """
+    check_shapes("wkv4", w, u, k, v)
+    if state is not None and state.shape != (k.shape[0], 3, k.shape[2]):
+        raise InputError(f"The state must be (B, 3, C), here {(k.shape[0], 3, k.shape[2])}, not {tuple(state.shape)}.")
     exact = torch.promote_types(k.dtype, torch.float32)
     carried = state is not None and state.requires_grad and torch.is_grad_enabled()
-    native = library() is not None and k.device.type in DEVICES and exact == torch.float32 and not carried
-    portable = "native" if native else "chunked"
+    portable = "chunked" if carried or refusal("wkv4", k, devices=SHAPED, cast=True) else "native"
     form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else portable)
     state = empty_state(k) if state is None else state
     kept = form is _triton  # its loads convert
     y, state = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact), state)
     return y.to(v.dtype), state
+
+
+def check_shapes(name: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
+    """InputError unless w and u are (C,), k and v (B, T, C), for the call named: C code cannot find out."""
+    if k.ndim != 3 or v.shape != k.shape or w.shape != k.shape[2:] or u.shape != w.shape:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (w, u, k, v))
+        raise InputError(f"{name} takes w and u (C,), k and v (B, T, C), not {shapes}.")
 
 
 def empty_state(k: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple
 
 
 def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    a, b, p = (part[:, None] for part in state.unbind(1))  # (B, 1, C)
+    a, b, p = state[:, :, None].unbind(1)  # (B, 1, C)
     length = k.shape[1]
     time = torch.arange(length, device=k.device)
     lag = (time[:, None] - time)[..., None]  # (n, n, 1)
@@ -92,17 +101,14 @@ def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[T
 
 
 def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    if library() is None:
-        raise InputError(f"{problem()} Or use implementation='chunked'.")
-    if k.device.type not in DEVICES or k.dtype != torch.float32:
-        raise InputError(f"The native wkv4 runs on the CPU in float32, not on {k.device} in {k.dtype}; use 'chunked'.")
+    require(refusal("wkv4", k, devices=SHAPED), "chunked")
     from facerwkv.kernels.native.wkv import wkv4 as operator
 
     return call(operator, w, u, k, v, state)
 
 
 def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    check("wkv4", w, u, k, v)
+    check("wkv4", k)
     from facerwkv.kernels.triton.wkv4 import wkv4 as operator
 
     return operator(w, u, k, v, state)

@@ -13,7 +13,6 @@ from torch import Tensor
 from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
     Recurrence,
-    check_native,
     check_shapes,
     cut,
     empty_state,
@@ -22,20 +21,16 @@ from facerwkv.kernels.chunks import (
     full_precision,
     halve,
     join,
+    native_refusal,
     products,
     steps,
     walk,
 )
+from facerwkv.kernels.native import require
 
 
 def wkv6(
-    r: Tensor,
-    k: Tensor,
-    v: Tensor,
-    w: Tensor,
-    u: Tensor,
-    state: Tensor | None = None,
-    implementation: str = "auto",
+    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None = None, implementation: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """Mix values over time; linear in T, constant state.
 
@@ -77,10 +72,6 @@ def _reference(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Ten
     return torch.stack(outputs, 1) if outputs else torch.empty_like(v), state
 
 
-def _chunked(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    return walk(partial(_segment, u), [r, k, v, w], state)
-
-
 def _segment(u: Tensor, r: Tensor, k: Tensor, v: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     shape = r.shape
     bonus = (r * u * k).sum(-1, keepdim=True)
@@ -96,7 +87,7 @@ def _segment(u: Tensor, r: Tensor, k: Tensor, v: Tensor, w: Tensor, state: Tenso
 
 
 def _read_earlier(y: Tensor, v: Tensor, later: Tensor, earlier: Tensor) -> None:
-    """Adds to y, in each block's second half, what its first half holds."""
+    """Adds to y, in each block's second half, what its first half contains."""
     weights = products(later, earlier)
     blocks, half, _ = weights.shape
     shape = (blocks, 2, half, v.shape[-1])
@@ -109,7 +100,7 @@ def _read_earlier(y: Tensor, v: Tensor, later: Tensor, earlier: Tensor) -> None:
 
 
 def _native(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    check_native("wkv6", k)
+    require(native_refusal("wkv6", k), "chunked")
     from facerwkv.kernels.native.matrix_state import wkv6 as operator
 
     return operator(r, k, v, w, u, state)
@@ -121,4 +112,9 @@ def _fla(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -
     return operator(r, k, v, w, u, scale=1.0, initial_state=state, output_final_state=True)
 
 
-IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "native": _native, "fla": _fla}
+IMPLEMENTATIONS: dict[str, Recurrence] = {
+    "reference": _reference,
+    "chunked": lambda r, k, v, w, u, state: walk(partial(_segment, u), [r, k, v, w], state),
+    "native": _native,
+    "fla": _fla,
+}

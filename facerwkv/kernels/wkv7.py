@@ -8,11 +8,11 @@ the state that its own token has written.
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
     Recurrence,
-    check_native,
     check_shapes,
     cut,
     empty_state,
@@ -21,11 +21,12 @@ from facerwkv.kernels.chunks import (
     full_precision,
     halve,
     join,
-    lower,
+    native_refusal,
     products,
     steps,
     walk,
 )
+from facerwkv.kernels.native import require
 
 
 def wkv7(
@@ -80,13 +81,9 @@ def _reference(
     return torch.stack(outputs, 1) if outputs else torch.empty_like(v), state
 
 
-def _chunked(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    return walk(_segment, [r, w, k, v, a, b], state)
-
-
 def _segment(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """With s the rows a_t^T S_{t-1}: s = inverse (a S_0 + a_k v), where a_k, like a_b, r_b and r_k, holds the chunk's
-    decayed products of a's and k's, and inverse is that of 1 - a_b; then y = r S_0 + r_b s + r_k v."""
+    """With s the rows a_t^T S_{t-1}: s = inverse (a S_0 + a_k v), where a_k, like a_b, r_b and r_k, contains decayed
+    products of the chunk's a's and k's, and inverse is that of 1 - a_b; then y = r S_0 + r_b s + r_k v."""
     shape = r.shape
     r, w, k, v, a, b = (cut(x) for x in (r, w, k, v, a, b))  # (M, n, N)
     w, right = w.exp(), torch.stack([b, k], 2)
@@ -94,7 +91,8 @@ def _segment(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s
     pairs = _Pairs(torch.stack([torch.zeros_like(own), own], 2).flatten(0, 1))
     left, right, w = halve(torch.stack([a, r * w], 2), right, w, pairs.grow)
     a, r, b, k, w = left[:, :, 0], left[:, :, 1], right[:, :, 0].mT, right[:, :, 1].mT, w[:, :, None]
-    (_, r_b), (a_k, r_k) = pairs.split()
+    grown = pairs.products.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (M, n, a or r, n, b or k)
+    (_, r_b), (a_k, r_k) = grown.permute(4, 2, 0, 1, 3).contiguous()
     a, of_v, y = pairs.inverse @ a, pairs.inverse @ (a_k @ v), r_k @ v
     outputs, reads, held = [], [], state.flatten(0, 1)
     chunks = (steps(x, shape) for x in (a, of_v, w, b, k, v, y, r))
@@ -118,19 +116,20 @@ class _Pairs:
         self.inverse = torch.ones_like(own[:, :1, :1])
 
     def grow(self, later: Tensor, earlier: Tensor) -> None:
+        def join_blocks(first: Tensor, corner: Tensor, second: Tensor) -> Tensor:
+            """Square blocks (M, h, h) → [[first, 0], [corner, second]]."""
+            above = functional.pad(first, (0, first.shape[-1]))
+            return torch.cat([above, torch.cat([corner, second], -1)], -2)
+
         corner = products(later, earlier)
         first, second = self.inverse.unflatten(0, (-1, 2)).unbind(1)
-        self.inverse = lower(first, second @ (corner[:, ::2, ::2] @ first), second)
+        self.inverse = join_blocks(first, second @ (corner[:, ::2, ::2] @ first), second)
         first, second = self.products.unflatten(0, (-1, 2)).unbind(1)
-        self.products = lower(first, corner, second)
-
-    def split(self) -> Tensor:
-        """(b or k, a or r, M, n, n)."""
-        return self.products.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(4, 2, 0, 1, 3).contiguous()
+        self.products = join_blocks(first, corner, second)
 
 
 def _native(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    check_native("wkv7", k)
+    require(native_refusal("wkv7", k), "chunked")
     from facerwkv.kernels.native.matrix_state import wkv7 as operator
 
     return operator(r, w, k, v, a, b, state)
@@ -141,4 +140,9 @@ def _fla(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state
     return operator(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
 
 
-IMPLEMENTATIONS: dict[str, Recurrence] = {"reference": _reference, "chunked": _chunked, "native": _native, "fla": _fla}
+IMPLEMENTATIONS: dict[str, Recurrence] = {
+    "reference": _reference,
+    "chunked": lambda *inputs: walk(_segment, [*inputs[:-1]], inputs[-1]),
+    "native": _native,
+    "fla": _fla,
+}

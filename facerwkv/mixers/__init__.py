@@ -1,14 +1,25 @@
 """What mixes tokens over time and over channels: one file per generation, named in MIXERS.
 
-A TimeMix and a ChannelMix are built from (MixerConfig, layer) and called with normalised tokens (B, T, D) and their
-grid (Hp, Wp). Where the mathematics allows a recurrence they also have `stream(x, state) -> (y, state)`, which gives
-the same outputs when tokens come in pieces.
+To add one, write `mixers/NAME.py` with its two halves and list them in MIXERS; the tests read the table. A half is
 
-For inference a TimeMix may have `last(x, count)`, which gives forward's last `count` outputs for less work (its
-ChannelMix then looks no further back than the token before; a row shift has no `last`), and either half `folded()`, a
-module that computes the same, to rounding, from constants worked out beforehand. One that is linear in its values
-passes them, (B, T, ...), through `hook_value`, an Identity, on their way into the kernel: a hook there sees who hands
-on what.
+    TimeMix(config: MixerConfig, layer: int)      derived from `base.TimeMix`, which checks scan, shift and width
+    ChannelMix(config: MixerConfig, layer: int)   any nn.Module
+    forward(x, grid) -> y                         normalised tokens (B, T, D) and their grid (Hp, Wp) → (B, T, D)
+
+and may have, where the mathematics allows it,
+
+    stream(x, state) -> (y, state)   both halves: forward's outputs when tokens come in pieces; None is the first state
+    last(x, count) -> y              a time mix: forward's last `count` outputs for less work. The channel mix then
+                                     looks no further back than the token before
+    folded() -> nn.Module            what gives the same answers, to rounding, from constants worked out beforehand
+    hook_value                       a time mix that is linear in its values passes them, (B, T, ...), through this
+                                     nn.Identity on their way into the kernel: a hook there sees who hands on what
+    implementation, portable         a time mix with a kernel calls it with the first, which an exporter that knows no
+                                     native operator sets to the second
+    lr_scales                        parameter's name → factor of the learning rate
+
+A time mix whose class has `shares` takes one more argument in forward, stream and last: a dict that the blocks of one
+forward pass hand on, empty before the first.
 """
 
 from dataclasses import dataclass
@@ -51,12 +62,12 @@ class Mixer:
     @property
     def endless(self) -> bool:
         """Whether any number of tokens may come, with a state that does not grow; not with a table of positions."""
-        return self.streams and not getattr(self.time_mix, "table", False)
+        return self.streams and not self.time_mix.table
 
     @property
     def shares(self) -> bool:
         """Whether the time mix hands something on to later blocks, in a dict that it is called with."""
-        return getattr(self.time_mix, "shares", False)
+        return self.time_mix.shares
 
 
 MIXERS = {

@@ -7,24 +7,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.kernels.products import Linear
-from facerwkv.mixers.config import MixerConfig, check_token_shift
+from facerwkv.mixers import base
+from facerwkv.mixers.base import truncated_normal
+from facerwkv.mixers.config import MixerConfig
 
 
-class TimeMix(nn.Module):
+class TimeMix(base.TimeMix):
+    name = "attention"
+    scans = ("forward", "both")  # it sees all tokens in any case
+
     def __init__(self, config: MixerConfig, layer: int):
-        super().__init__()
-        check_token_shift(config, "attention")
-        self.heads = config.heads
+        super().__init__(config)
         self.qkv = Linear(config.width, 3 * config.time_mix_dim)
         self.output = Linear(config.time_mix_dim, config.width)
         self.hook_value = nn.Identity()
-        _truncated_normal(self.qkv, self.output)
+        truncated_normal(self)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.last(x, x.shape[1])
 
     def last(self, x: Tensor, count: int) -> Tensor:
-        """The outputs of the last `count` tokens; see Mixer."""
+        """The outputs of the last `count` tokens."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, S)
         v = self.hook_value(v.transpose(1, 2)).transpose(1, 2)
         q = q[:, :, max(q.shape[2] - count, 0) :]
@@ -38,13 +41,7 @@ class ChannelMix(nn.Module):
         hidden = config.hidden or 4 * config.width
         self.key = Linear(config.width, hidden)
         self.value = Linear(hidden, config.width)
-        _truncated_normal(self.key, self.value)
+        truncated_normal(self)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.value(functional.gelu(self.key(x)))
-
-
-def _truncated_normal(*layers: nn.Linear) -> None:
-    for layer in layers:
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)

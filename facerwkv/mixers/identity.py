@@ -1,16 +1,17 @@
 """No mixing at all: the paper's "w/o RWKV" (section 5.5). A block built of these hands its tokens on unchanged."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from facerwkv.mixers.config import MixerConfig, check_forward, check_token_shift
+from facerwkv.mixers import base
+from facerwkv.mixers.config import MixerConfig
 
 
-class TimeMix(nn.Module):
+class TimeMix(base.TimeMix):
+    name = "identity"
+
     def __init__(self, config: MixerConfig, layer: int):
-        super().__init__()
-        check_forward(config, "identity")
-        check_token_shift(config, "identity")
+        super().__init__(config)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         return torch.zeros_like(x)

@@ -12,22 +12,25 @@ from facerwkv.core.errors import InputError
 from facerwkv.kernels.gates import mish_gate
 from facerwkv.kernels.products import Linear
 from facerwkv.kernels.toeplitz import KEY_MAX, KEY_MIN, table, toeplitz
-from facerwkv.mixers.config import MixerConfig, check_forward, check_whole
+from facerwkv.mixers import base
+from facerwkv.mixers.base import require_past_only
+from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.shift import half_shift, row_shift
 
-FOLDED_TOKENS = 1200  # a folded table holds H T^2 numbers: 46 MB for 8 heads
+FOLDED_TOKENS = 1200  # a folded table is of H T^2 numbers: 46 MB for 8 heads
 
 
-class TimeMix(nn.Module):
-    """out = W_o(sigmoid(r) * toeplitz(k, v)) * gamma. Its tables hold `config.tokens` positions, no more."""
+class TimeMix(base.TimeMix):
+    """out = W_o(sigmoid(r) * toeplitz(k, v)) * gamma. Its tables have `config.tokens` positions, no more."""
 
-    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "reference"
+    name = "rwkv1"
+    shifts = ("token", "row")
     table = True
+    portable = "reference"
 
     def __init__(self, config: MixerConfig, layer: int):
-        super().__init__()
-        check_forward(config, "rwkv1")
-        self.heads, self.tokens, self.shift = config.heads, config.tokens, config.shift
+        super().__init__(config)
+        self.tokens = config.tokens
         self.time_w = nn.Parameter(initial_table(config.heads, config.tokens))
         self.time_alpha = nn.Parameter(torch.ones(config.heads, config.tokens))
         self.time_beta = nn.Parameter(torch.ones(config.heads, config.tokens))
@@ -39,55 +42,43 @@ class TimeMix(nn.Module):
         self.hook_value = nn.Identity()
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        length = x.shape[1]
-        k, v, r = self._project(shifted(x, grid, self.shift))
-        keys, values = self._split(k), self._split(self.hook_value(v))
-        y = toeplitz(*self._tables(length), keys, values, self.implementation)
-        return self._gate(y.flatten(2), r) * self.time_gamma[:length]
+        length, x = x.shape[1], shifted(x, grid, self.shift)
+        check_length(length, self.tokens)
+        k, v, r = self.key(x), self.hook_value(self.value(x)), self.receptance(x)
+        keys, values = (part.unflatten(-1, (self.heads, -1)) for part in (k, v))
+        tables = self.time_w[:, self.tokens - length :], self.time_alpha[:, :length], self.time_beta[:, :length]
+        y = toeplitz(*tables, keys, values, self.implementation).flatten(2)
+        return self.output(torch.sigmoid(r) * y) * self.time_gamma[:length]
 
     def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
         """The same as a recurrence. A free table has no finite state: what is kept grows with every token."""
-        check_whole(self.shift)
+        require_past_only(shift=self.shift)
         state = state or {"last": None, "e": x[:, :0, : self.key.out_features], "ev": x[:, :0, : self.key.out_features]}
-        k, v, r = self._project(half_shift(x, state["last"]))
-        e_new = k.clamp(KEY_MIN, KEY_MAX).exp()
-        e, ev = torch.cat([state["e"], e_new], 1), torch.cat([state["ev"], e_new * v], 1)
-        start, stop = state["e"].shape[1], e.shape[1]
-        sums = torch.einsum("htu,buhs->bths", self._rows(start, stop), self._split(ev)).flatten(2)
-        y = self._gate(sums / e.cumsum(1)[:, start:], r) * self.time_gamma[start:stop]
-        return y, {"last": x[:, -1], "e": e, "ev": ev}
+        shifted_x = half_shift(x, state["last"])
+        e = self.key(shifted_x).clamp(KEY_MIN, KEY_MAX).exp()
+        ev = torch.cat([state["ev"], e * self.value(shifted_x)], 1)
+        e = torch.cat([state["e"], e], 1)
+        return self._weigh(e, ev, self.receptance(shifted_x)), {"last": x[:, -1], "e": e, "ev": ev}
 
     def last(self, x: Tensor, count: int) -> Tensor:
-        """The outputs of the last `count` tokens; see Mixer."""
-        check_whole(self.shift)
-        x, stop = half_shift(x), x.shape[1]
-        start = max(stop - count, 0)
+        """The outputs of the last `count` tokens."""
+        require_past_only(shift=self.shift)
+        x, start = half_shift(x), max(x.shape[1] - count, 0)
         e = self.key(x).clamp(KEY_MIN, KEY_MAX).exp()
-        sums = torch.einsum("htu,buhs->bths", self._rows(start, stop), self._split(e * self.value(x))).flatten(2)
+        return self._weigh(e, e * self.value(x), self.receptance(x[:, start:]))
+
+    def _weigh(self, e: Tensor, ev: Tensor, r: Tensor) -> Tensor:
+        """The outputs of the newest tokens, those of r, by rows of the whole table; e and ev (B, T, H S) of all."""
+        start, stop = e.shape[1] - r.shape[1], e.shape[1]
+        check_length(stop, self.tokens)
+        rows = table(self.time_w, start, stop) * self.time_alpha[:, None, :stop] * self.time_beta[:, start:stop, None]
+        sums = torch.einsum("htu,buhs->bths", rows, ev.unflatten(-1, (self.heads, -1))).flatten(2)
         y = sums / e.cumsum(1)[:, start:]
-        return self._gate(y, self.receptance(x[:, start:])) * self.time_gamma[start:stop]
+        return self.output(torch.sigmoid(r) * y) * self.time_gamma[start:stop]
 
     def folded(self) -> nn.Module:
-        """What computes the same for inference; see Mixer."""
+        """What computes the same for inference."""
         return FoldedTimeMix(self) if self.tokens <= FOLDED_TOKENS else self
-
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.key(x), self.value(x), self.receptance(x)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
-
-    def _gate(self, y: Tensor, r: Tensor) -> Tensor:
-        return self.output(torch.sigmoid(r) * y)
-
-    def _tables(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        check_length(length, self.tokens)
-        return self.time_w[:, self.tokens - length :], self.time_alpha[:, :length], self.time_beta[:, :length]
-
-    def _rows(self, start: int, stop: int) -> Tensor:
-        """Rows start..stop of the whole weight matrix, (H, stop - start, stop)."""
-        check_length(stop, self.tokens)
-        return table(self.time_w, start, stop) * self.time_alpha[:, None, :stop] * self.time_beta[:, start:stop, None]
 
 
 class FoldedTimeMix(nn.Module):
@@ -105,8 +96,7 @@ class FoldedTimeMix(nn.Module):
     def __init__(self, mix: TimeMix):
         super().__init__()
         self.heads, self.shift = mix.heads, mix.shift
-        parts = (mix.key, mix.value, mix.receptance)
-        gamma, bias = mix.time_gamma, mix.output.bias
+        gamma, bias, parts = mix.time_gamma, mix.output.bias, (mix.key, mix.value, mix.receptance)
         rows = table(mix.time_w, 0, mix.tokens) * mix.time_alpha[:, None] * mix.time_beta[..., None]
         self.register_buffer("table", (rows * gamma).detach().clone())
         self.register_buffer("weight", torch.cat([part.weight for part in parts]).detach())
@@ -119,7 +109,7 @@ class FoldedTimeMix(nn.Module):
 
     def last(self, x: Tensor, count: int) -> Tensor:
         """The outputs of the last `count` tokens."""
-        check_whole(self.shift)
+        require_past_only(shift=self.shift)
         return self._mix(half_shift(x), count)
 
     def _mix(self, x: Tensor, count: int) -> Tensor:
@@ -151,15 +141,15 @@ class ChannelMix(nn.Module):
         return self._mix(shifted(x, grid, self.shift))
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        check_whole(self.shift)
+        require_past_only(shift=self.shift)
         return self._mix(half_shift(x, state)), x[:, -1]
-
-    def folded(self) -> nn.Module:
-        """What computes the same for inference; see Mixer."""
-        return FoldedChannelMix(self)
 
     def _mix(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.receptance(x)) * self.weight(mish_gate(self.key(x), self.value(x)))
+
+    def folded(self) -> nn.Module:
+        """What computes the same for inference."""
+        return FoldedChannelMix(self)
 
 
 class FoldedChannelMix(nn.Module):
@@ -196,7 +186,7 @@ def check_length(length: int, tokens: int) -> None:
     """InputError where a table for `tokens` positions is too short."""
     if length > tokens:
         raise InputError(
-            f"This rwkv1 model holds position tables for {tokens} tokens and was given {length}. "
+            f"This rwkv1 model has position tables for {tokens} tokens and was given {length}. "
             "Use smaller images, or build the model for the larger size (image_size=...)."
         )
 

@@ -10,28 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facerwkv.core.errors import InputError
 from facerwkv.kernels.products import Linear
 from facerwkv.kernels.wkv6 import wkv6, wkv6_both
 from facerwkv.mixers import rwkv4
-from facerwkv.mixers.config import MixerConfig, check_streams, check_token_shift
+from facerwkv.mixers.base import RecurrentTimeMix
+from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.shift import token_shift
 
 SHIFT_RANK, DECAY_RANK = 32, 64
 NORM_EPS = 64e-5  # upstream divides what it normalises by 8 and adds 1e-5: the same
 
 
-class EagleTimeMix(nn.Module):
+class EagleTimeMix(RecurrentTimeMix):
     """out = W_o(norm(wkv6(r, k, v)) * silu(g)), normalised per head. Streaming keeps H matrices and the last token."""
 
     name = "rwkv5"
-    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
 
     def __init__(self, config: MixerConfig, layer: int):
-        super().__init__()
-        check_shape(config, self.name)
+        super().__init__(config)
         width = config.width
-        self.heads, self.scan = config.heads, config.scan
         self.receptance = Linear(width, width, bias=False)
         self.key = Linear(width, width, bias=False)
         self.value = Linear(width, width, bias=False)
@@ -39,45 +36,33 @@ class EagleTimeMix(nn.Module):
         self.output = Linear(width, width, bias=False)
         self.hook_value = nn.Identity()
         self.norm = HeadNorm(config, layer)
-        self.mix_streams = nn.Parameter(initial_mixes(config, layer))
-        decay, first = initial_decay(config, layer)
-        self.time_decay, self.time_first = nn.Parameter(decay), nn.Parameter(first)
+        ramp, rho, tau = ramps(config, layer)
+        half, full = ramp ** (tau / 2), ramp**tau  # of the present token, for receptance, key, value and gate:
+        self.mix_streams = nn.Parameter(torch.stack([half, full, full + 0.3 * rho, half]))
+        channel = torch.arange(width)
+        ramp = channel / (width - 1)
+        self.time_decay = nn.Parameter(-6 + 5 * ramp ** (0.7 + 1.3 * rho))  # as log(-log w)
+        self.time_first = nn.Parameter(rho * (1 - ramp) + 0.1 * ((channel + 1) % 3 - 1))
         for linear, scale in ((self.receptance, 1.0), (self.key, 0.1), (self.value, 1.0), (self.gate, 0.1)):
             nn.init.orthogonal_(linear.weight, scale)
         nn.init.zeros_(self.output.weight)
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self._mix(x, None)[0]
-
-    def stream(self, x: Tensor, state: dict | None) -> tuple[Tensor, dict]:
-        """x (B, t, D), the next t tokens; returns their outputs and the state after them."""
-        check_streams(self.scan)
-        return self._mix(x, state)
-
-    def last(self, x: Tensor, count: int) -> Tensor:
-        """The outputs of the last `count` tokens; see Mixer."""
-        return self._mix(x, None, max(x.shape[1] - count, 0))[0]
-
-    def _mix(self, x: Tensor, state: dict | None, start: int = 0) -> tuple[Tensor, dict]:
-        """The outputs from token `start` on, and the state after the last token."""
-        last, held = (None, None) if state is None else (state["last"], state["wkv"])
+    def _mix(self, x: Tensor, state: dict | None, start: int) -> tuple[Tensor, dict]:
+        last, wkv = (None, None) if state is None else (state["last"], state["wkv"])
         r, k, v, g, log_decay = self._streams(x, token_shift(x, last))
         v = self.hook_value(self.value(v))
-        y, held = self._scan(self.receptance(r), self.key(k), v, log_decay, held)
+        inputs = (self.receptance(r), self.key(k), v, log_decay, self.time_first)
+        inputs = tuple(part.unflatten(-1, (self.heads, -1)) for part in inputs)
+        if self.scan == "both":
+            y = wkv6_both(*inputs, self.implementation)
+        else:
+            y, wkv = wkv6(*inputs, wkv, self.implementation)
         y = self.norm(y[:, start:]) * functional.silu(self.gate(g[:, start:]))
-        return self.output(y), {"last": x[:, -1], "wkv": held}
+        return self.output(y), {"last": x[:, -1], "wkv": wkv}
 
     def _streams(self, x: Tensor, before: Tensor) -> tuple[Tensor, ...]:
         """What receptance, key, value and gate read, and the logarithm of the decay."""
         return *torch.addcmul(before, x - before, self.mix_streams[:, None, None]).unbind(0), -self.time_decay.exp()
-
-    def _scan(
-        self, r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        r, k, v, w, u = (x.unflatten(-1, (self.heads, -1)) for x in (r, k, v, log_decay, self.time_first))
-        if self.scan == "both":
-            return wkv6_both(r, k, v, w, u, self.implementation), None
-        return wkv6(r, k, v, w, u, state, self.implementation)
 
 
 class FinchTimeMix(EagleTimeMix):
@@ -134,32 +119,6 @@ class HeadNorm(nn.Module):
         return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:], eps=NORM_EPS).flatten(-2), self.weight)
 
 
-def check_shape(config: MixerConfig, name: str) -> None:
-    """InputError for a shape, or a shift, that the generation called `name` cannot have."""
-    check_token_shift(config, name)
-    if config.time_mix_dim != config.width:
-        raise InputError(
-            f"{name} mixes at full width: time_mix_dim {config.time_mix_dim} must be the width {config.width}."
-        )
-    if config.depth < 2:
-        raise InputError(f"{name}'s initialisation needs a depth of at least 2, not {config.depth}.")
-
-
 def ramps(config: MixerConfig, layer: int) -> tuple[Tensor, float, float]:
     """Channel i / D as (D,) float32; rho, 0 to 1 over the layers; tau, 1 down to 1 / depth."""
     return torch.arange(config.width) / config.width, layer / (config.depth - 1), 1 - layer / config.depth
-
-
-def initial_mixes(config: MixerConfig, layer: int) -> Tensor:
-    """What receptance, key, value and gate take of the present token, (4, D)."""
-    ramp, rho, tau = ramps(config, layer)
-    half, full = ramp ** (tau / 2), ramp**tau
-    return torch.stack([half, full, full + 0.3 * rho, half])
-
-
-def initial_decay(config: MixerConfig, layer: int) -> tuple[Tensor, Tensor]:
-    """The decay, as log(-log w), and the bonus, each (D,)."""
-    _, rho, _ = ramps(config, layer)
-    channel = torch.arange(config.width)
-    ramp = channel / (config.width - 1)
-    return -6 + 5 * ramp ** (0.7 + 1.3 * rho), rho * (1 - ramp) + 0.1 * ((channel + 1) % 3 - 1)

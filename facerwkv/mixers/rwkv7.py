@@ -13,34 +13,35 @@ from torch.nn import functional
 
 from facerwkv.kernels.products import Linear
 from facerwkv.kernels.wkv7 import wkv7, wkv7_both
-from facerwkv.mixers.config import MixerConfig, check_streams
-from facerwkv.mixers.rwkv6 import HeadNorm, check_shape, ramps
+from facerwkv.mixers.base import RecurrentTimeMix
+from facerwkv.mixers.config import MixerConfig
+from facerwkv.mixers.rwkv6 import HeadNorm, ramps
 from facerwkv.mixers.shift import token_shift
 
 
-class TimeMix(nn.Module):
+class TimeMix(RecurrentTimeMix):
     """out = W_o((norm(wkv7(r, w, k, v, a, b)) + bonus) * g). Streaming keeps H matrices and the last token.
 
     In `shared`, a dict that the blocks of one forward pass hand on, the first layer leaves its values, and every later
     one moves its own towards them.
     """
 
+    name = "rwkv7"
     shares = True
     lr_scales: ClassVar = {"time_decay.base": 2.0}  # as upstream; read by training's parameter groups
-    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
 
     def __init__(self, config: MixerConfig, layer: int):
-        super().__init__()
-        check_shape(config, "rwkv7")
-        width = config.width
-        self.heads, self.scan, self.layer = config.heads, config.scan, layer
+        super().__init__(config)
+        self.layer, width = layer, config.width
         self.receptance = Linear(width, width, bias=False)
         self.key = Linear(width, width, bias=False)
         self.value = Linear(width, width, bias=False)
         self.output = Linear(width, width, bias=False)
         self.hook_value = nn.Identity()
         self.norm = HeadNorm(config, layer)
-        self.mix_streams = nn.Parameter(initial_mixes(config, layer))
+        ramp, _, tau = ramps(config, layer)  # of the token before, for receptance, decay, key, value, rate and gate:
+        mixes = [1 - ramp ** (power * tau) for power in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)]
+        self.mix_streams = nn.Parameter(torch.stack(mixes))
         start = initial_values(config, layer)
         self.time_decay = LowRank(width, rank(width, 2.5), nn.Tanh(), start["decay"])
         self.time_rate = LowRank(width, rank(width, 2.5), nn.Identity(), start["rate"])
@@ -54,51 +55,31 @@ class TimeMix(nn.Module):
         nn.init.zeros_(self.output.weight)
         self.time_value.requires_grad_(layer > 0)  # counted upstream, but the first layer has nothing to look to
 
-    def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor] | None = None) -> Tensor:
-        return self._mix(x, None, shared)[0]
-
-    def stream(self, x: Tensor, state: dict | None, shared: dict[str, Tensor] | None = None) -> tuple[Tensor, dict]:
-        """x (B, t, D), the next t tokens; returns their outputs and the state after them."""
-        check_streams(self.scan)
-        return self._mix(x, state, shared)
-
-    def last(self, x: Tensor, count: int, shared: dict[str, Tensor] | None = None) -> Tensor:
-        """The outputs of the last `count` tokens; see Mixer."""
-        return self._mix(x, None, shared, max(x.shape[1] - count, 0))[0]
-
     def _mix(
-        self, x: Tensor, state: dict | None, shared: dict[str, Tensor] | None, start: int = 0
+        self, x: Tensor, state: dict | None, start: int, shared: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict]:
-        """The outputs from token `start` on, and the state after the last token."""
-        last, held = (None, None) if state is None else (state["last"], state["wkv"])
+        last, wkv = (None, None) if state is None else (state["last"], state["wkv"])
         change = token_shift(x, last) - x
         x_r, x_w, x_k, x_v, x_a, x_g = torch.addcmul(x, change, self.mix_streams[:, None, None]).unbind(0)
         log_decay = -math.exp(-0.5) * torch.sigmoid(self.time_decay(x_w))
         rate, gate = torch.sigmoid(self.time_rate(x_a)), self.time_gate(x_g[:, start:])
-        k, v = self.key(x_k), self.hook_value(self._values(x_v, {} if shared is None else shared))
-        removal = self._split(k * self.time_removal)
+        k, v = self.key(x_k), self.value(x_v)
+        first = v if shared is None else shared.setdefault("value", v)
+        if self.layer:
+            v = torch.addcmul(v, first - v, torch.sigmoid(self.time_value(x_v)))
+        v, removal = self.hook_value(v), k * self.time_removal
         k = torch.addcmul(k, k * (rate - 1), self.time_replacement)
-        r, w, k, v, rate = (self._split(part) for part in (self.receptance(x_r), log_decay, k, v, rate))
+        parts = (self.receptance(x_r), log_decay, k, v, rate, removal, self.time_bonus)
+        r, w, k, v, rate, removal, bonus = (part.unflatten(-1, (self.heads, -1)) for part in parts)
         removal = functional.normalize(removal, dim=-1, eps=1e-12)
-        y, held = self._scan(r, w, k, v, -removal, removal * rate, held)
-        y, r, k, v = (part[:, start:] for part in (y, r, k, v))
-        bonus = (r * k * self._split(self.time_bonus)).sum(-1, keepdim=True) * v
-        return self.output((self.norm(y) + bonus.flatten(2)) * gate), {"last": x[:, -1], "wkv": held}
-
-    def _values(self, x: Tensor, shared: dict[str, Tensor]) -> Tensor:
-        v = self.value(x)
-        first = shared.setdefault("value", v)
-        return torch.addcmul(v, first - v, torch.sigmoid(self.time_value(x))) if self.layer else v
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
-
-    def _scan(
-        self, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+        inputs = (r, w, k, v, -removal, removal * rate)
         if self.scan == "both":
-            return wkv7_both(r, w, k, v, a, b, self.implementation), None
-        return wkv7(r, w, k, v, a, b, state, self.implementation)
+            y = wkv7_both(*inputs, self.implementation)
+        else:
+            y, wkv = wkv7(*inputs, wkv, self.implementation)
+        y, r, k, v = (part[:, start:] for part in (y, r, k, v))
+        extra = (r * k * bonus).sum(-1, keepdim=True) * v
+        return self.output((self.norm(y) + extra.flatten(2)) * gate), {"last": x[:, -1], "wkv": wkv}
 
 
 class ChannelMix(nn.Module):
@@ -141,12 +122,6 @@ class LowRank(nn.Module):
 def rank(width: int, scale: float) -> int:
     """The rank of a low-rank part, a multiple of 32."""
     return max(32, round(scale * width**0.5 / 32) * 32)
-
-
-def initial_mixes(config: MixerConfig, layer: int) -> Tensor:
-    """What receptance, decay, key, value, rate and gate take of the token before, (6, D)."""
-    ramp, _, tau = ramps(config, layer)
-    return torch.stack([1 - ramp ** (power * tau) for power in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)])
 
 
 def initial_values(config: MixerConfig, layer: int) -> dict[str, Tensor]:

@@ -8,21 +8,23 @@ from torch import Tensor, nn
 
 from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.products import Linear
+from facerwkv.mixers import base
+from facerwkv.mixers.base import truncated_normal
 from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.rwkv4 import initial_values
-from facerwkv.mixers.rwkv6 import check_shape
 from facerwkv.mixers.shift import quad_shift
 
 
-class TimeMix(nn.Module):
+class TimeMix(base.TimeMix):
     """out = W_o(sigmoid(r) * biwkv(decay / T, first / T, k, v)), with a norm on the biwkv where `key_norm` says so."""
 
+    name = "vrwkv"
+    scans = ("forward", "both")  # it sees all tokens in any case
+    full_width = True
     key_norm = False
-    implementation = "auto"  # of the kernel; an exporter that knows no native operator sets "chunked"
 
     def __init__(self, config: MixerConfig, layer: int):
-        super().__init__()
-        check_shape(config, "vrwkv")
+        super().__init__(config)
         width = config.width
         self.key = Linear(width, width, bias=False)
         self.value = Linear(width, width, bias=False)
@@ -95,12 +97,3 @@ class NormedTimeMix(PostTimeMix):
 
 class NormedChannelMix(PostChannelMix):
     key_norm = True
-
-
-def truncated_normal(module: nn.Module) -> None:
-    """Vision-RWKV's start of every linear layer."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.trunc_normal_(part.weight, std=0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)

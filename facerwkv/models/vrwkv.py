@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from facerwkv.core.errors import InputError
-from facerwkv.mixers.vrwkv import truncated_normal
+from facerwkv.mixers.base import truncated_normal
 from facerwkv.models.arrays import read_weights
 from facerwkv.models.config import VRWKVConfig
 from facerwkv.models.facerwkv import FaceRWKV

@@ -6,7 +6,7 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import gates
+from facerwkv.kernels import gates, native
 from facerwkv.kernels.gates import IMPLEMENTATIONS
 from facerwkv.kernels.native import library, problem
 
@@ -124,10 +124,18 @@ def test_a_compiler_gets_pytorch_s_operations():
 
 @every_gate
 def test_without_the_library_native_says_what_to_do(monkeypatch, name):
-    monkeypatch.setattr(gates, "library", lambda: None)
+    monkeypatch.setattr(native, "library", lambda: None)
     with pytest.raises(InputError, match="implementation='reference'"):
         run(name, "native", *inputs(name, dtype=torch.float32))
     run(name, "auto", *inputs(name, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("name", [name for name in IMPLEMENTATIONS if len(inputs(name)) > 1])
+@pytest.mark.parametrize("form", ["auto", "reference", "native"])
+def test_shapes_that_do_not_fit_are_refused_before_memory_is_read(name, form):
+    given = [value.detach() for value in inputs(name, dtype=torch.float32)]
+    with pytest.raises(InputError, match=rf"{name} takes .*, not \(2, 7, 70\)"):
+        run(name, form, *given[:-1], given[-1][..., :35])
 
 
 @needs_compiler

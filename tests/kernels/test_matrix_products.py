@@ -88,8 +88,9 @@ def test_auto_takes_onednn_where_it_pays_and_only_there(monkeypatch):
         ("vendor_id : AuthenticAMD", "AVX2", False),
     ],
 )
-def test_it_pays_on_wide_vectors_that_mkl_leaves_alone(text, capability, pays, monkeypatch):
-    monkeypatch.setattr(module, "_processor", lambda: text)
+def test_it_pays_on_wide_vectors_that_mkl_leaves_alone(text, capability, pays, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(module, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)

@@ -3,7 +3,7 @@ import torch
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, normalise
-from facerwkv.kernels import pixels
+from facerwkv.kernels import native
 from facerwkv.kernels.native import library
 from facerwkv.kernels.pixels import by_table
 
@@ -43,7 +43,7 @@ def test_normalising_by_table_gives_the_very_digits(channels):
 def test_without_c_kernels_there_is_a_sentence_and_the_same_answer(monkeypatch):
     images, config = bytes_of(1, 4, 4, 3), TransformConfig(mean=(0.5,), std=(0.25,))
     expected = normalise(images, config)
-    monkeypatch.setattr(pixels, "library", lambda: None)
+    monkeypatch.setattr(native, "library", lambda: None)
     assert torch.equal(normalise(images, config), expected)
     with pytest.raises(InputError, match="implementation='reference'"):
         by_table(images, torch.zeros(3, 256), "native")

@@ -134,7 +134,7 @@ def test_half_precision_computes_in_float32(implementation, dtype):
 )
 def test_what_auto_is(monkeypatch, shape, dtype, native, expected):
     chosen = []
-    monkeypatch.setattr(module, "library", lambda: object() if native else None)
+    monkeypatch.setattr("facerwkv.kernels.native.missing", lambda name: None if native else "It is not built.")
     monkeypatch.setattr(module, "choose", lambda forms, name, auto: chosen.append(auto) or (lambda *inputs: inputs[4]))
     k = torch.zeros(shape, dtype=dtype)
     toeplitz(*[torch.zeros(2, shape[1])] * 3, k, k)
@@ -167,7 +167,7 @@ def test_torch_compile_sees_the_native_form_whole():
 
 
 def test_without_the_library_native_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(module, "library", lambda: None)
+    monkeypatch.setattr("facerwkv.kernels.native.library", lambda: None)
     with pytest.raises(InputError, match="implementation='fft'"):
         toeplitz(*random_inputs(2, dtype=torch.float32), implementation="native")
 
@@ -176,6 +176,15 @@ def test_without_the_library_native_says_what_to_do(monkeypatch):
 def test_the_native_form_refuses_what_it_cannot_do():
     with pytest.raises(InputError, match=r"not on cpu in torch\.float64"):
         toeplitz(*random_inputs(2), implementation="native")
+
+
+@pytest.mark.parametrize("implementation", ["auto", "reference", "native"])
+@pytest.mark.parametrize("which", range(5))
+def test_shapes_that_do_not_fit_are_refused_before_memory_is_read(implementation, which):
+    inputs = [x.detach() for x in random_inputs(20, dtype=torch.float32)]
+    inputs[which] = inputs[which][:, :10]
+    with pytest.raises(InputError, match=r"toeplitz takes w, alpha and beta \(H, T\), k and v \(B, T, H, S\), not"):
+        toeplitz(*inputs, implementation=implementation)
 
 
 @pytest.mark.parametrize("implementation", EXACT)

@@ -160,8 +160,23 @@ class Weigh(torch.nn.Module):
         return wkv4(w, u, k, v)[0]
 
 
+@pytest.mark.parametrize("implementation", ["auto", "reference", "chunked", "native"])
+def test_shapes_that_do_not_fit_are_refused_before_memory_is_read(implementation):
+    w, u, k, v = random_inputs(6, dtype=torch.float32)
+    for wrong in ((w[:-1], u, k, v), (w, u[:-1], k, v), (w, u, k, v[:, :3]), (w, u, k[0], v[0])):
+        with pytest.raises(InputError, match=r"wkv4 takes w and u \(C,\), k and v \(B, T, C\), not"):
+            wkv4(*wrong, implementation=implementation)
+    with pytest.raises(InputError, match=r"The state must be \(B, 3, C\), here"):
+        wkv4(w, u, k, v, torch.zeros(k.shape[0], 2, k.shape[2]), implementation=implementation)
+
+
 @needs_compiler
 class TestNative:
+    def test_tensors_without_memory_give_shapes(self):
+        w, k = torch.empty(5, device="meta"), torch.empty(2, 40, 5, device="meta")
+        y, state = wkv4(w, w, k, k)
+        assert (y.shape, y.device.type, state.shape) == ((2, 40, 5), "meta", (2, 3, 5))
+
     def test_outputs_larger_than_the_caches_are_the_same(self):
         w, u, k, v = (x.detach() for x in random_inputs(3000, 512, 1, dtype=torch.float32))
         whole = wkv4(w, u, k, v, implementation="native")[0]  # 18 MB, which are written past the caches

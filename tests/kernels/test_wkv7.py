@@ -278,7 +278,7 @@ class TestNative:
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
     def test_what_it_cannot_do_is_said(self):
-        with pytest.raises(InputError, match=r"float32, not on cpu in torch\.float64; use implementation='chunked'"):
+        with pytest.raises(InputError, match=r"not on cpu in torch\.float64\. Or use implementation='chunked'"):
             wkv7(*random_inputs(3), implementation="native")
         with pytest.raises(InputError, match=r"heads of 16, 32, ... 256 channels, not 8"):
             wkv7(*random_inputs(3, size=8, dtype=torch.float32), implementation="native")

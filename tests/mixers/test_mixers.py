@@ -10,6 +10,8 @@ from facerwkv.mixers import MIXERS, MixerConfig
 
 CONFIG = MixerConfig(width=8, depth=3, heads=2, time_mix_dim=8, hidden=None, tokens=24)
 STREAMING = [name for name, mixer in MIXERS.items() if mixer.streams]
+ONE_WAY = [name for name, mixer in MIXERS.items() if "both" not in mixer.time_mix.scans]
+SEES_ALL = [name for name, mixer in MIXERS.items() if not mixer.streams and name not in ONE_WAY]
 HALVES = ["time_mix", "channel_mix"]
 BOTH = replace(CONFIG, scan="both")
 ROW = replace(CONFIG, shift="row")
@@ -82,7 +84,7 @@ def test_what_streams_is_causal(name, half):
     torch.testing.assert_close(module(changed, GRID)[:, :13], before[:, :13], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [*TWO_WAYS, "vrwkv_post", "vrwkv_key_norm", "attention"])
+@pytest.mark.parametrize("name", [name for name in MIXERS if name not in ONE_WAY])
 def test_with_both_scans_a_token_sees_the_future(name):
     module, x = build(name, "time_mix", config=BOTH), tokens()
     before = module(x, GRID)
@@ -90,15 +92,20 @@ def test_with_both_scans_a_token_sees_the_future(name):
     assert (module(x, GRID)[:, 12] - before[:, 12]).abs().min() > 1e-9
 
 
-@pytest.mark.parametrize("name", ["attention", "vrwkv", "vrwkv_post", "vrwkv_key_norm"])
+@pytest.mark.parametrize("name", SEES_ALL)
 def test_what_always_sees_all_does_not_ask_for_the_scan(name):
     assert torch.equal(build(name, "time_mix")(tokens(), GRID), build(name, "time_mix", config=BOTH)(tokens(), GRID))
-    assert not MIXERS[name].streams
 
 
-@pytest.mark.parametrize("name", ["rwkv1", "identity"])
-def test_what_has_no_second_scan_says_so(name):
-    with pytest.raises(InputError, match=f"{name} has no scan 'both'; use scan='forward', or one of rwkv4 to rwkv7"):
+def test_who_sees_all_and_who_only_the_past():
+    assert {"attention", "vrwkv", "vrwkv_post", "vrwkv_key_norm"} <= set(SEES_ALL)
+    assert {"rwkv1", "identity"} <= set(ONE_WAY)
+    assert set(TWO_WAYS) <= set(MIXERS) - set(ONE_WAY)
+
+
+@pytest.mark.parametrize("name", ONE_WAY)
+def test_what_has_no_second_scan_names_what_has(name):
+    with pytest.raises(InputError, match=f"{name} has no scan 'both'; use scan='forward', or .*rwkv4, .*rwkv7, "):
         build(name, "time_mix", config=BOTH)
 
 
@@ -185,9 +192,9 @@ def test_rwkv4_needs_two_layers():
         MIXERS["rwkv4"].time_mix(MixerConfig(8, 1, 2, 8, None, 24), 0)
 
 
-@pytest.mark.parametrize("name", [name for name in MIXERS if name != "rwkv1"])
+@pytest.mark.parametrize("name", [name for name in MIXERS if "row" not in MIXERS[name].time_mix.shifts])
 def test_what_knows_no_row_shift_names_what_does(name):
-    with pytest.raises(InputError, match=r"has no shift 'row'; use shift='token', or rwkv1\."):
+    with pytest.raises(InputError, match=r"has no shift 'row'; use shift='token', or rwkv1"):
         build(name, "time_mix", config=ROW)
 
 

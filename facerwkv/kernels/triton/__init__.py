@@ -15,23 +15,17 @@ def runs(k: Tensor) -> bool:
     return k.device.type == "cuda" and k.dtype in TYPES and _installed()
 
 
-def check(name: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
-    """InputError unless the operator called `name` can run. Triton's interpreter takes the CPU's tensors, too."""
-    if refused := _refused(k):
-        raise InputError(f"The Triton {name} {refused}; use implementation='chunked'.")
-    if k.ndim != 3 or v.shape != k.shape or w.shape != k.shape[2:] or u.shape != w.shape:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (w, u, k, v))
-        raise InputError(f"{name} takes w and u (C,), k and v (B, T, C), not {shapes}.")
-
-
-def _refused(k: Tensor) -> str | None:
+def check(name: str, k: Tensor) -> None:
+    """InputError unless the operator called `name` takes keys like k. Triton's interpreter takes the CPU's, too."""
+    refused = None
     if not _installed():
-        return "needs triton, which PyTorch for CUDA brings along on Linux (elsewhere: pip install triton-windows)"
-    if k.device.type != "cuda" and not _interprets():
-        return f"runs on CUDA, not on {k.device}"
-    if k.dtype not in TYPES:
-        return f"runs in float32, float16 and bfloat16, not in {k.dtype}"
-    return None
+        refused = "needs triton, which PyTorch for CUDA brings along on Linux (elsewhere: pip install triton-windows)"
+    elif k.device.type != "cuda" and not _interprets():
+        refused = f"runs on CUDA, not on {k.device}"
+    elif k.dtype not in TYPES:
+        refused = f"runs in float32, float16 and bfloat16, not in {k.dtype}"
+    if refused:
+        raise InputError(f"The Triton {name} {refused}; use implementation='chunked'.")
 
 
 @torch.compiler.assume_constant_result

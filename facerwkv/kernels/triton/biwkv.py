@@ -1,6 +1,6 @@
 """Bidirectional WKV in Triton as one operator for autograd, torch.compile and torch.export.
 
-The formula stands in kernels/biwkv.py.
+The formula is in kernels/biwkv.py.
 """
 
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facerwkv.kernels.native import like
 from facerwkv.kernels.triton.sums import (
     average,
     block_sums,
@@ -23,7 +24,7 @@ from facerwkv.kernels.triton.sums import (
 def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """w, of any sign, and u (C,), k, v (B, T, C), float32 or less → y in v's dtype.
 
-    The caller checks first what `facerwkv.kernels.triton.check` checks. Every input has its gradient.
+    The caller checks shapes, and what `facerwkv.kernels.triton.check` checks. Every input has its gradient.
     """
     return operator(w.float(), u.float(), k, v)[0]
 
@@ -39,11 +40,6 @@ def operator(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
     launch(carry, k.shape[0], k, w, future, first, torch.empty_like(first), PARTS=4, REVERSE=True)
     launch(average, rows, k, w, u, k, v, past, future, y, BOTH=True)
     return y, past, future
-
-
-@operator.register_fake
-def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(v, memory_format=torch.contiguous_format), block_sums(k, 4), block_sums(k, 4)
 
 
 @torch.library.custom_op("facerwkv::biwkv_triton_backward", mutates_args=())
@@ -63,14 +59,6 @@ def backward(
     return grad_w.sum((0, 1)), grad_u.sum((0, 1)), *gradients[2:]
 
 
-@backward.register_fake
-def _(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, past: Tensor, future: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gradients = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (w, u, k, v))
-    return tuple(gradients)  # type: ignore[return-value]
-
-
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(*inputs, *output[1:])
     ctx.set_materialize_grads(False)
@@ -80,4 +68,6 @@ def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple:
     return backward(*ctx.saved_tensors, grad) if grad is not None else (None,) * 4
 
 
+operator.register_fake(lambda w, u, k, v: (*like(v), block_sums(k, 4), block_sums(k, 4)))
+backward.register_fake(lambda w, u, k, v, past, future, grad: like(w, u, k, v))
 operator.register_autograd(_backward, setup_context=_setup)

@@ -1,6 +1,6 @@
 """Decaying sums over time in log space: the kernels of WKV-4 and of bidirectional WKV, forward and backward.
 
-Sums (a, b, top, lag, da, db) stand for two sums of terms x e^l and y e^l, l an exponent that falls by w a token: for
+Sums (a, b, top, lag, da, db) represent two sums of terms x e^l and y e^l, l an exponent that falls by w per token: for
 a e^p and b e^p, p = top - lag w the largest exponent, and with da and db for their derivatives by -w. As top is some
 token's and lag is whole, exponents are exact but for one rounding, however far away that token is.
 Sums of neighbouring stretches of time join to the sums of both, so time is cut in blocks of TOKENS: `summarise` sums
@@ -22,11 +22,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language import constexpr
 
 TOKENS = 8  # of a block; with 16, differentiate takes Triton six times as long to compile
 CHANNELS = 128  # of a program
 GROUP = tl.constexpr(8)  # blocks that `carry` loads at once
-EMPTY = tl.constexpr(-1e38)  # the exponent of sums that hold nothing
+EMPTY = tl.constexpr(-1e38)  # the exponent of empty sums
 
 
 def blocks_of(k: Tensor) -> int:
@@ -35,7 +36,7 @@ def blocks_of(k: Tensor) -> int:
 
 
 def empty_sums(k: Tensor, parts: int) -> Tensor:
-    """Sums (B, parts, C) that hold nothing, for keys (B, T, C); parts is 4, or 6 with the derivatives."""
+    """Sums (B, parts, C) that are empty, for keys (B, T, C); parts is 4, or 6 with the derivatives."""
     sums = k.new_zeros(k.shape[0], parts, k.shape[2], dtype=torch.float32)
     sums[:, 2] = -1e38
     return sums
@@ -77,7 +78,7 @@ def join(sums, passed, w, more):
 
 
 @triton.jit
-def place(C, N, CHANNELS: tl.constexpr):
+def program(C, N, CHANNELS: constexpr):
     """This program's channels, its batch entry and its block."""
     blocks = tl.cdiv(C, CHANNELS)
     c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
@@ -92,8 +93,8 @@ def within(c, t, T, C):
 
 
 @triton.jit
-def load_tokens(x, c, batch, start, T, C, OTHER: tl.constexpr, TOKENS: tl.constexpr):
-    """A block of x (B, T, C), a vector a token, OTHER after the last one: all loads stand before any arithmetic."""
+def load_tokens(x, c, batch, start, T, C, OTHER: constexpr, TOKENS: constexpr):
+    """A block of x (B, T, C), a vector per token, OTHER after the last one: all loads come before any arithmetic."""
     vectors = ()
     for i in tl.static_range(TOKENS):
         t = start + i
@@ -107,7 +108,7 @@ def store_token(x, c, batch, t, T, C, value):
 
 
 @triton.jit
-def load_sums(x, row, c, C, inside, PARTS: tl.constexpr):
+def load_sums(x, row, c, C, inside, PARTS: constexpr):
     """Row `row` of sums (rows, PARTS, C), empty where not inside; derivatives that are not stored are 0."""
     x += row * PARTS * C + c
     a, b = tl.load(x, inside, 0.0), tl.load(x + C, inside, 0.0)
@@ -119,29 +120,29 @@ def load_sums(x, row, c, C, inside, PARTS: tl.constexpr):
 
 
 @triton.jit
-def store_sums(x, row, c, C, inside, sums, PARTS: tl.constexpr):
+def store_sums(x, row, c, C, inside, sums, PARTS: constexpr):
     for part in tl.static_range(PARTS):
         tl.store(x + (row * PARTS + part) * C + c, sums[part], inside)
 
 
 @triton.jit
-def nothing(CHANNELS: tl.constexpr):
+def nothing(CHANNELS: constexpr):
     zero = tl.zeros([CHANNELS], tl.float32)
     return zero, zero, zero + EMPTY, zero, zero, zero
 
 
 @triton.jit
-def walk(sums, terms, w, start, T, REVERSE: tl.constexpr, TOKENS: tl.constexpr):
-    """The sums that each token of a block finds, by token, and those after the walk."""
-    found = ()
+def walk(sums, terms, w, start, T, REVERSE: constexpr, TOKENS: constexpr):
+    """The sums before each token of a block, by token, and those after the walk."""
+    before = ()
     for t in tl.static_range(TOKENS - 1 if REVERSE else 0, -1 if REVERSE else TOKENS, -1 if REVERSE else 1):
-        found = (sums,) + found if REVERSE else found + (sums,)
+        before = (sums,) + before if REVERSE else before + (sums,)
         sums = join(sums, tl.where(start + t < T, 1.0, 0.0), w, terms[t])
-    return found, sums
+    return before, sums
 
 
 @triton.jit
-def load_terms(k, v, c, batch, start, T, C, TOKENS: tl.constexpr):
+def load_terms(k, v, c, batch, start, T, C, TOKENS: constexpr):
     """The terms of a block's keys and values; a token after the last one has none."""
     ks = load_tokens(k, c, batch, start, T, C, float("-inf"), TOKENS)
     vs = load_tokens(v, c, batch, start, T, C, 0.0, TOKENS)
@@ -152,7 +153,7 @@ def load_terms(k, v, c, batch, start, T, C, TOKENS: tl.constexpr):
 
 
 @triton.jit
-def totals(u, w, past, future, terms, row, c, C, start, T, TOKENS: tl.constexpr, BOTH: tl.constexpr):
+def totals(u, w, past, future, terms, row, c, C, start, T, TOKENS: constexpr, BOTH: constexpr):
     """By token of a block: the sums before it, if BOTH those after it, and its own term with the bonus, joined."""
     before, _ = walk(load_sums(past, row, c, C, c < C, 4), terms, w, start, T, False, TOKENS)
     after = before
@@ -166,7 +167,7 @@ def totals(u, w, past, future, terms, row, c, C, start, T, TOKENS: tl.constexpr,
 
 
 @triton.jit
-def load_gradient_terms(grad, wholes, c, batch, start, T, C, TOKENS: tl.constexpr):
+def load_gradient_terms(grad, wholes, c, batch, start, T, C, TOKENS: constexpr):
     """The terms by which a block's outputs, of gradient grad (B, T, C), act on the gradients of other tokens."""
     gs = load_tokens(grad, c, batch, start, T, C, 0.0, TOKENS)
     terms = ()
@@ -180,9 +181,9 @@ def load_gradient_terms(grad, wholes, c, batch, start, T, C, TOKENS: tl.constexp
 
 
 @triton.jit(do_not_specialize=["T", "N"])
-def summarise(w, k, v, past, future, T, C, N, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, BOTH: tl.constexpr):
+def summarise(w, k, v, past, future, T, C, N, TOKENS: constexpr, CHANNELS: constexpr, BOTH: constexpr):
     """Each block's own sums of keys and values, for later tokens and, if BOTH, for earlier ones."""
-    c, batch, block = place(C, N, CHANNELS)
+    c, batch, block = program(C, N, CHANNELS)
     row, start, w = batch * N + block, block * TOKENS, tl.load(w + c, c < C, 0.0)
     terms = load_terms(k, v, c, batch, start, T, C, TOKENS)
     _, sums = walk(nothing(CHANNELS), terms, w, start, T, False, TOKENS)
@@ -193,24 +194,12 @@ def summarise(w, k, v, past, future, T, C, N, TOKENS: tl.constexpr, CHANNELS: tl
 
 
 @triton.jit(do_not_specialize=["T", "N"])
-def carry(
-    w,
-    sums,
-    first,
-    last,
-    T,
-    C,
-    N,
-    TOKENS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    PARTS: tl.constexpr,
-    REVERSE: tl.constexpr,
-):
+def carry(w, sums, first, last, T, C, N, TOKENS: constexpr, CHANNELS: constexpr, PARTS: constexpr, REVERSE: constexpr):
     """Turn each block's own sums (B, N, PARTS, C) into those of all blocks that the walk passes before it.
 
     The walk begins with `first` (B, PARTS, C) and ends with `last`. GROUP blocks are loaded at once.
     """
-    c, batch, _ = place(C, 1, CHANNELS)
+    c, batch, _ = program(C, 1, CHANNELS)
     w, held = tl.load(w + c, c < C, 0.0), load_sums(first, batch, c, C, c < C, PARTS)
     for group in range(0, N, GROUP):
         own = ()
@@ -226,9 +215,9 @@ def carry(
 
 
 @triton.jit(do_not_specialize=["T", "N"])
-def average(w, u, k, v, past, future, y, T, C, N, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, BOTH: tl.constexpr):
+def average(w, u, k, v, past, future, y, T, C, N, TOKENS: constexpr, CHANNELS: constexpr, BOTH: constexpr):
     """y (B, T, C) from the sums before each block and, if BOTH, those after it."""
-    c, batch, block = place(C, N, CHANNELS)
+    c, batch, block = program(C, N, CHANNELS)
     start, w, u = block * TOKENS, tl.load(w + c, c < C, 0.0), tl.load(u + c, c < C, 0.0)
     terms = load_terms(k, v, c, batch, start, T, C, TOKENS)
     wholes = totals(u, w, past, future, terms, batch * N + block, c, C, start, T, TOKENS, BOTH)
@@ -238,24 +227,10 @@ def average(w, u, k, v, past, future, y, T, C, N, TOKENS: tl.constexpr, CHANNELS
 
 @triton.jit(do_not_specialize=["T", "N"])
 def summarise_gradients(
-    w,
-    u,
-    k,
-    v,
-    past,
-    future,
-    grad,
-    later,
-    earlier,
-    T,
-    C,
-    N,
-    TOKENS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BOTH: tl.constexpr,
+    w, u, k, v, past, future, grad, later, earlier, T, C, N, TOKENS: constexpr, CHANNELS: constexpr, BOTH: constexpr
 ):
     """Each block's own sums of gradients, for earlier tokens and, if BOTH, for later ones."""
-    c, batch, block = place(C, N, CHANNELS)
+    c, batch, block = program(C, N, CHANNELS)
     row, start, w, u = batch * N + block, block * TOKENS, tl.load(w + c, c < C, 0.0), tl.load(u + c, c < C, 0.0)
     terms = load_terms(k, v, c, batch, start, T, C, TOKENS)
     wholes = totals(u, w, past, future, terms, row, c, C, start, T, TOKENS, BOTH)
@@ -293,12 +268,12 @@ def differentiate(
     T,
     C,
     N,
-    TOKENS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BOTH: tl.constexpr,
+    TOKENS: constexpr,
+    CHANNELS: constexpr,
+    BOTH: constexpr,
 ):
     """The gradients of k and v (B, T, C), and each block's share (B, N, C) in those of w and u."""
-    c, batch, block = place(C, N, CHANNELS)
+    c, batch, block = program(C, N, CHANNELS)
     row, start, w, u = batch * N + block, block * TOKENS, tl.load(w + c, c < C, 0.0), tl.load(u + c, c < C, 0.0)
     terms = load_terms(k, v, c, batch, start, T, C, TOKENS)
     wholes = totals(u, w, past, future, terms, row, c, C, start, T, TOKENS, BOTH)

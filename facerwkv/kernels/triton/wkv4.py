@@ -1,11 +1,11 @@
-"""WKV-4 in Triton, one operator for autograd, torch.compile and torch.export; the formula stands in kernels/wkv4.py."""
+"""WKV-4 in Triton, one operator for autograd, torch.compile and torch.export; the formula is in kernels/wkv4.py."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facerwkv.core.errors import InputError
+from facerwkv.kernels.native import like
 from facerwkv.kernels.triton.sums import (
     average,
     block_sums,
@@ -21,11 +21,9 @@ from facerwkv.kernels.triton.sums import (
 def wkv4(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """w, u (C,), k, v (B, T, C), float32 or less, state (B, 3, C) → y in v's dtype, the state after in float32.
 
-    The caller checks first what `facerwkv.kernels.triton.check` checks. Every input has its gradient; that of a state
-    holds for functions of what it stands for, a e^p and b e^p, as a later call's outputs are.
+    The caller checks shapes, and what `facerwkv.kernels.triton.check` checks. Every input has its gradient; that of a
+    state is right for functions of what it stands for, a e^p and b e^p, as a later call's outputs are.
     """
-    if state.shape != (k.shape[0], 3, k.shape[2]):
-        raise InputError(f"The state must be (B, 3, C), here {(k.shape[0], 3, k.shape[2])}, not {tuple(state.shape)}.")
     y, end, _ = operator(w.float(), u.float(), k, v, state.float())
     return y, end
 
@@ -42,12 +40,6 @@ def operator(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple
     launch(average, rows, k, w, u, k, v, past, past, y, BOTH=False)
     last[:, 2] -= last[:, 3] * w
     return y, last[:, :3].contiguous(), past
-
-
-@operator.register_fake
-def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    y, end = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, state))
-    return y, end, block_sums(k, 4)
 
 
 @torch.library.custom_op("facerwkv::wkv4_triton_backward", mutates_args=())
@@ -69,14 +61,6 @@ def backward(
     return grad_w.sum((0, 1)), grad_u.sum((0, 1)), grad_k, grad_v, last
 
 
-@backward.register_fake
-def _(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, past: Tensor, grad: Tensor, first: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    gradients = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (w, u, k, v, first))
-    return tuple(gradients)  # type: ignore[return-value]
-
-
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(*inputs, output[1], output[2])
     ctx.set_materialize_grads(False)
@@ -87,7 +71,10 @@ def _backward(ctx: Any, grad: Tensor | None, grad_end: Tensor | None, _: None) -
     if grad is None and grad_end is None:
         return (None,) * 5
     grad = torch.zeros_like(v) if grad is None else grad
-    first = empty_sums(k, 6) if grad_end is None else _of_the_end(end, grad_end)
+    first = empty_sums(k, 6)
+    if grad_end is not None:  # that of a token after the last one, whose weights are 1 / e^p
+        first[:, 0], first[:, 1] = grad_end[:, 0], -grad_end[:, 1]
+        first[:, 2] = torch.where((grad_end[:, :2] != 0).any(1), -end[:, 2], -1e38)
     grad_w, grad_u, grad_k, grad_v, last = backward(w, u, k, v, past, grad, first)
     a, b, p = state.unbind(1)
     late_a, late_b, top, lag, slope_a, slope_b = last.unbind(1)
@@ -97,12 +84,6 @@ def _backward(ctx: Any, grad: Tensor | None, grad_end: Tensor | None, _: None) -
     return grad_w, grad_u, grad_k, grad_v, torch.stack([grad_a, grad_b, a * grad_a + b * grad_b], 1)
 
 
-def _of_the_end(end: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the last state as that of a token after it, whose weights are 1 / e^p."""
-    first = end.new_zeros(end.shape[0], 6, end.shape[2])
-    first[:, 0], first[:, 1] = grad[:, 0], -grad[:, 1]
-    first[:, 2] = torch.where((grad[:, :2] != 0).any(1), -end[:, 2], -1e38)
-    return first
-
-
+operator.register_fake(lambda w, u, k, v, state: (*like(v, state), block_sums(k, 4)))
+backward.register_fake(lambda w, u, k, v, past, grad, first: like(w, u, k, v, first))
 operator.register_autograd(_backward, setup_context=_setup)
