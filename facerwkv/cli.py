@@ -416,9 +416,9 @@ def _bench(group: str, about: str) -> None:
         as_json: JsonOption = False,
     ) -> None:
         from facerwkv.bench.run import bench
-        from facerwkv.bench.timing import Setting
+        from facerwkv.bench.timing import BenchSetting
 
-        result = bench(group, only, Setting(threads, repeats), out)
+        result = bench(group, only, BenchSetting(threads, repeats), out)
         print(json.dumps(result.to_dict())) if as_json else result.print()
         for problem in result.problems:
             print(f"facerwkv: {problem}", file=sys.stderr)

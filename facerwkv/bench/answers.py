@@ -22,28 +22,33 @@ def require_accurate(form: Form, reference: Form, inputs: Sequence[Tensor], grad
     exact = _answers(reference, [x.double() for x in inputs], gradients)
     plain = _answers(reference, inputs, gradients)
     got = _answers(form, inputs, gradients)
-    for place, (right, usual, ours) in enumerate(zip(exact, plain, got, strict=True)):
-        floor = GRADIENT_FLOOR if place else FLOOR
-        allowed = max(2 * _largest(usual - right), floor * _largest(right))
-        what = f"the gradient of input {place}" if place else "the output"
-        _require(_largest(ours - right), allowed, what)
+    for number, (right, usual, ours) in enumerate(zip(exact, plain, got, strict=True)):
+        floor, what = (GRADIENT_FLOOR, f"the gradient of input {number}") if number else (FLOOR, "the output")
+        allowed = max(2 * (usual - right).abs().max().item(), floor * right.abs().max().item())
+        require_within(ours, right, allowed, what)
+
+
+def require_within(got: Tensor, exact: Tensor, allowed: float, what: str) -> None:
+    """Disagreement unless `got` differs from `exact` by at most `allowed`."""
+    error = (got - exact).abs().max().item()
+    if not error <= allowed:  # NaN is refused too
+        raise Disagreement(f"{what} is off by {error:.2g}, allowed are {allowed:.2g}")
 
 
 def require_close(got: Tensor, exact: Tensor, tolerance: float, what: str) -> None:
     """Disagreement unless `got` differs from `exact` by at most `tolerance` of its largest number."""
-    _require(_largest(got - exact), tolerance * _largest(exact), what)
-
-
-def cotangent(y: Tensor) -> Tensor:
-    """A gradient for `y` that is the same in every run and precision."""
-    return torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    require_within(got, exact, tolerance * exact.abs().max().item(), what)
 
 
 def forward_backward(form: Form, inputs: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-    """A call that gives the output and the gradients of all inputs."""
+    """A call that gives the output and the gradients of all inputs.
+
+    The gradient of the output is the same in every run and precision.
+    """
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     with torch.no_grad():
-        grad = cotangent(form(*leaves))
+        y = form(*leaves)
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
 
     def run() -> list[Tensor]:
         y = form(*leaves)
@@ -57,12 +62,3 @@ def _answers(form: Form, inputs: Sequence[Tensor], gradients: bool) -> list[Tens
         return forward_backward(form, inputs)()
     with torch.inference_mode():
         return [form(*inputs)]
-
-
-def _require(error: float, allowed: float, what: str) -> None:
-    if not error <= allowed:  # NaN is refused too
-        raise Disagreement(f"{what} is off by {error:.2g}, allowed are {allowed:.2g}")
-
-
-def _largest(x: Tensor) -> float:
-    return x.abs().max().item()

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from facerwkv.bench.answers import Form, forward_backward, require_accurate
-from facerwkv.bench.timing import Measured, Setting, in_turns, ratio, relative, times_faster
+from facerwkv.bench.timing import BenchSetting, Measured, in_turns, ratio, relative, times_faster
 from facerwkv.mixers.rwkv1 import initial_table
 
 WIDTH, HEAD = 384, 64
 V1_HEADS = 8
-BYTES_COPIED, BYTES_NEEDED = 8, 12  # an element: a copy reads and writes; WKV-4 reads k and v and writes y
+BYTES_COPIED, BYTES_NEEDED = 8, 12  # per element: a copy reads and writes; WKV-4 reads k and v and writes y
 CHECKED = 600  # tokens at which gradients are compared: the references keep every step for theirs
 
 
@@ -30,7 +30,7 @@ class Kernel:
     """Tokens up to which the reference fits in memory; for more, "chunked" in float64 stands in for it."""
 
     def form(self, implementation: str | None = None) -> Form:
-        """The call, its implementation chosen, giving the outputs alone. The module is looked up here and now."""
+        """The call, its implementation chosen, giving the outputs alone. The module is imported only here."""
         call = getattr(import_module(f"facerwkv.kernels.{self.module}"), self.module)
         chosen = partial(call, implementation=implementation or self.measured)
 
@@ -41,50 +41,44 @@ class Kernel:
         return outputs
 
 
-def _randoms(*shapes: tuple[int, ...]) -> list[Tensor]:
+def _inputs(kind: str, tokens: int, size: int = 1) -> list[Tensor]:
+    """Random inputs of a kind of kernel for T tokens; RWKV-1's with heads of `size` channels."""
     source = torch.Generator().manual_seed(0)
-    return [torch.randn(shape, generator=source) for shape in shapes]
-
-
-def _vector(tokens: int) -> list[Tensor]:
-    w, *others = _randoms((WIDTH,), (WIDTH,), (1, tokens, WIDTH), (1, tokens, WIDTH))
-    return [w.sub(1).exp(), *others]
-
-
-def _finch(tokens: int) -> list[Tensor]:
-    shape = (1, tokens, WIDTH // HEAD, HEAD)
-    r, k, v, w, u = _randoms(*[shape] * 4, shape[2:])
-    return [r, k, v, -w.sub(1).exp(), u]
-
-
-def _goose(tokens: int) -> list[Tensor]:
-    r, w, k, v, a, b = _randoms(*[(1, tokens, WIDTH // HEAD, HEAD)] * 6)
-    unit = torch.nn.functional.normalize(a, dim=-1)
-    return [r, -0.6 * w.sigmoid(), k, v, -unit, unit * b.sigmoid()]
-
-
-def _attention(tokens: int) -> list[Tensor]:
-    return _randoms(*[(1, WIDTH // HEAD, tokens, HEAD)] * 3)
-
-
-def _v1(size: int, tokens: int) -> list[Tensor]:
-    alpha, beta, k, v = _randoms(*[(V1_HEADS, tokens)] * 2, *[(1, tokens, V1_HEADS, size)] * 2)
-    return [initial_table(V1_HEADS, tokens), 1 + 0.1 * alpha, 1 + 0.1 * beta, k, v]
+    heads = (1, tokens, WIDTH // HEAD, HEAD)
+    shapes: dict[str, list[tuple[int, ...]]] = {
+        "vector": [(WIDTH,)] * 2 + [(1, tokens, WIDTH)] * 2,
+        "finch": [heads] * 4 + [heads[2:]],
+        "goose": [heads] * 6,
+        "attention": [(1, WIDTH // HEAD, tokens, HEAD)] * 3,
+        "v1": [(V1_HEADS, tokens)] * 2 + [(1, tokens, V1_HEADS, size)] * 2,
+    }
+    match kind, [torch.randn(shape, generator=source) for shape in shapes[kind]]:
+        case "vector", [w, *others]:
+            return [w.sub(1).exp(), *others]
+        case "finch", [r, k, v, w, u]:
+            return [r, k, v, -w.sub(1).exp(), u]
+        case "goose", [r, w, k, v, a, b]:
+            unit = torch.nn.functional.normalize(a, dim=-1)
+            return [r, -0.6 * w.sigmoid(), k, v, -unit, unit * b.sigmoid()]
+        case "v1", [alpha, beta, k, v]:
+            return [initial_table(V1_HEADS, tokens), 1 + 0.1 * alpha, 1 + 0.1 * beta, k, v]
+        case _, inputs:
+            return inputs
 
 
 KERNELS = {
-    "wkv4": Kernel("wkv4", "native", _vector),
-    "biwkv": Kernel("biwkv", "native", _vector, defined_up_to=128),
-    "wkv6": Kernel("wkv6", "auto", _finch),
-    "wkv7": Kernel("wkv7", "auto", _goose),
-    "v1_hs1": Kernel("toeplitz", "auto", partial(_v1, 1)),
-    "v1_hs64": Kernel("toeplitz", "auto", partial(_v1, 64)),
+    "wkv4": Kernel("wkv4", "native", partial(_inputs, "vector")),
+    "biwkv": Kernel("biwkv", "native", partial(_inputs, "vector"), defined_up_to=128),
+    "wkv6": Kernel("wkv6", "auto", partial(_inputs, "finch")),
+    "wkv7": Kernel("wkv7", "auto", partial(_inputs, "goose")),
+    "v1_hs1": Kernel("toeplitz", "auto", partial(_inputs, "v1", size=1)),
+    "v1_hs64": Kernel("toeplitz", "auto", partial(_inputs, "v1", size=64)),
 }
 
 
 def attention(tokens: int, causal: bool = False) -> Callable[[], Tensor]:
     """SDPA in float32 on contiguous (1, C/64, T, 64)."""
-    return partial(_inference, partial(scaled_dot_product_attention, is_causal=causal), _attention(tokens))
+    return partial(_inference, partial(scaled_dot_product_attention, is_causal=causal), _inputs("attention", tokens))
 
 
 def forward(name: str, tokens: int) -> Callable[[], Tensor]:
@@ -96,18 +90,18 @@ def forward(name: str, tokens: int) -> Callable[[], Tensor]:
 def training(name: str, tokens: int) -> Callable[[], list[Tensor]]:
     """The measured form of a kernel ("sdpa" is one here), forward and backward."""
     if name == "sdpa":
-        return forward_backward(scaled_dot_product_attention, _attention(tokens))
+        return forward_backward(scaled_dot_product_attention, _inputs("attention", tokens))
     return forward_backward(KERNELS[name].form(), KERNELS[name].inputs(tokens))
 
 
-def vs_attention(name: str, tokens: int, causal: bool, setting: Setting) -> Measured:
+def vs_attention(name: str, tokens: int, causal: bool, setting: BenchSetting) -> Measured:
     tokens = setting.tokens(tokens)
     check(name, tokens)
     return relative(forward(name, tokens), attention(tokens, causal), setting)
 
 
-def vs_copy(tokens: int, setting: Setting) -> Measured:
-    """WKV-4 against the time in which its 12 bytes an element could be copied."""
+def vs_copy(tokens: int, setting: BenchSetting) -> Measured:
+    """WKV-4 against the time in which its 12 bytes per element could be copied."""
     tokens = setting.tokens(tokens)
     check("wkv4", tokens)
     x = KERNELS["wkv4"].inputs(tokens)[-1]
@@ -115,7 +109,7 @@ def vs_copy(tokens: int, setting: Setting) -> Measured:
     return ratio(mine, [taken * BYTES_NEEDED / BYTES_COPIED for taken in copy])
 
 
-def vs_plain(name: str, tokens: int, setting: Setting) -> Measured:
+def vs_plain(name: str, tokens: int, setting: BenchSetting) -> Measured:
     """Forward and backward of the measured form against those of the reference."""
     kernel, tokens = KERNELS[name], setting.tokens(tokens)
     inputs = kernel.inputs(tokens)
@@ -124,7 +118,7 @@ def vs_plain(name: str, tokens: int, setting: Setting) -> Measured:
     return times_faster(training(name, tokens), plain, setting)
 
 
-def growth(name: str, train: bool, few: int, many: int, setting: Setting) -> Measured:
+def growth(name: str, train: bool, few: int, many: int, setting: BenchSetting) -> Measured:
     """The time for `many` tokens as a multiple of that for `few`."""
     few, many = setting.tokens(few), setting.tokens(many)
     check(name, few)
@@ -134,19 +128,19 @@ def growth(name: str, train: bool, few: int, many: int, setting: Setting) -> Mea
     return relative(make(name, many), make(name, few), setting)
 
 
-def curve(setting: Setting, lengths: list[int]) -> dict[str, dict[int, float]]:
+def curve(setting: BenchSetting, lengths: list[int]) -> dict[str, dict[int, float]]:
     """Median seconds of the forward pass at each length, of every kernel but v1's wide heads, and of attention."""
     names = [name for name in KERNELS if name != "v1_hs64"]
-    found: dict[str, dict[int, float]] = {name: {} for name in [*names, "sdpa"]}
+    medians: dict[str, dict[int, float]] = {name: {} for name in [*names, "sdpa"]}
     for tokens in lengths:
         calls = {name: forward(name, tokens) for name in names} | {"sdpa": attention(tokens)}
         for name, taken in zip(calls, in_turns(list(calls.values()), setting), strict=True):
-            found[name][tokens] = sorted(taken)[len(taken) // 2]
-    return found
+            medians[name][tokens] = sorted(taken)[len(taken) // 2]
+    return medians
 
 
 def check(name: str, tokens: int, gradients: bool = False) -> None:
-    """Disagreement unless the measured form is as right as its reference for so many tokens."""
+    """Disagreement unless the measured form is as right as its reference for this many tokens."""
     kernel, oracle = KERNELS[name], "reference"
     if kernel.defined_up_to and tokens > kernel.defined_up_to:
         check(name, kernel.defined_up_to, gradients)

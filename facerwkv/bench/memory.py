@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from facerwkv.bench.timing import Call, Measured, Setting
+from facerwkv.bench.timing import BenchSetting, Call, Measured
 
 MB = 2**20
 WARM = 64  # tokens
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def v1_peak(tokens: int, setting: Setting) -> Measured:
+def v1_peak(tokens: int, setting: BenchSetting) -> Measured:
     """Forward and backward of RWKV-1's core, heads of 1 channel, in MB."""
     from facerwkv.bench.kernels import CHECKED, check
 
@@ -30,13 +30,13 @@ def v1_peak(tokens: int, setting: Setting) -> Measured:
     return Measured(peak("kernel", "v1_hs1", setting.tokens(tokens), threads=setting.threads) / MB)
 
 
-def train_peak(name: str, batch: int, setting: Setting) -> Measured:
+def train_peak(name: str, batch: int, setting: BenchSetting) -> Measured:
     """A train step of a model as a part of its transformer's, both in bytes above the model itself."""
     ours, peer = (peak("train", name, side, batch, setting.shrink, threads=setting.threads) for side in (0, 1))
     return Measured(ours / max(peer, 1))
 
 
-def curve(setting: Setting, lengths: list[int]) -> dict[str, dict[int, float]]:
+def curve(setting: BenchSetting, lengths: list[int]) -> dict[str, dict[int, float]]:
     """Peak bytes of forward and backward at each length, of the kernels that the time is drawn of."""
     names = ("wkv4", "biwkv", "wkv6", "wkv7", "v1_hs1", "sdpa")
     return {
@@ -63,9 +63,9 @@ def _kernel(name: str, tokens: str) -> tuple[Call, Call]:
 def _train(name: str, side: str, batch: str, shrink: str) -> tuple[Call, Call]:
     from facerwkv.bench.models import pair, train_step
 
-    setting = Setting(shrink=int(shrink))
+    setting = BenchSetting(shrink=int(shrink))
     model = pair(name, 600, setting)[int(side)]
-    return train_step(model, 1, 600, Setting(shrink=5)), train_step(model, int(batch), 600, setting)
+    return train_step(model, 1, 600, BenchSetting(shrink=5)), train_step(model, int(batch), 600, setting)
 
 
 JOBS: dict[str, Callable[..., tuple[Call, Call]]] = {"kernel": _kernel, "train": _train}
@@ -76,39 +76,26 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(int(threads))
     warm_up, call = JOBS[job](*values)
     warm_up()
-    _give_back()
-    before = _resident()
+    gc.collect()
+    with suppress(OSError, AttributeError):  # memory that glibc keeps free would hide a small call's need
+        ctypes.CDLL(None).malloc_trim(0)
+    before = _resident("VmRSS")
     with suppress(OSError):  # where the system can forget the earlier peak, it does
         RESET.write_text("5")
     call()
-    print(json.dumps({"bytes": max(_peak() - before, 0)}))
+    print(json.dumps({"bytes": max(_resident("VmHWM") - before, 0)}))
 
 
-def _give_back() -> None:
-    """Free memory that the C library keeps would hide a small call's need."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # only glibc can be asked to
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _resident() -> int:
-    return _status("VmRSS") or _peak()
-
-
-def _peak() -> int:
-    """The largest resident set so far, in bytes. macOS counts it in bytes, other systems in KiB."""
-    if measured := _status("VmHWM"):
-        return measured
+def _resident(key: str) -> int:
+    """The resident set now ("VmRSS") or at its peak ("VmHWM"), in bytes; where the system does not say, its peak."""
+    if STATUS.exists():
+        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+        if measured := int(lines.get(key, "0 kB").split()[0]):
+            return measured * 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _status(key: str) -> int:
-    if not STATUS.exists():
-        return 0
-    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
-    return int(lines.get(key, "0 kB").split()[0]) * 1024
+    in_bytes = sys.platform == "darwin"  # other systems count in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if in_bytes else 1024)
 
 
 if __name__ == "__main__":

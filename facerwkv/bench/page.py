@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facerwkv.bench import GROUPS
-from facerwkv.bench.rows import REASONS, ROWS, Row
+from facerwkv.bench.rows import REASONS, ROWS, BenchRow
 from facerwkv.core.files import atomic, write_text
 
 JSON, PAGE, PLOT = "speed.json", "speed.md", "speed.png"
@@ -53,16 +53,26 @@ def write_page(folder: Path) -> None:
 
 def page(kept: dict[str, Any]) -> str:
     """The whole page for the content of a speed.json."""
-    return "\n".join([_head(kept), *_curves(kept["curves"]), *_tables(kept["rows"]), *_missed(kept["rows"])]) + "\n"
+    where, rows, curves = kept["environment"], kept["rows"], kept["curves"]
+    threads = sorted({result["threads"] for result in rows.values()})
+    marks = sorted({f"{result['date']} at commit {result['commit']}" for result in rows.values()})
+    many = " or ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
+    facts = {"processor": where["processor"], "system": where["platform"], "torch": where["packages"]["torch"]}
+    parts = [_HEAD.format(processors=many, marks="; ".join(marks), **facts)]
+    if curves:
+        titles = " and ".join(PANELS[name][0].lower() for name in PANELS if name in curves)
+        parts.append(f"![{titles.capitalize()} over 150 to 9,600 tokens, width 384]({PLOT})\n")
+        parts.append("Width 384, batch 1, heads of 64; RWKV-1 has the published models' 8 heads of one channel.\n")
+    return "\n".join([*parts, *_tables(rows), *_missed(rows)]) + "\n"
 
 
-def cells(row: Row, found: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    """What is measured, the value, its quartiles, the bar, and whether it is met."""
-    value, bar = found["value"], f"{row.bar}" if row.bar else "–"
+def cells(row: BenchRow, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """Five cells: what is measured, the value, its quartiles, the bar, and whether it is met."""
+    value, bar = result["value"], f"{row.bar}" if row.bar else "–"
     if value is None:
-        return row.what, "–", "–", bar, found["problem"]
+        return row.what, "–", "–", bar, result["problem"]
     number = row.form.split("}")[0] + "}"
-    spread = f"{number.format(found['low'])}–{number.format(found['high'])}" if found["low"] is not None else "–"
+    spread = f"{number.format(result['low'])}–{number.format(result['high'])}" if result["low"] is not None else "–"
     met = "–" if row.bar is None else "yes" if row.bar.met(value) else "no"
     return row.what, row.form.format(value), spread, bar, met
 
@@ -89,22 +99,6 @@ def plot(curves: dict[str, dict[str, dict[str, float]]]) -> bytes:
     return to_png(figure)
 
 
-def _head(kept: dict[str, Any]) -> str:
-    where, rows = kept["environment"], kept["rows"].values()
-    threads = sorted({found["threads"] for found in rows})
-    marks = sorted({f"{found['date']} at commit {found['commit']}" for found in rows})
-    many = " or ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
-    facts = {"processor": where["processor"], "system": where["platform"], "torch": where["packages"]["torch"]}
-    return _HEAD.format(processors=many, marks="; ".join(marks), **facts)
-
-
-def _curves(curves: dict[str, Any]) -> Iterator[str]:
-    if curves:
-        titles = " and ".join(PANELS[name][0].lower() for name in PANELS if name in curves)
-        yield f"![{titles.capitalize()} over 150 to 9,600 tokens, width 384]({PLOT})\n"
-        yield "Width 384, batch 1, heads of 64; RWKV-1 has the published models' 8 heads of one channel.\n"
-
-
 def _tables(rows: dict[str, Any]) -> Iterator[str]:
     for group, about in GROUPS.items():
         names = [name for name in ROWS if name in rows and ROWS[name].group == group]
@@ -116,7 +110,7 @@ def _tables(rows: dict[str, Any]) -> Iterator[str]:
 
 
 def _missed(rows: dict[str, Any]) -> Iterator[str]:
-    values = {name: found["value"] for name, found in rows.items()}
+    values = {name: result["value"] for name, result in rows.items()}
     bars = {name: ROWS[name].bar for name in values}
     missed = [name for name, bar in bars.items() if bar and values[name] is not None and not bar.met(values[name])]
     if missed:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from facerwkv.bench import data, kernels, memory, models
-from facerwkv.bench.timing import Measured, Setting
+from facerwkv.bench.timing import BenchSetting, Measured
 
 FASTER, PART, MEGABYTES, GROWTH = "{:.2f} times faster", "{:.4f} of its time", "{:.1f} MB", "{:.2f} times the time"
 MEMORY, SHARE = "{:.2f} of its memory", "{:.1e}"
@@ -29,54 +29,53 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One number: what it says, how its value is written, how it is measured, and its bar where it has one."""
+class BenchRow:
+    """One number: what it means, how its value is written, how it is measured, and its bar where it has one."""
 
     group: str
     what: str
     form: str
-    measure: Callable[[Setting], Measured]
+    measure: Callable[[BenchSetting], Measured]
     bar: Bar | None = None
 
 
-def _at_least(limit: float, stretch: float | None = None) -> Bar:
-    return Bar(limit, True, stretch)
+_at_least = partial(Bar, at_least=True)
 
 
-def _v1(size: int, tokens: int, bar: float) -> Row:
+def _v1(size: int, tokens: int, bar: float) -> BenchRow:
     what = f"RWKV-1's core, 8 heads of {size}, {tokens:,} tokens, forward and backward, against the plain form"
-    return Row("kernels", what, FASTER, partial(kernels.vs_plain, f"v1_hs{size}", tokens), _at_least(bar))
+    return BenchRow("kernels", what, FASTER, partial(kernels.vs_plain, f"v1_hs{size}", tokens), _at_least(bar))
 
 
-def _attention(name: str, what: str, tokens: int, bar: float | None = None, causal: bool = False) -> Row:
+def _attention(name: str, what: str, tokens: int, bar: float | None = None, causal: bool = False) -> BenchRow:
     what = f"{what}, width 384, {tokens:,} tokens, forward, against {'causal' if causal else 'full'} SDPA"
     measure = partial(kernels.vs_attention, name, tokens, causal)
-    return Row("kernels", what, PART, measure, Bar(bar) if bar else None)
+    return BenchRow("kernels", what, PART, measure, Bar(bar) if bar else None)
 
 
-def _growth(name: str, what: str, train: bool, bar: float | None = None) -> Row:
+def _growth(name: str, what: str, train: bool, bar: float | None = None) -> BenchRow:
     what = f"{what}, forward{' and backward' if train else ''}: 9,600 tokens against 2,400"
     measure = partial(kernels.growth, name, train, 2400, 9600)
-    return Row("kernels", what, GROWTH, measure, Bar(bar) if bar else None)
+    return BenchRow("kernels", what, GROWTH, measure, Bar(bar) if bar else None)
 
 
-def _model(size: str, tokens: int, bar: float) -> Row:
+def _model(size: str, tokens: int, bar: float) -> BenchRow:
     what = f"facerwkv4_{size}, {tokens:,} tokens, batch 1, forward, against a pre-norm SDPA transformer of its shape"
-    return Row("models", what, FASTER, partial(models.vs_transformer, f"facerwkv4_{size}", tokens), _at_least(bar))
+    return BenchRow("models", what, FASTER, partial(models.vs_transformer, f"facerwkv4_{size}", tokens), _at_least(bar))
 
 
-def _vit(size: str, tokens: int) -> Row:
+def _vit(size: str, tokens: int) -> BenchRow:
     what = f"facerwkv4_{size}, {tokens:,} tokens, batch 1, forward, against timm's ViT of its width and depth"
-    return Row("models", what, FASTER, partial(models.vs_vit, f"facerwkv4_{size}", tokens))
+    return BenchRow("models", what, FASTER, partial(models.vs_vit, f"facerwkv4_{size}", tokens))
 
 
 WKV4, BIWKV, WKV6, WKV7 = "Native WKV-4", "Native bidirectional WKV", "WKV-6, best CPU form", "WKV-7, best CPU form"
-ROWS: dict[str, Row] = {
+ROWS: dict[str, BenchRow] = {
     "v1_core_hs1_600": _v1(1, 600, 25),
     "v1_core_hs1_2400": _v1(1, 2400, 300),
     "v1_core_hs64_600": _v1(64, 600, 4),
     "v1_core_hs64_2400": _v1(64, 2400, 12),
-    "v1_memory_9600": Row(
+    "v1_memory_9600": BenchRow(
         "memory",
         "RWKV-1's core, 8 heads of 1, 9,600 tokens, forward and backward: peak",
         MEGABYTES,
@@ -89,9 +88,9 @@ ROWS: dict[str, Row] = {
     "wkv4_vs_causal_sdpa_9600": _attention("wkv4", WKV4, 9600, causal=True),
     "biwkv_vs_sdpa_600": _attention("biwkv", BIWKV, 600, 0.15),
     "biwkv_vs_sdpa_9600": _attention("biwkv", BIWKV, 9600, 0.018),
-    "wkv4_vs_copy": Row(
+    "wkv4_vs_copy": BenchRow(
         "kernels",
-        "Native WKV-4, width 384, 9,600 tokens (14.7 MB a tensor, beyond the second-level cache), forward, against "
+        "Native WKV-4, width 384, 9,600 tokens (14.7 MB per tensor, beyond the second-level cache), forward, against "
         "1.5 times `y.copy_(x)` of one of its tensors",
         "{:.2f} times its time",
         partial(kernels.vs_copy, 9600),
@@ -121,22 +120,22 @@ ROWS: dict[str, Row] = {
     "vit_medium_2400": _vit("medium", 2400),
     "vit_large_600": _vit("large", 600),
     "vit_large_2400": _vit("large", 2400),
-    "train_large_600": Row(
+    "train_large_600": BenchRow(
         "models",
         "facerwkv4_large, 600 tokens, batch 8: a train step (forward, cross-entropy, backward, SGD without momentum), "
         "against the same transformer",
         FASTER,
         partial(models.train, "facerwkv4_large", 8, 600),
-        _at_least(1, 1.2),
+        _at_least(1, stretch=1.2),
     ),
-    "train_large_600_memory": Row(
+    "train_large_600_memory": BenchRow(
         "memory",
         "The same step: peak above the model itself, against the transformer's",
         MEMORY,
         partial(memory.train_peak, "facerwkv4_large", 8),
         Bar(1),
     ),
-    "predict_small": Row(
+    "predict_small": BenchRow(
         "models",
         "Published facerwkv_small, batch 1, best inference path (folded, pruned, compiled), against its plain eager "
         "form, whose matrix products are torch.nn.Linear's",
@@ -144,41 +143,41 @@ ROWS: dict[str, Row] = {
         partial(models.predict, "facerwkv_small", "reference"),
         Bar(0.5),
     ),
-    "predict_small_vs_eager": Row(
+    "predict_small_vs_eager": BenchRow(
         "models",
         "The same against its eager form as it is, whose matrix products are the fastest here",
         PART,
         partial(models.predict, "facerwkv_small", "auto"),
     ),
-    "predict_small_drift": Row(
+    "predict_small_drift": BenchRow(
         "models",
         "The same: largest difference of a logit from the eager form's in float64",
         SHARE,
         partial(models.predict_drift, "facerwkv_small"),
         Bar(1e-5),
     ),
-    "loader": Row(
+    "loader": BenchRow(
         "data",
-        "Images a second of the loader, 720 x 480 JPEG to 400 x 600, against Pillow's decoding and antialiased "
+        "Images per second of the loader, 720 x 480 JPEG to 400 x 600, against Pillow's decoding and antialiased "
         "bilinear resizing",
         FASTER,
         data.loader,
-        _at_least(1.4, 2),
+        _at_least(1.4, stretch=2),
     ),
-    "loader_difference": Row(
+    "loader_difference": BenchRow(
         "data",
         "The mean difference of the loader's images from Pillow's, as a part of the range of values",
         SHARE,
         data.loader_difference,
         Bar(data.LEVEL),
     ),
-    "cache": Row(
+    "cache": BenchRow(
         "data",
-        "Images a second of the cache with conversion and normalisation, against Pillow's decoding and resizing",
+        "Images per second of the cache with conversion and normalisation, against Pillow's decoding and resizing",
         FASTER,
         data.cache,
         _at_least(8),
     ),
 }
 REASONS: dict[str, str] = {}
-"""Row → why it misses its bar, as a sentence."""
+"""BenchRow → why it misses its bar, as a sentence."""

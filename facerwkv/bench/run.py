@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from facerwkv.bench import EVERYTHING, kernels, memory
 from facerwkv.bench.answers import Disagreement
 from facerwkv.bench.page import JSON, LENGTHS, cells, write_page
-from facerwkv.bench.rows import ROWS, Row
-from facerwkv.bench.timing import Setting
+from facerwkv.bench.rows import ROWS, BenchRow
+from facerwkv.bench.timing import BenchSetting
 from facerwkv.core.errors import InputError
 from facerwkv.training.run import environment, write_json
 
@@ -23,22 +23,22 @@ CURVES = {"kernels": ("seconds", kernels.curve), "memory": ("bytes", memory.curv
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of the chosen rows: name → what `Measured` holds, or {"value": None, "problem": why}."""
+class BenchResult:
+    """The chosen rows' results: name → the fields of `Measured`, or {"value": None, "problem": why}."""
 
     rows: dict[str, dict[str, Any]]
 
     @property
     def ok(self) -> bool:
-        return all(found["value"] is not None for found in self.rows.values())
+        return not self.problems
 
     @property
     def problems(self) -> list[str]:
-        return [f"{name}: {found['problem']}" for name, found in self.rows.items() if found["value"] is None]
+        return [f"{name}: {result['problem']}" for name, result in self.rows.items() if result["value"] is None]
 
     def to_dict(self) -> dict[str, float | None]:
         """Name → value; None where there is none."""
-        return {name: found["value"] for name, found in self.rows.items()}
+        return {name: result["value"] for name, result in self.rows.items()}
 
     def __rich__(self) -> "Table":
         from rich.table import Column, Table
@@ -47,8 +47,8 @@ class Result:
         table = Table(Column("row", ratio=1), box=None, pad_edge=False)
         for header in ("measured", "quartiles", "bar", "met"):
             table.add_column(header, justify="right")
-        for name, found in self.rows.items():
-            what, *values = cells(ROWS[name], found)
+        for name, result in self.rows.items():
+            what, *values = cells(ROWS[name], result)
             table.add_row(Text.assemble((name, "bold"), "\n", (what, "dim")), *map(Text, values))
         return table
 
@@ -59,32 +59,29 @@ class Result:
 
 
 def bench(
-    group: str, only: Sequence[str] | None = None, setting: Setting | None = None, out: Path | None = None
-) -> Result:
+    group: str, only: Sequence[str] | None = None, setting: BenchSetting | None = None, out: Path | None = None
+) -> BenchResult:
     """Measure a group of rows ("all" is every group's), or those of its rows that are named.
 
     A row that fails gets no value, and the rest is measured. With `out`, speed.json there takes the new values (older
-    rows stay if they come from the same machine and torch), and the page and the plot are made of it.
+    rows stay if they come from the same machine and torch), and the page and the plot are made of it. InputError for
+    a name that is not among the group's.
     """
-    setting, names = setting or Setting(), choose(group, only)
+    setting = setting or BenchSetting()
+    known = [name for name, row in ROWS.items() if group in (row.group, EVERYTHING)]
+    for name in only or ():
+        if name not in known:
+            raise InputError(f"bench {group} has no row {name!r}. It has {', '.join(known)}.")
+    names = list(only or known)
     rows = {name: measure(ROWS[name], setting) for name in _shown(names)}
     if out:
         curves = {} if only else {name: draw for key, (name, draw) in CURVES.items() if group in (key, EVERYTHING)}
         drawn = {name: curves[name](setting, [setting.tokens(n) for n in LENGTHS]) for name in _shown(list(curves))}
         keep(out, rows, drawn, setting)
-    return Result(rows)
+    return BenchResult(rows)
 
 
-def choose(group: str, only: Sequence[str] | None) -> list[str]:
-    """The names of a group's rows, or those of `only`. InputError for one that is not among them."""
-    known = [name for name, row in ROWS.items() if group in (row.group, EVERYTHING)]
-    for name in only or ():
-        if name not in known:
-            raise InputError(f"bench {group} has no row {name!r}. It has {', '.join(known)}.")
-    return list(only or known)
-
-
-def measure(row: Row, setting: Setting) -> dict[str, Any]:
+def measure(row: BenchRow, setting: BenchSetting) -> dict[str, Any]:
     """One row; whatever goes wrong is its problem alone."""
     try:
         return asdict(row.measure(setting))
@@ -95,7 +92,7 @@ def measure(row: Row, setting: Setting) -> dict[str, Any]:
         return {"value": None, "problem": reason.splitlines()[0]}
 
 
-def keep(folder: Path, rows: dict[str, Any], curves: dict[str, Any], setting: Setting) -> None:
+def keep(folder: Path, rows: dict[str, Any], curves: dict[str, Any], setting: BenchSetting) -> None:
     """Put results into FOLDER/speed.json, beside those of the same machine, and write the page."""
     where = environment()
     mark = {"commit": where.pop("commit"), "date": date.today().isoformat(), "threads": setting.threads}
@@ -105,7 +102,7 @@ def keep(folder: Path, rows: dict[str, Any], curves: dict[str, Any], setting: Se
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if before.get("environment") != where:
         before = {"rows": {}, "curves": {}}
-    kept = before["rows"] | {name: found | mark for name, found in rows.items()}
+    kept = before["rows"] | {name: result | mark for name, result in rows.items()}
     ordered = {name: kept[name] for name in ROWS if name in kept}
     write_json(path, {"environment": where, "rows": ordered, "curves": before["curves"] | curves})
     write_page(folder)

@@ -20,9 +20,9 @@ SAMPLE = 0.005  # seconds; shorter calls are repeated inside a sample
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How to measure: threads; repeats, samples a side (None: as many as the constants above ask for); shrink, by which
-    the sides of images are divided, and the numbers of tokens by its square (tests have no time for 9,600)."""
+class BenchSetting:
+    """How to measure: threads; repeats, samples per side (None: as many as the constants above ask for); shrink, by
+    which the sides of images are divided, and the numbers of tokens by its square (tests have no time for 9,600)."""
 
     threads: int = 1
     repeats: int | None = None
@@ -43,13 +43,13 @@ class Measured:
     peer: float | None = None
 
 
-def relative(ours: Call, peer: Call, setting: Setting) -> Measured:
+def relative(ours: Call, peer: Call, setting: BenchSetting) -> Measured:
     """Our time as a part of the peer's."""
     mine, theirs = in_turns([ours, peer], setting)
     return ratio(mine, theirs)
 
 
-def times_faster(ours: Call, peer: Call, setting: Setting) -> Measured:
+def times_faster(ours: Call, peer: Call, setting: BenchSetting) -> Measured:
     """The peer's time as a multiple of ours."""
     mine, theirs = in_turns([ours, peer], setting)
     return ratio(mine, theirs, inverse=True)
@@ -63,10 +63,13 @@ def ratio(ours: list[float], peer: list[float], inverse: bool = False) -> Measur
     return Measured(median(above) / median(below), low, high, median(ours), median(peer))
 
 
-def in_turns(calls: list[Call], setting: Setting) -> list[list[float]]:
-    """Seconds a call of each of `calls`, warmed up, one sample after another in turns A B A B."""
+def in_turns(calls: list[Call], setting: BenchSetting) -> list[list[float]]:
+    """Seconds per call of each of `calls`, warmed up, one sample after another in turns A B A B."""
     with _prepared(setting.threads):
-        loops = [_warmed_up(call) for call in calls]
+        loops = []  # how many calls make a sample
+        for call in calls:
+            _timed(call, 1)
+            loops.append(ceil(SAMPLE / max(_timed(call, 1), 1e-6)))
         samples: list[list[float]] = [[] for _ in calls]
         while not _enough(samples, loops, setting):
             for call, count, taken in zip(calls, loops, samples, strict=True):
@@ -74,13 +77,7 @@ def in_turns(calls: list[Call], setting: Setting) -> list[list[float]]:
     return samples
 
 
-def _warmed_up(call: Call) -> int:
-    """How many calls make a sample."""
-    _timed(call, 1)
-    return ceil(SAMPLE / max(_timed(call, 1), 1e-6))
-
-
-def _enough(samples: list[list[float]], loops: list[int], setting: Setting) -> bool:
+def _enough(samples: list[list[float]], loops: list[int], setting: BenchSetting) -> bool:
     count = len(samples[0])
     if setting.repeats is not None:
         return count >= setting.repeats
@@ -97,7 +94,7 @@ def _timed(call: Call, loops: int) -> float:
 
 @contextmanager
 def _prepared(threads: int) -> Iterator[None]:
-    """So many threads on as many processors, where the system lets a process choose; no collection of garbage."""
+    """This many threads on as many processors, where the system lets a process choose; no collection of garbage."""
     before, collected = torch.get_num_threads(), gc.isenabled()
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     torch.set_num_threads(threads)

@@ -21,6 +21,7 @@ from facerwkv.mixers import MIXERS
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 
+
 def model_of(mixer, pool="mean", **options):
     torch.manual_seed(0)
     size = {"img_size": (12, 16), "patch_size": 4, "width": 32, "depth": 2, "heads": 2, "position": "none"}
