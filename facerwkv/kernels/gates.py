@@ -75,7 +75,9 @@ REFERENCES: dict[str, Callable[..., Tensor]] = {
     "squared_relu": lambda k: functional.relu(k).square(),
     "token_mix": _token_mix,
 }
-IMPLEMENTATIONS = {name: {"reference": form, "native": partial(_native, name)} for name, form in REFERENCES.items()}
+IMPLEMENTATIONS: dict[str, dict[str, Callable[..., Tensor]]] = {
+    name: {"reference": form, "native": partial(_native, name)} for name, form in REFERENCES.items()
+}
 IMPLEMENTATIONS["mish_gate"]["rational"] = _rational_mish_gate
 
 
