@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
+from facerwkv.inference.command import PredictionCommand
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +45,11 @@ ModelOption = Annotated[
 PredictorOption = Annotated[
     Path | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
 ]
+EngineOption = Annotated[
+    Literal["torch", "onnx", "openvino"] | None,
+    typer.Option(help="What runs the model; onnx and openvino take --model FILE.onnx, see export."),
+]
+DetectorOption = Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")]
 AGAIN = "Rerun the same command to resume."
 
 
@@ -185,8 +191,9 @@ def compare(
     raise typer.Exit(0 if result.ok else 1)
 
 
-@app.command()
+@app.command(cls=PredictionCommand)
 def predict(
+    ctx: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -194,50 +201,32 @@ def predict(
         ),
     ],
     model: PredictorOption = None,
-    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole image or every face.")] = "auto",
-    on_no_face: Annotated[Literal["empty", "scene", "error"], typer.Option()] = "empty",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="results.csv, .json, .jsonl or .parquet")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A table or list: results{formats}.")] = None,
     save_media: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the results there.")] = None,
-    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="A label with a score below is unsure.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: DeviceOption = "auto",
-    engine: Annotated[
-        Literal["torch", "onnx", "openvino"] | None,
-        typer.Option(help="What computes; the last two take --model FILE.onnx, see export."),
-    ] = None,
-    detector_model: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Video: every n-th frame.")] = 1,
-    fps: Annotated[float | None, typer.Option(help="Video: at most so many frames a second.")] = None,
-    start: Annotated[str, typer.Option(metavar="TIME", help="Video: from here, seconds or mm:ss.")] = "0",
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="Video: up to here.")] = None,
-    smooth: Annotated[str | None, typer.Option(metavar="HOW", help="Video: ema:0.6 or median:5, by face.")] = None,
-    temporal: Annotated[
-        bool, typer.Option("--temporal", help="Video: carry a causal model's state on, one a face.")
-    ] = False,
+    engine: EngineOption = None,
+    detector_model: DetectorOption = None,
     runner: Annotated[
-        Literal["local", "ray"], typer.Option(help="ray: images on all cores or a cluster; goes on after a kill.")
+        Literal["local", "ray"], typer.Option(help="ray: images on all cores or a cluster; can be resumed.")
     ] = "local",
     as_json: JsonOption = False,
 ) -> None:
     """Name the apparent expression in images and videos."""
-    from facerwkv.inference.predictor import expand_sources, load
+    from facerwkv.inference.predictor import load
     from facerwkv.inference.ray_runner import predict_on_ray
     from facerwkv.inference.sinks import columns_for, deliver
     from facerwkv.inference.stream import predict_sources
+    from facerwkv.media.sources import expand_sources
 
-    predictor = load(model, device, detector_model, engine)
+    predictor, options = load(model, device, detector_model, engine), ctx.obj
     named = list(expand_sources(sources, sys.stdin)) if out else expand_sources(sources, sys.stdin)
-    columns = columns_for(named, threshold) if out else ()
-    kept: dict[str, Any] = {"batch_size": batch_size, "mode": mode, "on_no_face": on_no_face}
-    options = kept | {"stride": stride, "fps": fps, "start": start, "end": end, "smooth": smooth, "temporal": temporal}
+    columns = columns_for(named, options.threshold) if out else ()
     bar = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
     journal = Path(f"{out}.journal") if out and runner == "ray" else None
     if runner == "ray":
-        results = predict_on_ray(named, model, device, detector_model, engine, journal, **kept)
+        results = predict_on_ray(named, model, device, detector_model, engine, journal, options)
     else:
-        results = predict_sources(predictor, named, bar, **options)
-    if threshold is not None:
-        results = (result.with_threshold(threshold) for result in results)
+        results = predict_sources(predictor, named, options, bar)
     with _stoppable(AGAIN if journal else "What came before is written."):
         failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty(), columns)
     if journal:
@@ -245,24 +234,24 @@ def predict(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
+@app.command(cls=PredictionCommand.of("mode", "on_no_face", "min_face"))
 def explain(
+    ctx: typer.Context,
     source: Annotated[str, typer.Argument(metavar="IMAGE")],
     model: PredictorOption = None,
     method: Annotated[str, typer.Option(help="gradient, occlusion or tokens.")] = "gradient",
     label: Annotated[str | None, typer.Option(help="Whose logit; each face's likeliest if left out.")] = None,
-    mode: Annotated[Literal["auto", "scene", "face"], typer.Option(help="Whole image or every face.")] = "auto",
     out: Annotated[Path, typer.Option(metavar="FILE", help="The drawing.")] = Path("explained.png"),
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show which patches of each face spoke for a label, and which against it."""
+    """Show which patches of each face speak for a label, and which against it."""
     from facerwkv.inference.explain import deliver, explain
     from facerwkv.inference.predictor import load
 
-    found = explain(load(model, device), source, method, label, mode)
-    deliver(found, source, out, as_json)
-    raise typer.Exit(0 if found else 1)
+    explanations = explain(load(model, device), source, method, label, ctx.obj)
+    deliver(explanations, source, out, as_json)
+    raise typer.Exit(0 if explanations else 1)
 
 
 @app.command()
@@ -283,20 +272,22 @@ def export(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Who may reach it; 0.0.0.0 is every machine, with a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in, and needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
     model: PredictorOption = None,
     token: Annotated[
-        str | None, typer.Option(help="What clients must know. Default: a new one, if one is needed.")
+        str | None, typer.Option(help="A secret that clients must send. Default: a new one, where one is needed.")
     ] = None,
     device: DeviceOption = "auto",
-    engine: Annotated[Literal["torch", "onnx", "openvino"] | None, typer.Option(help="As for predict.")] = None,
-    detector_model: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")] = None,
+    engine: EngineOption = None,
+    detector_model: DetectorOption = None,
     limits: Annotated[
         list[str] | None, typer.Option("--limit", metavar="KEY=VALUE", help="upload_bytes=8000000, jobs=2, ...")
     ] = None,
 ) -> None:
-    """Answer over HTTP, with a page for the browser: images, videos, the camera."""
+    """Start an HTTP service with a web page: images, videos, the camera."""
     from facerwkv.web.serve import serve as run
 
     changed = dict(limit.partition("=")[::2] for limit in limits or [])

@@ -18,7 +18,7 @@ import facerwkv as facerwkv_package
 from facerwkv.cli import RECIPES, app
 from facerwkv.evaluation.checkpoints import Split
 from facerwkv.inference.explain import METHODS
-from facerwkv.inference.predictor import Engine, Mode, OnNoFace
+from facerwkv.inference.predictor import Engine
 from facerwkv.models.zoo import MODELS
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe, shipped
@@ -129,11 +129,8 @@ def _choices():
 CHOICES = {
     ("evaluate", "split"): get_args(Split),
     ("compare", "split"): get_args(Split)[1:],
-    ("predict", "mode"): get_args(Mode),
-    ("predict", "on_no_face"): get_args(OnNoFace),
     ("predict", "engine"): get_args(Engine),
     ("predict", "runner"): ("local", "ray"),
-    ("explain", "mode"): get_args(Mode),
     ("export", "kind"): ("onnx", "web"),
     ("serve", "engine"): get_args(Engine),
 }

@@ -1,4 +1,4 @@
-"""Which patches decided: how much each part of a face speaks for a label, in units of the label's logit.
+"""Which patches decided: how much each patch of a face speaks for a label, in units of the label's logit.
 
 "gradient" is the gradient times the input, summed over a patch. "occlusion" is what the logit loses when a patch shows
 nothing but the mean colour of the transform. "tokens" is what each token hands on through the last time mix, whose
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.data.transforms import normalise
-from facerwkv.inference.predictor import Crop, Mode, OnNoFace, Predictor
-from facerwkv.inference.results import Source
+from facerwkv.inference.options import Options
+from facerwkv.inference.predictor import Predictor, Source
 from facerwkv.media.draw import draw_patches
-from facerwkv.media.images import Channels
+from facerwkv.media.geometry import Box
+from facerwkv.media.images import MAX_PIXELS
 from facerwkv.models.onnx import OnnxModel
 
 OTHERS = (8, 8)  # the grid for models that have no patches
@@ -44,7 +45,7 @@ class Explanation:
     method: str
     scores: np.ndarray
     image: np.ndarray
-    box: tuple[int, int, int, int] | None
+    box: Box | None
 
     def draw(self) -> Image.Image:
         """What the model was shown, the patches for the label in red, those against it in blue."""
@@ -66,16 +67,18 @@ def explain(
     source: Source,
     method: str = "gradient",
     label: str | None = None,
-    mode: Mode = "auto",
-    on_no_face: OnNoFace = "empty",
-    channels: Channels = "rgb",
+    options: Options | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    **changes: Any,
 ) -> list[Explanation]:
-    """An explanation for every face of an image, as `predict` finds them; [] where there is none.
+    """An explanation for each face of an image, as `predict` finds them; [] where there is none.
 
-    method: a name in METHODS. label: whose logit is explained; None for each face's likeliest. Raises InputError for
-    names that are not known, an image that cannot be read, and a model that the method does not fit.
+    method: a name in METHODS. label: whose logit is explained; None for each face's likeliest. `options`, or single
+    ones as keywords, are those of `predict`. Raises InputError for names that are not known, an image that cannot be
+    read or has more than `max_pixels`, and a model that the method does not fit.
     """
-    checkpoint = predictor.checkpoint
+    checkpoint, options = predictor.checkpoint, Options.of(options, changes, "image")
     if method not in METHODS:
         raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if label is not None and label not in checkpoint.labels:
@@ -84,28 +87,30 @@ def explain(
         raise InputError(f"An exported {checkpoint.title} has no gradients and no tokens; explain its checkpoint.")
     if checkpoint.transform.crop == "both":
         raise InputError(f"{checkpoint.title} looks at two images at once; explain a model that looks at one.")
-    result, crops = predictor.crops(source, mode, on_no_face, channels)
-    if result.failed:
-        raise InputError(result.message)
-    return [_explanation(predictor, crop, method, label) for crop in crops]
-
-
-def _explanation(predictor: Predictor, crop: Crop, method: str, label: str | None) -> Explanation:
-    checkpoint = predictor.checkpoint
-    model = checkpoint.model.to(predictor.device).eval()
-    x = normalise(torch.from_numpy(crop.image)[None].to(predictor.device), checkpoint.transform)
-    with torch.no_grad():
-        probs = (model(x)[0].float() / checkpoint.temperature).softmax(-1)
-    number = int(probs.argmax()) if label is None else checkpoint.labels.index(label)
-    scores = METHODS[method](model, x, number).detach().float().cpu().numpy()
-    name = checkpoint.labels[number]
-    return Explanation(name, float(probs[number]), method, scores, crop.image, crop.box)
+    opened = predictor.open(source, options, max_pixels=max_pixels)
+    if message := opened.fields.get("message"):
+        raise InputError(message)
+    model, explanations = checkpoint.model.to(predictor.device).eval(), []
+    for crop in opened.crops:
+        x = normalise(torch.from_numpy(crop.image)[None].to(predictor.device), checkpoint.transform)
+        with torch.no_grad():
+            probs = (model(x)[0].float() / checkpoint.temperature).softmax(-1)
+        number = int(probs.argmax()) if label is None else checkpoint.labels.index(label)
+        scores = METHODS[method](model, x, number).detach().float().cpu().numpy()
+        name = checkpoint.labels[number]
+        explanations.append(Explanation(name, float(probs[number]), method, scores, crop.image, crop.box))
+    return explanations
 
 
 def deliver(explanations: Sequence[Explanation], source: str, out: Path, as_json: bool) -> None:
-    """Draw the explanations side by side into the file `out`; say, or print as JSON, what they are."""
+    """Draw the explanations side by side into the file `out`; print what they are, as JSON or for a person."""
     if explanations:
-        board = _side_by_side([explanation.draw() for explanation in explanations])
+        images = [explanation.draw() for explanation in explanations]
+        board = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)))
+        left = 0
+        for image in images:
+            board.paste(image, (left, 0))
+            left += image.width
         with atomic(out) as partial:
             board.save(partial, "PNG")
     if as_json:
@@ -115,18 +120,9 @@ def deliver(explanations: Sequence[Explanation], source: str, out: Path, as_json
     else:
         for number, explanation in enumerate(explanations, 1):
             row, column = np.unravel_index(explanation.scores.argmax(), explanation.scores.shape)
-            place = f"row {row + 1}, column {column + 1} of {len(explanation.scores)} x {explanation.scores.shape[1]}"
-            print(f"{number}  {explanation.label} {explanation.prob:.0%}: most for it, the patch in {place}")
+            patch = f"row {row + 1}, column {column + 1} of {len(explanation.scores)} x {explanation.scores.shape[1]}"
+            print(f"{number}  {explanation.label} {explanation.prob:.0%}: most for it, the patch in {patch}")
         print(f"Wrote {out}: red patches speak for the label, blue ones against it.")
-
-
-def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    board = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)))
-    left = 0
-    for image in images:
-        board.paste(image, (left, 0))
-        left += image.width
-    return board
 
 
 def patch_grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:
@@ -139,19 +135,19 @@ def gradient(model: nn.Module, x: Tensor, number: int) -> Tensor:
     """x (1, c, h, w) → gradient times input of logit `number`, summed over the patches (Hp, Wp)."""
     x = x.detach().requires_grad_()
     (slope,) = torch.autograd.grad(model(x)[0, number], x)
-    pixels = (x * slope).sum(1)[0]
-    return torch.stack([pixels[cell].sum() for cell in _cells(model, x)]).unflatten(0, _grid(model, x))
+    pixels, (grid, cells) = (x * slope).sum(1)[0], _cells(model, x)
+    return torch.stack([pixels[cell].sum() for cell in cells]).unflatten(0, grid)
 
 
 @torch.no_grad()
 def occlusion(model: nn.Module, x: Tensor, number: int) -> Tensor:
     """x (1, c, h, w) → what logit `number` loses when a patch shows the mean colour, for all patches (Hp, Wp)."""
-    cells = _cells(model, x)
+    grid, cells = _cells(model, x)
     hidden = x.repeat(len(cells), 1, 1, 1)
     for image, (rows, columns) in zip(hidden, cells, strict=True):
         image[:, rows, columns] = 0
-    logits = torch.cat([model(part)[:, number] for part in hidden.split(BATCH)])
-    return (model(x)[0, number] - logits).unflatten(0, _grid(model, x))
+    logits = torch.cat([model(images)[:, number] for images in hidden.split(BATCH)])
+    return (model(x)[0, number] - logits).unflatten(0, grid)
 
 
 def tokens(model: Any, x: Tensor, number: int) -> Tensor:
@@ -175,7 +171,7 @@ def tokens(model: Any, x: Tensor, number: int) -> Tensor:
         (slope,) = torch.autograd.grad(model(x)[0, number], values)
     finally:
         handle.remove()
-    return (values[0] * slope).flatten(2).sum(-1)[0].unflatten(0, _grid(model, x))
+    return (values[0] * slope).flatten(2).sum(-1)[0].unflatten(0, patch_grid(model, tuple(x.shape[-2:])))
 
 
 METHODS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
@@ -185,14 +181,11 @@ METHODS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
 }
 
 
-def _grid(model: Any, x: Tensor) -> tuple[int, int]:
-    return patch_grid(model, (x.shape[-2], x.shape[-1]))
-
-
-def _cells(model: Any, x: Tensor) -> list[tuple[slice, slice]]:
-    """Rows and columns of the pixels of every patch, in raster order."""
+def _cells(model: Any, x: Tensor) -> tuple[tuple[int, int], list[tuple[slice, slice]]]:
+    """The grid of patches (Hp, Wp), and rows and columns of the pixels of each, in raster order."""
+    grid = patch_grid(model, tuple(x.shape[-2:]))
     rows, columns = (
         [slice(*pair) for pair in pairwise(np.linspace(0, side, cells + 1).round().astype(int).tolist())]
-        for side, cells in zip(x.shape[-2:], _grid(model, x), strict=True)
+        for side, cells in zip(x.shape[-2:], grid, strict=True)
     )
-    return [(row, column) for row in rows for column in columns]
+    return grid, [(row, column) for row in rows for column in columns]

@@ -1,5 +1,6 @@
-"""Images → results on a Ray cluster, or on all cores of this machine: in order, restartable, each file once."""
+"""Images → results on a Ray cluster, or on all cores of this machine: in order, resumable, each file once."""
 
+import hashlib
 import importlib
 import json
 import logging
@@ -11,13 +12,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
-from facerwkv.inference.predictor import Engine, load
+from facerwkv.inference.options import Options
+from facerwkv.inference.predictor import Engine, Predictor, load
 from facerwkv.inference.results import Result
-from facerwkv.media.frames import is_video
+from facerwkv.media.faces import packaged_model
+from facerwkv.media.sources import is_video
+from facerwkv.models.checkpoint import EXPORTED
 
 
 def predict_on_ray(
@@ -27,45 +32,72 @@ def predict_on_ray(
     detector_model: str | Path | None = None,
     engine: Engine | None = None,
     journal: str | Path | None = None,
-    **options: Any,
+    options: Options | None = None,
+    **changes: Any,
 ) -> Iterator[Result]:
     """Results in the order of the sources, a name that comes twice only once.
 
-    `model`, `device`, `detector_model` and `engine` are those of `load`, which every worker calls; the options are
-    those of `predict_iter`. Paths must mean the same on every host. `journal` is a file that keeps what is done, so
-    that the same call goes on after a kill; remove it when the results are safe elsewhere. Ray is started unless
-    RAY_ADDRESS names a cluster. InputError for videos, without Ray, and for a journal of another model or of other
-    options.
+    `model`, `device`, `detector_model` and `engine` are those of `load`, which every worker calls; `options`, or single
+    ones as keywords, those of `predict_iter`. Paths must mean the same on every host. `journal` is a file that keeps
+    what is done, so that after a kill the same call resumes; remove it when the results are safe elsewhere. Ray is
+    started unless RAY_ADDRESS names a cluster. InputError for videos, without Ray, and for a journal of another model,
+    detector, engine or options.
     """
-    named = list(dict.fromkeys(sources))
-    if videos := [name for name in named if is_video(name)]:
+    names, options = list(dict.fromkeys(sources)), Options.of(options, changes, "image")
+    if videos := [name for name in names if is_video(name)]:
         raise InputError(f"Ray's workers take images, and {videos[0]} is a video: predict it without the runner ray.")
     loaded = (model, device, detector_model, engine)
-    load(*loaded)  # what is wrong with it is said here, and not by every worker
+    identity = identity_of(load(*loaded), model, detector_model, engine, options)  # it also checks what was given
     ray = _started()
-    return _results(ray, named, journal or ":memory:", loaded, options)
+
+    def results() -> Iterator[Result]:
+        with closing(Journal(journal or ":memory:", identity)) as done:
+            fresh = _classified(ray, [name for name in names if done.get(name) is None], loaded, options)
+            for name in names:
+                values = done.get(name)
+                if values is None:
+                    done[name] = values = next(fresh)
+                yield Result.from_dict(values, options.threshold)
+
+    return results()
 
 
-def _results(
-    ray: Any, names: Sequence[str], journal: str | Path, loaded: tuple, options: dict[str, Any]
-) -> Iterator[Result]:
-    with closing(Journal(journal, {"model": str(loaded[0]), "options": options})) as done:
-        fresh = _classified(ray, [name for name in names if name not in done], loaded, options)
-        for name in names:
-            if name not in done:
-                done[name] = next(fresh)
-            yield Result.from_dict(done[name])
+def identity_of(
+    predictor: Predictor,
+    model: str | Path | None,
+    detector_model: str | Path | None,
+    engine: Engine | None,
+    options: Options,
+) -> dict[str, Any]:
+    """All that changes an answer, as plain values; of weights and files the start of their SHA-256."""
+    checkpoint, content = predictor.checkpoint, hashlib.sha256()
+    exported = str(model).lower().endswith(EXPORTED)
+    if exported:
+        content.update(Path(str(model)).expanduser().read_bytes())
+    else:
+        meaning = [checkpoint.name, checkpoint.labels, checkpoint.temperature, checkpoint.transform.model_dump_json()]
+        content.update(json.dumps(meaning).encode())
+        for name, weight in checkpoint.model.state_dict().items():
+            content.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            content.update(np.ascontiguousarray(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+    detector = Path(detector_model) if detector_model else packaged_model()
+    return {
+        "model": content.hexdigest()[:16],
+        "detector": hashlib.sha256(detector.read_bytes()).hexdigest()[:16],
+        "engine": engine or ("onnx" if exported else "torch"),
+        **options.model_dump(mode="json"),
+    }
 
 
-def _classified(ray: Any, names: Sequence[str], loaded: tuple, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _classified(ray: Any, names: Sequence[str], loaded: tuple[Any, ...], options: Options) -> Iterator[dict[str, Any]]:
     """The plain values of each image's result, in order."""
     if not names:
         return
     unit = "GPU" if choose_device(loaded[1]).type == "cuda" else "CPU"
     count = max(1, int(ray.cluster_resources().get(unit, 1)))
-    batch_size = min(options.get("batch_size", 32), math.ceil(len(names) / count))
+    batch_size = min(options.batch_size, math.ceil(len(names) / count))
     blocks = math.ceil(len(names) / batch_size)
-    found = ray.data.from_items(
+    results = ray.data.from_items(
         [{"name": os.fsencode(name)} for name in names], override_num_blocks=blocks
     ).map_batches(
         Worker,
@@ -74,7 +106,7 @@ def _classified(ray: Any, names: Sequence[str], loaded: tuple, options: dict[str
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count),
         **{f"num_{unit.lower()}s": 1},
     )
-    yield from (json.loads(row["result"]) for row in found.iter_rows())
+    yield from (json.loads(row["result"]) for row in results.iter_rows())
 
 
 def _started() -> Any:
@@ -98,55 +130,48 @@ def _started() -> Any:
 class Worker:
     """The predictor of one process. Names are those that the driver's working folder gives a meaning."""
 
-    def __init__(self, loaded: tuple, options: dict[str, Any], folder: str):
+    def __init__(self, loaded: tuple[Any, ...], options: Options, folder: str):
         os.chdir(folder)
         torch.set_num_threads(1)
         self.predictor, self.options = load(*loaded), options
 
     def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[str]]:
-        names = [os.fsdecode(name) for name in batch["name"]]
-        results = self.predictor.predict_iter(names, **self.options)
+        results = self.predictor.predict_iter([os.fsdecode(name) for name in batch["name"]], self.options)
         return {"result": [json.dumps({**result.to_dict(), "size": result.size}) for result in results]}
 
 
 class Journal:
     """What is done of a prediction, by name: a SQLite file, so that a kill at any moment leaves it whole.
 
-    InputError for a file that is no journal, or one of other settings.
+    InputError for a file that is no journal, and for one of another identity: it names what differs.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any]):
-        asked = json.dumps(settings, sort_keys=True)
+    def __init__(self, path: str | Path, identity: Mapping[str, Any]):
         try:
             self.database = sqlite3.connect(path, isolation_level=None)
             self.database.execute("PRAGMA synchronous=OFF")  # a kill loses nothing, a power cut may
             self.database.execute("CREATE TABLE IF NOT EXISTS done (name BLOB PRIMARY KEY, result TEXT)")
             self.database.execute("CREATE TABLE IF NOT EXISTS asked (number INTEGER PRIMARY KEY, settings TEXT)")
-            self.database.execute("INSERT OR IGNORE INTO asked VALUES (1, ?)", [asked])
-            (first,) = self.database.execute("SELECT settings FROM asked").fetchone()
+            self.database.execute("INSERT OR IGNORE INTO asked VALUES (1, ?)", [json.dumps(dict(identity))])
+            kept = json.loads(self.database.execute("SELECT settings FROM asked").fetchone()[0])
         except sqlite3.Error as error:
             raise InputError(
                 f"Cannot keep a journal in {path}: {error}. Remove it, or choose another --out."
             ) from error
-        if first != asked:
+        asked = json.loads(json.dumps(dict(identity)))
+        if other := [name for name in {**kept, **asked} if kept.get(name) != asked.get(name)]:
+            differences = ", ".join(f"{name} was {kept.get(name)} and is {asked.get(name)}" for name in other)
             raise InputError(
-                f"{path} keeps results of another model or of other options. Remove it, or choose another --out."
+                f"{path} keeps results of other settings: {differences}. Remove it, or choose another --out."
             )
 
-    def __contains__(self, name: str) -> bool:
-        return self._row(name) is not None
-
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        row = self._row(name)
-        if row is None:
-            raise KeyError(name)
-        return json.loads(row[0])
+    def get(self, name: str) -> dict[str, Any] | None:
+        """The plain values of a result; None where it is not there yet."""
+        row = self.database.execute("SELECT result FROM done WHERE name = ?", [os.fsencode(name)]).fetchone()
+        return json.loads(row[0]) if row else None
 
     def __setitem__(self, name: str, result: dict[str, Any]) -> None:
         self.database.execute("INSERT INTO done VALUES (?, ?)", [os.fsencode(name), json.dumps(result)])
-
-    def _row(self, name: str) -> tuple | None:
-        return self.database.execute("SELECT result FROM done WHERE name = ?", [os.fsencode(name)]).fetchone()
 
     def close(self) -> None:
         self.database.close()

@@ -1,41 +1,39 @@
-"""What was found in an image or in a video's frame, and how a person or a program reads it."""
+"""The faces of an image or of a video's frame with their expressions, as people and programs read them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.media.draw import draw_faces
-from facerwkv.media.images import Channels, open_image
+from facerwkv.media.geometry import Box
+from facerwkv.media.images import Channels, ImageSource, open_image
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
-Source = str | Path | bytes | Image.Image | np.ndarray
 Status = Literal["ok", "no_face", "unreadable"]
 SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Face:
-    """One face, or the whole image where `box` is None, and what it looks like.
+    """One face, or the whole image where `box` is None, and its apparent expression.
 
-    `probs` holds every label's probability by name, in the model's order; `label` is the likeliest and `score` its
+    `probs` has each label's probability by name, in the model's order; `label` is the likeliest and `score` its
     probability. `box` is x1, y1, x2, y2 in pixels of the upright image, `detection` the detector's score, 0 to 1.
     `track` is the number that a face keeps through a video, from 1; None in an image. `threshold` is the score below
-    which the label is unsure, None where no one asked.
+    which the label is unsure, None where none was given.
     """
 
     label: str
     score: float
     probs: dict[str, float]
-    box: tuple[int, int, int, int] | None = None
+    box: Box | None = None
     detection: float | None = None
     track: int | None = None
     threshold: float | None = None
@@ -45,16 +43,15 @@ class Face:
         return self.threshold is not None and self.score < self.threshold
 
     def to_dict(self) -> dict[str, Any]:
-        place: dict[str, Any] = {} if self.track is None else {"track": self.track, "detection": self.detection}
-        place |= {} if self.box is None else {"box": list(self.box)}
-        judged = {} if self.threshold is None else {"unsure": self.unsure}
-        return place | {"label": self.label, "score": self.score} | judged | {"probs": dict(self.probs)}
+        values: dict[str, Any] = {} if self.track is None else {"track": self.track, "detection": self.detection}
+        values |= {} if self.box is None else {"box": list(self.box)}
+        values |= {"label": self.label, "score": self.score}
+        values |= {} if self.threshold is None else {"unsure": self.score < self.threshold}
+        return values | {"probs": dict(self.probs)}
 
     def __repr__(self) -> str:
-        ranked = sorted(self.probs.items(), key=lambda item: -item[1])[:SHOWN]
-        place = "whole image" if self.box is None else str(list(self.box))
-        doubt = [below(self.threshold)] if self.unsure else []
-        return "  ".join([place, *(f"{name} {probability:.2f}" for name, probability in ranked), *doubt])
+        where = "whole image" if self.box is None else str(list(self.box))
+        return where + ranked_text(self.probs, self.threshold)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -68,13 +65,16 @@ class Result:
 
     source: str
     status: Status
-    faces: list[Face] = field(default_factory=list)
+    faces: Sequence[Face] = ()
     size: tuple[int, int] = (0, 0)
     message: str = ""
-    image: Source | None = field(default=None, compare=False)
+    image: ImageSource | None = field(default=None, compare=False)
     channels: Channels = "rgb"
     time: float | None = None
     frame: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "faces", tuple(self.faces))
 
     @property
     def failed(self) -> bool:
@@ -88,10 +88,11 @@ class Result:
         return {"source": self.source, **moment, "status": self.status, "faces": faces} | reason
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Result":
-        """What `to_dict` gave, without a threshold; `size` may be among the values. The image is read again."""
+    def from_dict(cls, values: dict[str, Any], threshold: float | None = None) -> "Result":
+        """What `to_dict` gave, but for the threshold; `size` may be among the values. The image is read again."""
         known = [{name: value for name, value in face.items() if name != "unsure"} for face in values["faces"]]
-        faces = [Face(**(face | {"box": tuple(face["box"]) if "box" in face else None})) for face in known]
+        boxes = [tuple(face["box"]) if "box" in face else None for face in known]
+        faces = [Face(**face | {"box": box, "threshold": threshold}) for face, box in zip(known, boxes, strict=True)]
         size = tuple(values.get("size", (0, 0)))
         return cls(**(values | {"faces": faces, "size": size, "image": values["source"]}))
 
@@ -118,7 +119,7 @@ class Result:
 
 
 def describe(result: Result) -> "Text":
-    """The lines that a person reads: the image, then every face with its likeliest labels."""
+    """The lines that a person reads: the image, then each face with its likeliest labels."""
     from rich.text import Text
 
     text = Text().append(result.source.encode("utf-8", "replace").decode(), "bold")  # a file's name may be no Unicode
@@ -126,9 +127,9 @@ def describe(result: Result) -> "Text":
         text.append(f"  {result.time:.2f} s", style="dim")
     if result.status != "unreadable":
         width, height = result.size
-        found = sum(face.box is not None for face in result.faces)
+        boxed = sum(face.box is not None for face in result.faces)
         text.append(f"  {width}x{height}", style="dim")
-        text.append("  no face" if result.status == "no_face" else f"  {count_of(found, 'face')}" if found else "")
+        text.append("  no face" if result.status == "no_face" else f"  {count_of(boxed, 'face')}" if boxed else "")
     for number, face in enumerate(result.faces, 1):
         line = Text(f"\n  {number if face.track is None else face.track}  {face!r}")
         line.highlight_words([face.label], "yellow" if face.unsure else "bold green")
@@ -143,9 +144,12 @@ def table(results: Iterable[Result]) -> "Group":
     return Group(*map(describe, results))
 
 
-def below(threshold: float | None) -> str:
-    return f"(unsure: below {threshold:g})"
+def ranked_text(probs: Mapping[str, float], threshold: float | None) -> str:
+    """The likeliest labels with their probabilities, and whether the first lies below the threshold."""
+    ranked = sorted(probs.items(), key=lambda item: -item[1])[:SHOWN]
+    doubt = f"  (unsure: below {threshold:g})" if threshold is not None and ranked[0][1] < threshold else ""
+    return "".join(f"  {name} {prob:.2f}" for name, prob in ranked) + doubt
 
 
-def count_of(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def count_of(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

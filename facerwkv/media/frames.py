@@ -1,9 +1,8 @@
-"""Video file, camera, stream → (time, RGB frame); frames → video file. PyAV is imported here, when it is needed."""
+"""Video file, camera, stream → (time, RGB frame); frames → video file. PyAV is imported when it is needed."""
 
 import importlib
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,26 +15,17 @@ import numpy as np
 
 from facerwkv.core.errors import InputError
 from facerwkv.media.images import MAX_PIXELS
+from facerwkv.media.sources import VideoSource, is_camera, is_live, is_stream, title
 
-ENDINGS = frozenset(
-    f".{name}"
-    for name in (
-        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "wmv", "flv", "mpg", "mpeg", "ts", "mts", "m2ts", "mxf", "3gp"),
-        *("ogv", "y4m", "h264", "h265"),
-    )
-)
 TIMEOUT = 15.0
-"""Seconds that a stream may say nothing."""
+"""Seconds that a stream may send nothing."""
 SLACK = 1.0
 """Seconds that a file may end before the length that it claims."""
 KEYFRAMES = 30
-"""A key frame and a piece of the file every so many frames: what a kill can cost."""
+"""A key frame and a piece of the file each time this many frames are written: what a kill can cost."""
 
-_URL = re.compile(r"(rtsps?|rtmps?|https?|srt|udp|rtp|tcp)://", re.IGNORECASE)
 _PROTOCOLS = "rtsp,rtp,rtmp,rtmps,udp,tcp,tls,http,https,httpproxy,srt,crypto"  # no file: a stream names none here
 _TICKS = 90_000
-
-Source = str | Path | int
 
 
 class UnreadableVideo(InputError):
@@ -59,8 +49,8 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Which frames: every `stride`-th, at most `fps` a second, those from `start` to before `end` (seconds).
+class Selection:
+    """Which frames: each `stride`-th, at most `fps` per second, those from `start` to before `end` (seconds).
 
     InputError for numbers that mean nothing.
     """
@@ -79,7 +69,7 @@ class Part:
             raise InputError(f"start is {self.start:g} s and end {self.end} s; choose 0 <= start < end.")
 
     def of(self, frames: Iterable[Raw]) -> Iterator[Frame]:
-        """The frames of this part; only they are converted."""
+        """The selected frames; only they are converted."""
         count, due = 0, self.start
         for frame in frames:
             if frame.time < self.start:
@@ -94,61 +84,31 @@ class Part:
             yield Frame(frame.time, frame.rgb(), frame.number)
 
 
-def seconds(text: str) -> float:
-    """The seconds that "90", "1:30" or "0:01:30.5" means. InputError for anything else."""
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
-        raise InputError(f"{text!r} is no time: write seconds, 90.5, or minutes and seconds, 1:30.5.")
-    total = 0.0
-    for part in text.split(":"):
-        total = 60 * total + float(part)
-    return total
-
-
-def is_video(source: object) -> bool:
-    """Whether a source means a video: a stream's address, a camera's number, or a name that ends as a video's."""
-    if not isinstance(source, str | Path | int):
-        return False
-    return is_camera(source) or bool(_URL.match(str(source))) or Path(str(source)).suffix.lower() in ENDINGS
-
-
-def is_camera(source: object) -> bool:
-    """Whether a source is a camera's number, and no file has that name."""
-    return isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not os.path.exists(source))
-
-
-def is_live(source: object) -> bool:
-    """Whether frames come as they are taken: a camera, or a stream other than http."""
-    return is_camera(source) or (bool(_URL.match(str(source))) and not str(source).lower().startswith("http"))
-
-
-def title(source: Source) -> str:
-    """What a source is called in results and messages: its name, without a password that its address holds."""
-    return f"camera {source}" if is_camera(source) else re.sub(r"(?<=://)[^/@]*@", "", str(source))
-
-
-def read_frames(source: Source, part: Part | None = None, timeout: float = TIMEOUT) -> Iterator[Frame]:
+def read_frames(
+    source: VideoSource, selection: Selection | None = None, timeout: float = TIMEOUT, name: str | None = None
+) -> Iterator[Frame]:
     """The frames of a video file, of a camera by its number (0 is the first), or of a stream by its address.
 
     Upright as the file says, in RGB, with the time that the file says, so a variable frame rate is kept. Damaged pieces
-    are passed over. After a seek (`part.start`) numbers follow from the average rate. One frame is held at a time.
-    UnreadableVideo, after the frames before, where a video ends too early, a stream says nothing for `timeout` seconds,
-    or there is nothing to read; InputError if PyAV is not installed.
+    are passed over. After a seek (`selection.start`) numbers follow from the average rate. One frame is held at a time.
+    Messages use `name` (by default the source's). UnreadableVideo, after the frames before, where a video ends too
+    early, a stream sends nothing for `timeout` seconds, or there is nothing to read; InputError without PyAV.
     """
-    part, empty = part or Part(), True
-    raw = _camera(int(str(source))) if is_camera(source) else _decoded(source, part.start, timeout)
-    for frame in part.of(raw):
+    selection, name, empty = selection or Selection(), name or title(source), True
+    raw = _camera(int(str(source))) if is_camera(source) else _decoded(source, selection.start, timeout, name)
+    for frame in selection.of(raw):
         empty = False
         yield frame
     if empty:
-        where = f" from {part.start:g} s on; start earlier" if part.start else ""
-        raise UnreadableVideo(f"{title(source)} has no frames{where or ': it is empty or damaged'}.")
+        where = f" from {selection.start:g} s on; start earlier" if selection.start else ""
+        raise UnreadableVideo(f"{name} has no frames{where or ': it is empty or damaged'}.")
 
 
-def duration(source: Source) -> float | None:
+def duration(source: VideoSource) -> float | None:
     """The seconds that a video file says it has; None where that is not known."""
-    if is_camera(source) or _URL.match(str(source)):
+    if is_camera(source) or is_stream(source):
         return None
-    with suppress(UnreadableVideo), _opened(source, TIMEOUT) as container:
+    with suppress(UnreadableVideo), _opened(source, TIMEOUT, str(source)) as container:
         return container.duration / 1e6 if container.duration else None
     return None
 
@@ -186,53 +146,48 @@ def _camera(number: int) -> Iterator[Raw]:
 
 
 @contextmanager
-def _opened(source: Source, timeout: float) -> Iterator[Any]:
+def _opened(source: VideoSource, timeout: float, name: str) -> Iterator[Any]:
     """The container. A name that is no address is a file, whatever it looks like, and may name files only."""
-    av, options, limit = pyav(), {"max_pixels": str(MAX_PIXELS)}, None
-    place = str(source)
-    if _URL.match(place):
+    av, options, path = pyav(), {"max_pixels": str(MAX_PIXELS)}, str(source)
+    if is_stream(source):
+        address, limit = path, timeout
         options |= {"protocol_whitelist": _PROTOCOLS}
-        options |= {"rtsp_transport": "tcp"} if place.lower().startswith("rtsp") else {}
-        limit = timeout
+        options |= {"rtsp_transport": "tcp"} if path.lower().startswith("rtsp") else {}
     else:
-        _check_file(place)
-        place, options["protocol_whitelist"] = f"file:{place}", "file"
+        if not os.path.exists(path):
+            raise UnreadableVideo(f"{name} cannot be read: there is no such file.")
+        if os.path.isdir(path) or (os.path.isfile(path) and not os.path.getsize(path)):
+            raise UnreadableVideo(f"{name} cannot be read: it is {'a folder' if os.path.isdir(path) else 'empty'}.")
+        address, limit, options["protocol_whitelist"] = f"file:{path}", None, "file"
     try:
-        container = av.open(place, options=options, timeout=limit, metadata_errors="replace")
+        container = av.open(address, options=options, timeout=limit, metadata_errors="replace")
     except av.error.ExitError as error:
-        raise UnreadableVideo(f"{title(source)} did not answer within {timeout:g} s. Is its address right?") from error
+        raise UnreadableVideo(f"{name} did not answer within {timeout:g} s. Is its address right?") from error
     except (av.error.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"{title(source)} cannot be read: {_reason(error)}.") from error
+        text = getattr(error, "strerror", None) or str(error)
+        reason = "it is no video, or it is damaged or cut short" if "nvalid data" in text else text.lower()
+        raise UnreadableVideo(f"{name} cannot be read: {reason}.") from error
     with container:
         yield container
 
 
-def _check_file(path: str) -> None:
-    """UnreadableVideo for what is no file with something in it."""
-    if not os.path.exists(path):
-        raise UnreadableVideo(f"{path} cannot be read: there is no such file.")
-    if os.path.isdir(path) or (os.path.isfile(path) and not os.path.getsize(path)):
-        raise UnreadableVideo(f"{path} cannot be read: it is {'a folder' if os.path.isdir(path) else 'empty'}.")
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return "it is no video, or it is damaged or cut short" if "nvalid data" in text else text.lower()
-
-
-def _decoded(source: Source, start: float, timeout: float) -> Iterator[Raw]:
+def _decoded(source: VideoSource, start: float, timeout: float, name: str) -> Iterator[Raw]:
     """The frames of a file or a stream from the key frame before `start` on."""
     at, ends, length = 0.0, 0.0, ""
-    with _opened(source, timeout) as container:
-        stream = _track(container, title(source))
+    with _opened(source, timeout, name) as container:
+        stream = _video_track(container, name)
         rate, origin = float(stream.average_rate or stream.guessed_rate or 25), stream.start_time or 0
-        before = 0 if is_live(source) else _sought(container, stream, origin, start)
+        before: int | None = 0  # frames left out; None: as many as the rate says
+        if start and not is_live(source):
+            with suppress(pyav().error.FFmpegError):  # what cannot be sought is read from its start
+                container.seek(origin + int(start / stream.time_base), stream=stream)
+                before = None
         try:
             for count, frame in enumerate(_frames(container, stream)):
                 at = count / rate if frame.pts is None else float((frame.pts - origin) * stream.time_base)
                 before = round(at * rate) if before is None else before
                 ends = at + float((frame.duration or 0) * stream.time_base)
-                _check_size(frame.width, frame.height, title(source))
+                _check_size(frame.width, frame.height, name)
                 yield Raw(at, before + count, lambda frame=frame: _upright(frame))  # type: ignore[misc]
             claimed = _claimed(container, stream) or 0.0
             if start <= ends < claimed - SLACK:
@@ -240,19 +195,8 @@ def _decoded(source: Source, start: float, timeout: float) -> Iterator[Raw]:
                 raise EOFError
         except (EOFError, TimeoutError) as error:
             why = f"nothing came for {timeout:g} s" if isinstance(error, TimeoutError) else "it is damaged or cut short"
-            text = f"{title(source)} stops at {at:.1f} s{length}: {why}. What came before is kept."
+            text = f"{name} stops at {at:.1f} s{length}: {why}. What came before is kept."
             raise UnreadableVideo(text) from error
-
-
-def _sought(container: Any, stream: Any, origin: int, start: float) -> int | None:
-    """Go to the key frame before `start`. The number of frames left out: 0, or None for "as many as the rate says"."""
-    if not start:
-        return 0
-    try:
-        container.seek(origin + int(start / stream.time_base), stream=stream)
-    except pyav().error.FFmpegError:  # what cannot be sought is read from its start
-        return 0
-    return None
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -276,8 +220,8 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
         raise EOFError
 
 
-def _track(container: Any, name: str) -> Any:
-    """The first track of moving images, set to decode on several threads."""
+def _video_track(container: Any, name: str) -> Any:
+    """The first video track, set to decode on several threads."""
     from av.stream import Disposition
 
     tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
@@ -334,37 +278,37 @@ class VideoWriter:
         self.close()
 
     def write(self, time: float, rgb: np.ndarray) -> None:
-        av = pyav()
         with self._failing():
             if self._container is None:
                 self._start = time
-                self._open(av, *rgb.shape[:2])
+                self._open(*rgb.shape[:2])
             self._last = max(self._last + 1, round((time - self._start) * _TICKS))
-            size = {"width": self._stream.width, "height": self._stream.height}
-            frame = av.VideoFrame.from_ndarray(_even(rgb), format="rgb24").reformat(**size, format="yuv420p")
+            height, width = rgb.shape[:2]
+            if height % 2 or width % 2:  # yuv420p needs an even number: the last row and column are repeated
+                rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            frame = pyav().VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+            frame = frame.reformat(self._stream.width, self._stream.height, format="yuv420p")
             frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
             self._container.mux(self._stream.encode(frame))
 
-    def _open(self, av: Any, height: int, width: int) -> None:
+    def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Pieces that reach the disk at once, and an ordinary file once it is closed.
         flags = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
-        self._container = av.open(f"file:{self.path}", "w", format="mp4", options=flags)
-        quality = {"preset": "veryfast", "crf": "23", "bf": "0"}
+        self._container = pyav().open(f"file:{self.path}", "w", format="mp4", options=flags)
         self._stream = self._container.add_stream("libx264", rate=Fraction(self.rate).limit_denominator(1001))
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt, self._stream.gop_size = "yuv420p", KEYFRAMES
-        self._stream.codec_context.options = quality
+        self._stream.codec_context.options = {"preset": "veryfast", "crf": "23", "bf": "0"}
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
 
     def close(self) -> None:
         """End the file; nothing happens a second time."""
         container, self._container = self._container, None
-        if container is None:
-            return
-        with self._failing(), ExitStack() as closing:
-            closing.callback(container.close)
-            container.mux(self._stream.encode(None))
+        if container is not None:
+            with self._failing(), ExitStack() as closing:
+                closing.callback(container.close)
+                container.mux(self._stream.encode(None))
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -378,13 +322,5 @@ class VideoWriter:
                     container.close()
             raise InputError(
                 f"Cannot write {self.path}: {error.strerror or error}. What was written plays; free some space or "
-                f"choose another folder, then go on with --start {self._start + max(0, self._last) / _TICKS:.1f}"
+                f"choose another folder, then continue with --start {self._start + max(0, self._last) / _TICKS:.1f}"
             ) from error
-
-
-def _even(rgb: np.ndarray) -> np.ndarray:
-    """The last row and column repeated where there is an odd number of them, as yuv420p needs."""
-    height, width = rgb.shape[:2]
-    if height % 2 or width % 2:
-        rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return np.ascontiguousarray(rgb)

@@ -1,12 +1,12 @@
 """Any image that a person can hand over → one uint8 RGB array."""
 
+from contextlib import nullcontext, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageFile, ImageOps
 
 from facerwkv.core.errors import InputError
@@ -31,32 +31,61 @@ class UnreadableImage(InputError):
     """One image cannot be read: the message names it and says why."""
 
 
+ImageSource = str | Path | bytes | Image.Image | np.ndarray
+
+
+class NamedImage(NamedTuple):
+    """An image and what it is called in results and messages."""
+
+    name: str
+    data: ImageSource
+
+
 def open_image(
-    source: str | Path | bytes | Image.Image | np.ndarray, channels: Channels = "rgb", name: str = ""
+    source: ImageSource, channels: Channels = "rgb", name: str = "", max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Read an image as uint8 (H, W, 3), RGB, upright.
 
     A file is judged by its content, not its extension. Its EXIF rotation is applied; of an animation the first frame
     counts; transparency lies over white; grey is repeated, 16-bit values are scaled, CMYK and palettes converted.
     An array is uint8 (H, W) or (H, W, 3), in the order that `channels` says; files and PIL images know their own.
-    `name` stands in messages for an image that is no file. Raises UnreadableImage.
+    Messages use `name` for an image that is no file. Raises UnreadableImage.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "") or "The given image"
     if channels not in ("rgb", "bgr"):
         raise InputError(f'channels={channels!r} is not known: write "rgb" or "bgr".')
     if isinstance(source, np.ndarray):
         return _from_array(source, channels, name)
-    if isinstance(source, Image.Image):
-        _check_size(source, name)
-        return _decode(source, name)
-    if not isinstance(source, str | Path | bytes):
+    if not isinstance(source, str | Path | bytes | Image.Image):
         raise UnreadableImage(
             f"{name} is of type {type(source).__name__}; give a path, bytes, a PIL image or a uint8 array (H, W, 3)."
         )
-    with _open(source, name) as image:
-        _check_size(image, name)
-        plain = _decode_plain_jpeg(image)
-        return _decode(image, name) if plain is None else plain
+    image = source if isinstance(source, Image.Image) else _open(source, name)
+    with nullcontext() if image is source else image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise UnreadableImage(
+                f"{name} cannot be read: it has {width} x {height} pixels, more than the {max_pixels:,} that are "
+                "allowed. Make it smaller first."
+            )
+        plain = _decode_plain_jpeg(image) if image is not source else None
+        if plain is not None:
+            return plain
+        try:
+            image.load()
+            if _turned(image):
+                with suppress(Exception):
+                    image = ImageOps.exif_transpose(image)
+            return np.array(_to_rgb(image))
+        except Exception as error:  # decoders fail on damaged data in every way there is
+            raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
+
+
+def _turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:  # damaged EXIF must not cost the image
+        return False
 
 
 def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
@@ -81,24 +110,16 @@ def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
     raise UnreadableImage(f"{name} cannot be read: {reason}.")
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(
-            f"{name} cannot be read: it has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are allowed. "
-            "Make it smaller first."
-        )
-
-
-def _decode_plain_jpeg(image: ImageFile.ImageFile) -> np.ndarray | None:
-    """The very pixels of `_decode`, without Pillow's copies; None unless it is a whole, upright JPEG in RGB or grey."""
-    file = image.fp
+def _decode_plain_jpeg(image: Image.Image) -> np.ndarray | None:
+    """The very pixels that Pillow gives, without its copies; None unless it is a whole, upright JPEG in RGB or grey."""
+    file = getattr(image, "fp", None)
     if file is None or image.format != "JPEG" or image.mode not in ("RGB", "L") or _turned(image):
         return None
     file.seek(0)
     data = bytearray(file.read())
     if data[-2:] != _JPEG_END:  # cut short, which torchvision would fill with grey, or something behind it
         return None
+    import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
     try:
@@ -108,44 +129,18 @@ def _decode_plain_jpeg(image: ImageFile.ImageFile) -> np.ndarray | None:
     return pixels.permute(1, 2, 0).numpy()
 
 
-def _decode(image: Image.Image, name: str) -> np.ndarray:
-    try:
-        image.load()
-        return np.array(_to_rgb(_upright(image)))
-    except Exception as error:  # decoders fail on damaged data in every way there is
-        raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image) if _turned(image) else image
-    except Exception:  # damaged EXIF must not cost the image
-        return image
-
-
-def _turned(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(_ORIENTATION, 1) != 1
-    except Exception:
-        return False
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image))
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
+        return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_16_bit(values: np.ndarray) -> Image.Image:
-    """Scale grey values 0..65535 to 0..255."""
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
 
 
 def _from_array(array: np.ndarray, channels: Channels, name: str) -> np.ndarray:

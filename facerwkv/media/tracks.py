@@ -1,16 +1,20 @@
-"""Which boxes of successive frames are the same face's."""
+"""Which boxes of successive frames are the same face's, and how its probabilities are smoothed."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import numpy as np
 
+from facerwkv.core.errors import InputError
 from facerwkv.media.geometry import overlap
 
 PATIENCE = 1.0
 """Seconds after which a face that is not seen any more is forgotten."""
 OVERLAP = 0.2
 """The intersection over union from which boxes of two frames are the same face's."""
+
+Smooth = Callable[[np.ndarray], np.ndarray]
 
 
 class Tracker:
@@ -42,3 +46,42 @@ class Tracker:
         self.alive |= {number: (time, box) for number, box in zip(numbers, boxes, strict=True)}
         self.alive = {number: face for number, face in self.alive.items() if time - face[0] <= self.patience}
         return numbers
+
+
+def smoother(text: str | None) -> Callable[[], Smooth] | None:
+    """What makes a new smoothing of probabilities (C,): "ema:WEIGHT", "median:FRAMES", or None for none."""
+    if text is None:
+        return None
+    kind, _, number = text.partition(":")
+    try:
+        if kind == "ema" and 0 < float(number) <= 1:
+            return lambda: Exponential(float(number))
+        if kind == "median" and int(number) >= 1:
+            return lambda: Median(int(number))
+    except ValueError:
+        pass
+    raise InputError(f"{text!r} is no smoothing: write ema:WEIGHT, above 0 to 1, or median:FRAMES, 1 or more.")
+
+
+class Exponential:
+    """The mean of all before, in which the newest counts `weight`, the one before weight x (1 - weight), ..."""
+
+    def __init__(self, weight: float):
+        self.weight = weight
+        self._mean: np.ndarray | None = None
+
+    def __call__(self, probs: np.ndarray) -> np.ndarray:
+        self._mean = probs if self._mean is None else self._mean + self.weight * (probs - self._mean)
+        return self._mean
+
+
+class Median:
+    """The median of the last `count`, by label, scaled so that the sum is 1."""
+
+    def __init__(self, count: int):
+        self._last: deque[np.ndarray] = deque(maxlen=count)
+
+    def __call__(self, probs: np.ndarray) -> np.ndarray:
+        self._last.append(probs)
+        middle = np.median(self._last, axis=0)
+        return middle / middle.sum() if middle.sum() > 0 else probs

@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect
 
 from facerwkv.core.errors import InputError
 from facerwkv.export.browser import SHARED
+from facerwkv.inference.options import sentence
 from facerwkv.inference.predictor import Predictor
-from facerwkv.web import live, routes
+from facerwkv.web import routes
 from facerwkv.web.answers import VERSION, about
 from facerwkv.web.guard import HEADERS, Guard, Limits, require_token
 from facerwkv.web.jobs import Jobs
@@ -72,7 +73,6 @@ def create_app(
     known = [Depends(require_token)]
     app.include_router(public)
     app.include_router(routes.router, dependencies=known)
-    app.include_router(live.router, dependencies=known)
     app.add_api_route("/openapi.json", schema, dependencies=known, include_in_schema=False)
     files = StaticFiles(directory=PAGE)
     files.all_directories.append(SHARED)
@@ -104,8 +104,7 @@ async def _answer_error(connection: HTTPConnection, error: Exception) -> Respons
     if isinstance(error, InputError):
         status, detail = 400, str(error)
     if isinstance(error, RequestValidationError):
-        problems = (f"{each['loc'][-1]} is {each.get('input')!r}: {each['msg']}." for each in error.errors())
-        status, detail = 400, " ".join(problems)
+        status, detail = 400, " ".join(map(sentence, error.errors()))
     if isinstance(error, AnyHTTPException):
         status, detail, headers = error.status_code, error.detail, dict(error.headers or {})
         if not isinstance(error, HTTPException):  # the router's own

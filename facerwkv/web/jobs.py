@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from facerwkv.core.errors import InputError
 from facerwkv.inference.predictor import Predictor
 from facerwkv.web.guard import Limits
-from facerwkv.web.videos import Cancelled, Job, Plan, State, work_on
+from facerwkv.web.videos import Cancelled, Job, JobOptions, State, work_on
 
 PREFIX = "facerwkv-serve-"
 LOCK = "lock"
@@ -72,19 +72,19 @@ class Jobs:
         try:
             yield job
         finally:
-            if job.plan is None:
+            if job.options is None:
                 self._remove(job)
 
-    def add(self, job: Job, source: str, plan: Plan) -> None:
+    def add(self, job: Job, source: str, options: JobOptions) -> None:
         """Put a received video in the queue."""
-        job.source, job.plan = source, plan
+        job.source, job.options = source, options
         self._queue.put(job)
 
     def get(self, id: str) -> Job:
         """HTTPException 404 if there is no such job."""
         self.expire()
         job = self._jobs.get(id)
-        if job is None or job.plan is None:
+        if job is None or job.options is None:
             raise HTTPException(404, "There is no such video: it was deleted, or it expired.")
         return job
 

@@ -1,36 +1,36 @@
-"""Images from many clients → results: every core looks for faces, and what was found is classified together."""
+"""Images from many clients → results: every core looks for faces, which are classified together."""
 
 import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from io import BytesIO
-from math import ceil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fastapi import HTTPException
-from PIL import Image
 
-from facerwkv.inference.predictor import Crop, Mode, OnNoFace, Predictor
+from facerwkv.inference.batcher import Batcher, Opened, even_batch
+from facerwkv.inference.options import Options
+from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Result
 from facerwkv.media.faces import FaceBox, FaceDetector
-from facerwkv.media.images import FORMATS
+from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits
 from facerwkv.web.uploads import UploadedImage
 
 BATCH = 12
-"""The most faces that a batch waits for."""
+"""The most images that a batch waits for."""
+PATIENCE = 0.25
+"""Seconds that a batch waits for an image that is being opened: a hundred megapixels take some."""
 MOST_THREADS = 8
 
 
 class ThreadDetectors(threading.local):
-    """A face detector of its own for every thread that asks, since one serves one thread at a time."""
+    """A face detector of its own for each thread that asks, since one serves one thread at a time."""
 
     def __init__(self, model: Path | None = None):
         self._detector = FaceDetector(model)
@@ -40,37 +40,28 @@ class ThreadDetectors(threading.local):
 
 
 @dataclass(eq=False)
-class Waiting:
-    """An image, where its result goes, and what was found in it so far."""
+class Request:
+    """An image that waits for a thread, and its result."""
 
     image: UploadedImage
-    mode: Mode
-    on_no_face: OnNoFace
+    options: Options
+    moment: dict[str, Any]
     future: "Future[Result]" = field(default_factory=Future)
-    result: Result | None = None
-    crops: list[Crop] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class Batch:
-    """Images whose faces are classified together: `size` of them, or fewer, if they have more faces or none waits."""
-
-    size: int
-    images: list[Waiting] = field(default_factory=list)
-    looked: int = 0
 
 
 class Predictions:
-    """`await predictions(images, mode, on_no_face)` gives their results. Close it.
+    """`await predictions(images, options)` gives their results. Close it.
 
-    The predictor's detector must serve several threads. HTTPException 503 where too many images wait.
+    What is unanswered is divided into batches of one size, in the order in which it came, or some images would wait for
+    one batch more than others. The predictor's detector must serve several threads. HTTPException 503 where too many
+    images wait.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
         self._asked = 0
-        self._queue: deque[Waiting] = deque()
-        self._batch: Batch | None = None
+        self._queue: deque[Request] = deque()
+        self._batcher = Batcher(predictor.classify, 2 * BATCH)
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(thread_count())]
@@ -78,9 +69,10 @@ class Predictions:
             thread.start()
 
     async def __call__(
-        self, images: Sequence[UploadedImage], mode: Mode = "auto", on_no_face: OnNoFace = "empty"
+        self, images: Sequence[UploadedImage], options: Options | None = None, **moment: Any
     ) -> list[Result]:
-        waiting = [Waiting(image, mode, on_no_face) for image in images]
+        """`moment` is the `time` and `frame` of the results, if they are of a stream."""
+        waiting = [Request(image, options or Options(), moment) for image in images]
         with self._changed:
             if len(self._queue) + len(waiting) > self.limits.waiting:
                 raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
@@ -101,83 +93,30 @@ class Predictions:
             thread.join()
 
     def _work(self) -> None:
-        while task := self._next():
-            task()
-
-    def _next(self) -> Callable[[], None] | None:
-        """The next image to look at, in the batch that is open.
-
-        What is unanswered is divided into batches of one size, in the order in which it came, or some images would
-        wait for one batch more than others.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            if self._closed:
-                return None
-            each, batch = self._queue.popleft(), self._batch or Batch(even_batch(self._asked))
-            batch.images.append(each)
-            self._batch = batch if self._queue and len(batch.images) < batch.size else None
-            return partial(self._work_on, each, batch)
-
-    def _work_on(self, each: Waiting, batch: Batch) -> None:
-        """Look at an image; who looked at the last one of a batch classifies what was found in all of them."""
-        self._look(each)
-        with self._changed:
-            batch.looked += 1
-            if self._batch is batch and sum(len(other.crops) for other in batch.images) >= batch.size:
-                self._batch = None
-            last = self._batch is not batch and batch.looked == len(batch.images)
-        if last:
-            self._classify([other for other in batch.images if other.crops])
-
-    def _look(self, each: Waiting) -> None:
-        if not each.future.set_running_or_notify_cancel():  # its client is gone
-            return
-        name = each.image.name
-        try:
-            if message := too_large(each.image, self.limits.pixels):
-                each.result = Result(name, "unreadable", message=message)
-            else:
-                result, each.crops = self.predictor.crops(each.image.data, each.mode, each.on_no_face)
-                message = result.message.replace(result.source, name)
-                each.result = replace(result, source=name, message=message, image=None)
-        except Exception as error:
-            each.future.set_exception(error)
-            return
-        if not each.crops:
-            each.future.set_result(each.result)
-
-    def _classify(self, found: Sequence[Waiting]) -> None:
-        queue = [(each.result, crop) for each in found for crop in each.crops if each.result]
-        try:
-            for start in range(0, len(queue), 2 * BATCH):
-                self.predictor.classify(queue[start : start + 2 * BATCH])
-        except Exception as error:
-            for each in found:
-                each.future.set_exception(error)
-            return
-        for each in found:
-            assert each.result
-            each.future.set_result(each.result)
-
-
-def even_batch(count: int, most: int = BATCH) -> int:
-    """The size of the batches, of `most` or fewer, into which `count` images divide evenly."""
-    return ceil(count / ceil(count / most)) if count else 1
+        """Take images from the queue, look for faces, and classify the batches that this completes."""
+        while True:
+            request = entry = None
+            with self._changed:
+                timeout = PATIENCE if self._batcher.waits else None
+                self._changed.wait_for(lambda: self._queue or self._closed, timeout)
+                if self._closed:
+                    return
+                if self._queue:
+                    request = self._queue.popleft()
+                    if request.future.set_running_or_notify_cancel():
+                        entry = self._batcher.join(even_batch(self._asked, BATCH), not self._queue, request.future)
+            if request and entry:
+                opened: Opened | Exception
+                try:
+                    image, limit = NamedImage(*request.image), self.limits.pixels
+                    opened = self.predictor.open(image, request.options, max_pixels=limit, **request.moment)
+                except Exception as error:
+                    opened = error
+                self._batcher.put(entry, opened)
+            elif request and not self._queue:  # its client is gone, and nobody comes after it
+                self._batcher.flush()
+            self._batcher.leave_behind(PATIENCE)
 
 
 def thread_count() -> int:
     return min(MOST_THREADS, os.cpu_count() or 1)
-
-
-def too_large(image: UploadedImage, pixels: int) -> str:
-    """A sentence for an image whose header says that it has more than `pixels`."""
-    Image.init()
-    formats = [each for each in FORMATS if each in Image.OPEN]
-    with suppress(Exception), Image.open(BytesIO(image.data), formats=formats) as opened:
-        if opened.width * opened.height > pixels:
-            return (
-                f"{image.name} has {opened.width} x {opened.height} pixels, more than the {pixels:,} that are allowed. "
-                "Make it smaller first."
-            )
-    return ""

@@ -1,21 +1,24 @@
 """What can be asked of the service over HTTP: small functions that read a request, and call."""
 
 import asyncio
+import time
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Query, Request, WebSocket, WebSocketException
 from fastapi.responses import FileResponse, Response
 
 from facerwkv.core.errors import InputError
-from facerwkv.inference.explain import Explanation, explain
-from facerwkv.inference.predictor import Mode
-from facerwkv.web.answers import Threshold, as_json
-from facerwkv.web.predictions import too_large
+from facerwkv.inference.explain import explain
+from facerwkv.inference.options import Mode, Options
+from facerwkv.inference.results import Result
+from facerwkv.inference.stream import Follower
+from facerwkv.media.images import NamedImage
+from facerwkv.web.answers import ServiceOptions, as_json
 from facerwkv.web.uploads import UploadedImage, read_images, save_video
-from facerwkv.web.videos import Plan, check_video
-
-OnNoFace = Literal["empty", "scene"]
+from facerwkv.web.videos import JobOptions, check_video
 
 router = APIRouter()
 
@@ -45,65 +48,77 @@ async def meta(request: Request) -> dict[str, Any]:
 
 
 @router.post("/predict", openapi_extra=_form("files", several=True, also=IMAGES))
-async def predict(
-    request: Request, mode: Mode = "auto", on_no_face: OnNoFace = "empty", threshold: Threshold | None = None
-) -> dict[str, Any]:
+async def predict(request: Request, options: Annotated[ServiceOptions, Query()]) -> dict[str, Any]:
     """The apparent expressions in one or several images, in their order.
 
     With a threshold, 0 to 1, every face says whether its label is unsure: its score lies below.
     """
-    state = request.app.state
+    state, options = request.app.state, options.of_kind("image", service=True)
     with state.memory.reserved() as reserve:
         images = await read_images(request, state.limits, reserve, "files")
-        results = await state.predictions(images, mode, on_no_face)
+        results = await state.predictions(images, options)
     if all(result.status == "unreadable" for result in results):
         raise HTTPException(400, results[0].message)
-    return {"results": [as_json(result, threshold) for result in results]}
+    return {"results": [as_json(result) for result in results]}
 
 
 @router.post("/explain", openapi_extra=_form("file"))
 async def explain_image(
     request: Request, method: str = "gradient", label: str | None = None, mode: Mode = "auto"
 ) -> dict[str, Any]:
-    """Which patches of each face spoke for a label, and which against it."""
-    state = request.app.state
+    """Which patches of each face speak for a label, and which against it."""
+    state, options = request.app.state, Options(mode=mode)
     with state.memory.reserved() as reserve, state.explanations.reserved(1):
-        image = (await read_images(request, state.limits, reserve, "file"))[0]
-        found = await asyncio.get_running_loop().run_in_executor(
-            state.explainer, _explained, state, image, method, label or None, mode
-        )
-    return {"explanations": [each.to_dict() for each in found]}
+        image = NamedImage(*(await read_images(request, state.limits, reserve, "file"))[0])
+        call = partial(explain, state.predictor, image, method, label or None, options, max_pixels=state.limits.pixels)
+        explanations = await asyncio.get_running_loop().run_in_executor(state.explainer, call)
+    return {"explanations": [explanation.to_dict() for explanation in explanations]}
 
 
-def _explained(state: Any, image: UploadedImage, *options: Any) -> list[Explanation]:
-    if message := too_large(image, state.limits.pixels):
-        raise InputError(message)
+@router.websocket("/stream")
+async def stream(socket: WebSocket) -> None:
+    """One JPEG or PNG per message; each is answered by its result before the next is read. Options as for images, and
+    smooth."""
+    await socket.accept()
+    state = socket.app.state
     try:
-        return explain(state.predictor, image.data, *options)
+        options = ServiceOptions.of(None, socket.query_params).of_kind("stream", service=True)
+        follow, started = Follower(options.smooth), time.monotonic()
+        with state.streams.reserved(1):
+            for number in count():
+                message = await asyncio.wait_for(socket.receive(), state.limits.idle_seconds)
+                if message["type"] == "websocket.disconnect":
+                    return
+                moment = {"time": time.monotonic() - started, "frame": number}
+                result = await _answer(state, message.get("bytes"), options, moment)
+                await socket.send_json(as_json(follow(result)))
+    except TimeoutError as error:
+        raise WebSocketException(1001, "Nothing came for too long.") from error
+    except HTTPException as error:
+        raise WebSocketException(1013, error.detail) from error
     except InputError as error:
-        raise InputError(str(error).replace("bytes 0", image.name)) from error
+        raise WebSocketException(1008, str(error)[:100]) from error
+
+
+async def _answer(state: Any, data: bytes | None, options: Options, moment: dict[str, Any]) -> Result:
+    if data is None:
+        text = "Send a JPEG or PNG as one binary message."
+    else:
+        try:
+            return (await state.predictions([UploadedImage("The frame", data)], options, **moment))[0]
+        except HTTPException as error:  # too much waits: this frame is passed over
+            text = error.detail
+    return Result("The frame", "unreadable", message=text, **moment)
 
 
 @router.post("/jobs", status_code=202, openapi_extra=_form("file"))
-async def add_job(
-    request: Request,
-    stride: int = 1,
-    fps: float | None = None,
-    start: str = "0",
-    end: str | None = None,
-    smooth: str | None = None,
-    mode: Mode = "auto",
-    on_no_face: OnNoFace = "empty",
-    draw: bool = True,
-    threshold: Threshold | None = None,
-) -> dict[str, str]:
-    """Put a video in the queue; `threshold` as for images."""
-    state = request.app.state
-    plan = Plan(stride, fps, start or "0", end or None, smooth or None, mode, on_no_face, draw, threshold)
+async def add_job(request: Request, options: Annotated[JobOptions, Query()]) -> dict[str, str]:
+    """Put a video in the queue; options as for images, and those of videos."""
+    state, options = request.app.state, options.of_kind("video", service=True)
     with state.jobs.receiving() as job:
         source = await save_video(request, state.limits, job.upload)
         await asyncio.to_thread(check_video, job.upload, source, state.limits.pixels)
-        state.jobs.add(job, source, plan)
+        state.jobs.add(job, source, options)
     return {"id": job.id, "state": job.state}
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,16 @@ from fastapi import HTTPException
 from facerwkv.core.errors import InputError
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Result
-from facerwkv.inference.sinks import table_columns, writer
-from facerwkv.inference.stream import DrawnVideo, smoother, stream
-from facerwkv.media.frames import Part, duration, pyav, seconds
+from facerwkv.inference.sinks import DrawnVideo, table_columns, writer
+from facerwkv.inference.stream import stream
+from facerwkv.media.frames import UnreadableVideo, duration, pyav
+from facerwkv.web.answers import ServiceOptions
 from facerwkv.web.guard import Limits
 
-FILES = ("results.json", "results.csv", "drawn.mp4")
+TABLES, DRAWN = ("results.json", "results.csv"), "drawn.mp4"
+FILES = (*TABLES, DRAWN)
 FORMATS = "mov,matroska,avi,asf,flv,mpeg,mpegts,mpegvideo,mxf,ogg,yuv4mpegpipe,h264,hevc"
-"""Files that hold their images themselves: a playlist would have others of this machine's files read."""
+"""Files that contain their frames: a playlist would have others of this machine's files read."""
 BATCH = 8
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -31,32 +33,11 @@ class Cancelled(Exception):
     """Nobody wants the results any more."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is asked of a video. InputError for what means nothing."""
+class JobOptions(ServiceOptions):
+    """The options of a video."""
 
-    stride: int = 1
-    fps: float | None = None
-    start: str = "0"
-    end: str | None = None
-    smooth: str | None = None
-    mode: str = "auto"
-    on_no_face: str = "empty"
     draw: bool = True
-    threshold: float | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What `stream` takes of it."""
-        return {name: value for name, value in vars(self).items() if name not in ("draw", "threshold")}
-
-    def __post_init__(self) -> None:
-        smoother(self.smooth)
-        self.part  # noqa: B018
-
-    @property
-    def part(self) -> Part:
-        return Part(self.stride, self.fps, seconds(self.start), None if self.end is None else seconds(self.end))
+    """Also draw the results as a video."""
 
 
 @dataclass
@@ -66,7 +47,7 @@ class Job:
     id: str
     folder: Path
     source: str = ""
-    plan: Plan | None = None
+    options: JobOptions | None = None
     state: State = "queued"
     progress: float | None = 0.0
     frames: int = 0
@@ -107,60 +88,50 @@ def check_video(path: Path, name: str, pixels: int) -> None:
 
 def work_on(job: Job, predictor: Predictor, limits: Limits) -> None:
     """Write the job's files, and say in it how far it is. InputError where nothing can be read; Cancelled."""
-    assert job.plan
+    options = job.options or JobOptions()
     job.seconds = duration(job.upload)
     try:
         with ExitStack() as open_files:
-            columns = table_columns(True, job.plan.threshold)
-            takers = [
-                open_files.enter_context(writer(job.folder / name, predictor.labels, columns)) for name in FILES[:2]
-            ]
-            drawn = DrawnVideo(job.folder / FILES[2])
+            columns = table_columns(True, options.threshold)
+            tables = [open_files.enter_context(writer(job.folder / name, predictor.labels, columns)) for name in TABLES]
+            drawn = DrawnVideo(job.folder / DRAWN)
             open_files.callback(drawn.close)
-            for result in _watched(job, stream(predictor, job.upload, batch_size=BATCH, **job.plan.options), limits):
-                for take in takers:
-                    take(result)
-                if job.plan.draw and result.status != "unreadable":
+            whole = options.model_copy(update={"batch_size": BATCH})
+            for result in _watched(job, stream(predictor, job.upload, whole, name=job.source), options, limits):
+                for write in tables:
+                    write(result)
+                if options.draw and result.status != "unreadable":
                     drawn.add(result)
     except InputError as error:
-        if getattr(error.__cause__, "errno", None) == errno.ENOSPC:
-            raise InputError("The service's disk is full. Delete a video there.") from error
-        raise InputError(_named(job, str(error))) from error
+        number = getattr(error.__cause__, "errno", None)
+        if number is None or isinstance(error, UnreadableVideo):
+            raise
+        full = number == errno.ENOSPC  # a sentence without this machine's paths
+        why = "disk is full. Delete a video there." if full else "files cannot be written. Ask its owner."
+        raise InputError(f"The service's {why}") from error
 
 
-def _watched(job: Job, results: Iterator[Result], limits: Limits) -> Iterator[Result]:
-    """The results under the upload's name, up to the limits; the job says how far they are."""
-    assert job.plan
-    started, threshold = time.monotonic(), job.plan.threshold
+def _watched(job: Job, results: Iterator[Result], options: JobOptions, limits: Limits) -> Iterator[Result]:
+    """The results up to the limits; the job says how far they are."""
+    started, end = time.monotonic(), options.end
+    if job.seconds:
+        end = min(end or job.seconds, job.seconds)
     for result in results:
-        result = result if threshold is None else result.with_threshold(threshold)
-        result = replace(result, source=job.source, message=_named(job, result.message))
-        took = time.monotonic() - started
+        took, now = time.monotonic() - started, result.time or 0.0
         if job.cancelled.is_set():
             raise Cancelled
         if result.status == "unreadable":
             job.message = result.message
             if not job.frames:
-                raise InputError(result.message)
+                raise UnreadableVideo(result.message)
         else:
             job.frames += 1
             job.fps = job.frames / max(took, 1e-9)
-            job.progress = _progress(job, result.time or 0.0)
+            share = max(0.0, now - options.start) / max((end or 0.0) - options.start, 1e-9)
+            job.progress = None if end is None else min(1.0, share)
         yield result
         if job.frames >= limits.frames or took > limits.seconds:
             enough = job.frames >= limits.frames
             limit = f"{limits.frames:,} frames" if enough else f"{limits.seconds:,} seconds of work"
-            job.message = f"It stops at {result.time or 0:.1f} s: {limit} are allowed. What came before is kept."
+            job.message = f"It stops at {now:.1f} s: {limit} are allowed. What came before is kept."
             return
-
-
-def _progress(job: Job, now: float) -> float | None:
-    assert job.plan
-    part = job.plan.part
-    end = min(part.end or job.seconds, job.seconds) if job.seconds else part.end
-    return None if end is None else min(1.0, max(0.0, now - part.start) / max(end - part.start, 1e-9))
-
-
-def _named(job: Job, text: str) -> str:
-    """A sentence without this machine's paths."""
-    return text.replace(str(job.upload), job.source).replace(f"{job.folder}/", "")

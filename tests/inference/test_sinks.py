@@ -11,10 +11,11 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.inference.results import Result
 from facerwkv.inference.sinks import (
+    SINKS,
     VIDEO_COLUMNS,
     Media,
     Summary,
-    Teller,
+    TextReport,
     columns_for,
     deliver,
     save_media,
@@ -97,13 +98,13 @@ def test_with_a_threshold_a_table_says_what_is_unsure(tmp_path):
     assert table.column_names == [*columns, *LABELS]
 
 
-@pytest.mark.parametrize(("threshold", "told"), [(0.75, ""), (0.8, "  (unsure: below 0.8)")])
-def test_a_face_whose_mean_through_a_video_is_below_the_threshold_is_unsure(threshold, told):
-    teller = Teller()
+@pytest.mark.parametrize(("threshold", "doubt"), [(0.75, ""), (0.8, "  (unsure: below 0.8)")])
+def test_a_face_whose_mean_through_a_video_is_below_the_threshold_is_unsure(threshold, doubt):
+    report = TextReport()
     for result in CLIP[:2]:
-        assert list(teller(result.with_threshold(threshold))) == []
-    (text,) = teller.end()
-    assert text.plain.splitlines()[1] == f"  2  0.0-0.2 s  happiness 0.75  anger 0.25{told}"
+        assert list(report(result.with_threshold(threshold))) == []
+    (text,) = report.end()
+    assert text.plain.splitlines()[1] == f"  2  0.0-0.2 s  happiness 0.75  anger 0.25{doubt}"
 
 
 def test_parquet_of_nothing_has_columns(tmp_path):
@@ -135,8 +136,9 @@ def test_json_is_one_array_and_jsonl_one_object_a_line(tmp_path, results):
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == expected
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl", "out.parquet"])
-def test_names_that_are_no_unicode_are_written(tmp_path, name):
+@pytest.mark.parametrize("ending", SINKS)
+def test_names_that_are_no_unicode_are_written(tmp_path, ending):
+    name = f"out{ending}"
     write_results([Result("caf\udce9.jpg", "no_face")], tmp_path / name, LABELS)
     assert b"caf" in (tmp_path / name).read_bytes()
     assert repr(Result("caf\udce9.jpg", "no_face")).startswith("caf?.jpg")
@@ -144,7 +146,7 @@ def test_names_that_are_no_unicode_are_written(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["out.xlsx", "out"])
 def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path, name):
-    with pytest.raises(InputError, match=r"\.csv, \.json, \.jsonl"):
+    with pytest.raises(InputError, match=f"end its name in one of {', '.join(SINKS)}\\."):
         write_results(RESULTS, tmp_path / name, LABELS)
     assert list(tmp_path.iterdir()) == []
 
@@ -250,12 +252,12 @@ def test_the_summary_counts_frames(capsys):
     assert summary.endswith(" frames/s)\n")
 
 
-def test_what_is_told_of_a_crowd_is_bounded(monkeypatch):
+def test_what_is_reported_of_a_crowd_is_bounded(monkeypatch):
     monkeypatch.setattr("facerwkv.inference.sinks.REMEMBERED", 50)
-    teller = Teller()
+    report = TextReport()
     for i in range(200):
-        assert list(teller(frame(i, 1, i + 2))) == []
-    (text,) = teller.end()
+        assert list(report(frame(i, 1, i + 2))) == []
+    (text,) = report.end()
     first, second, *_, last = text.plain.splitlines()
     assert first == "talk.mp4  60x50  200 frames  50 faces"
     assert second == "  1  0.0-49.8 s  happiness 0.75  anger 0.25"

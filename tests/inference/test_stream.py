@@ -21,10 +21,11 @@ from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Face, Result
-from facerwkv.inference.stream import DrawnVideo, Follower, predict_sources, smoother, stream
+from facerwkv.inference.sinks import DrawnVideo
+from facerwkv.inference.stream import Follower, predict_sources, stream
 from facerwkv.media.frames import read_frames
 from facerwkv.media.geometry import overlap
-from facerwkv.media.tracks import Tracker
+from facerwkv.media.tracks import Tracker, smoother
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 from tests import commands
@@ -266,7 +267,7 @@ def test_a_video_without_any_face_fails_if_that_is_an_error(predictor, values, l
 def test_images_and_videos_come_in_the_order_of_their_names(predictor, tmp_path):
     path = clip(tmp_path / "a.mp4", [100] * 3)
     names = [str(tmp_path / "gone.jpg"), str(path), str(tmp_path / "gone.mp4"), str(tmp_path / "gone.png")]
-    found = [(result.source, result.frame) for result in predict_sources(predictor, names, False, 32)]
+    found = [(result.source, result.frame) for result in predict_sources(predictor, names)]
     assert found == [(names[0], None), *((names[1], i) for i in range(3)), (names[2], 0), (names[3], None)]
 
 

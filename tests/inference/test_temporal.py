@@ -6,6 +6,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig, normalise
 from facerwkv.experiments.section4_1_recurrent import numbers
+from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.stream import stream
 from facerwkv.inference.temporal import Temporal
@@ -42,7 +43,7 @@ def probs(results) -> np.ndarray:
 @pytest.mark.parametrize("mixer", ENDLESS)
 def test_a_frame_is_answered_as_the_end_of_all_frames_before_it(mixer):
     model, shown = predictor(mixer), frames(3)
-    crops = [model.crops(rgb)[1][0].image for _, rgb in shown]
+    crops = [model.open(rgb, Options()).crops[0].image for _, rgb in shown]
     tokens = model.checkpoint.model.embed(normalise(torch.from_numpy(np.stack(crops)), model.checkpoint.transform))[0]
     wanted = [model.checkpoint.model.stream(tokens[: n + 1].flatten(0, 1)[None])[0].softmax(-1) for n in range(3)]
     found = probs(stream(model, shown, temporal=True))
@@ -87,8 +88,8 @@ def test_a_state_survives_a_short_absence_and_no_long_one():
 def test_the_state_has_the_same_size_after_many_frames(mixer):
     model = predictor(mixer)
     temporal, sizes = Temporal(model, Tracker()), []
-    for result, crops in model.open_frames(frames(50)):
-        temporal(result, crops)
+    for opened in model.open_frames(frames(50), "frames", Options()):
+        temporal(opened)
         sizes.append(numbers(temporal.states[1]["blocks"]))
     assert len(set(sizes)) == 1
 

@@ -13,17 +13,7 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.media import frames
-from facerwkv.media.frames import (
-    Part,
-    UnreadableVideo,
-    VideoWriter,
-    duration,
-    is_live,
-    is_video,
-    read_frames,
-    seconds,
-    title,
-)
+from facerwkv.media.frames import Selection, UnreadableVideo, VideoWriter, duration, read_frames
 
 SIZE = (96, 64)
 CODECS = {".avi": "mpeg4"}
@@ -58,7 +48,7 @@ def read_all(source, *part, **named) -> tuple[list[frames.Frame], str]:
     """The frames, and the sentence that they end with."""
     found: list[frames.Frame] = []
     try:
-        found.extend(read_frames(source, Part(*part, **named), timeout=1))
+        found.extend(read_frames(source, Selection(*part, **named), timeout=1))
     except UnreadableVideo as error:
         return found, str(error)
     return found, ""
@@ -292,30 +282,6 @@ def test_a_stream_that_never_answers_is_given_up(stalling):
     assert (found, end.endswith("/mute.ts did not answer within 1 s. Is its address right?")) == ([], True)
 
 
-def test_what_a_source_is(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "7").touch()
-    videos = ["a.MP4", "0", 0, "rtsp://host/x", "https://host/a.mp4", Path("b.mov")]
-    others = ["a.jpg", "7", "mp4", "file:a.jpg", b"0", None]
-    assert [*map(is_video, videos)] == [True] * 6
-    assert [*map(is_video, others)] == [False] * 6
-    assert [*map(is_live, videos)] == [False, True, True, True, False, False]
-    assert [*map(title, ["0", "rtsp://me:pw@host/x", "a@b.mp4"])] == ["camera 0", "rtsp://host/x", "a@b.mp4"]
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("90", 90), ("90.5", 90.5), ("1:30", 90), ("01:30.5", 90.5), ("1:00:01", 3601)]
-)
-def test_times_are_seconds_or_minutes_and_seconds(text, value):
-    assert seconds(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-1", "1:2:3:4", "1e3", "nan", "1:"])
-def test_what_is_no_time_is_refused(text):
-    with pytest.raises(InputError, match="is no time: write seconds"):
-        seconds(text)
-
-
 @pytest.mark.parametrize(
     ("part", "message"),
     [
@@ -328,7 +294,7 @@ def test_what_is_no_time_is_refused(text):
 )
 def test_a_part_that_means_nothing_is_refused(part, message):
     with pytest.raises(InputError, match=message):
-        Part(**part)
+        Selection(**part)
 
 
 def test_the_length_of_a_file_is_known_before(counted):

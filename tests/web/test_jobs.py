@@ -19,7 +19,7 @@ from facerwkv.inference.stream import stream
 from facerwkv.web.guard import Limits
 from facerwkv.web.jobs import Jobs
 from facerwkv.web.uploads import save_video
-from facerwkv.web.videos import FILES, Job, Plan, check_video, work_on
+from facerwkv.web.videos import FILES, Job, JobOptions, check_video, work_on
 from tests.web.clients import BOUNDARY, form
 from tests.web.conftest import MODEL
 
@@ -229,9 +229,9 @@ def test_what_came_before_a_damaged_end_is_kept(client, tmp_path):
     assert client.delete(f"/jobs/{job['id']}").status_code == 204
 
 
-def worked(tmp_path, predictor, video, plan=None, **limits) -> Job:
+def worked(tmp_path, predictor, video, options=None, **limits) -> Job:
     """A job after its work, done here."""
-    job = Job("id", tmp_path / "job", "clip.mp4", plan or Plan(stride=10))
+    job = Job("id", tmp_path / "job", "clip.mp4", options or JobOptions(stride=10))
     job.folder.mkdir()
     shutil.copy(video, job.upload)
     work_on(job, predictor, Limits(**limits))
@@ -245,7 +245,7 @@ def test_frames_above_the_limit_are_left_out(tmp_path, predictor):
 
 
 def test_work_ends_when_its_time_is_over(tmp_path, predictor, talk):
-    job = worked(tmp_path, predictor, talk, Plan(), seconds=1)
+    job = worked(tmp_path, predictor, talk, JobOptions(), seconds=1)
     assert 0 < job.frames < 472
     assert job.message.endswith("s: 1 seconds of work are allowed. What came before is kept.")
 
@@ -256,7 +256,7 @@ def test_frames_with_too_many_pixels_are_refused(tmp_path):
 
 
 def test_a_disk_that_is_full_while_a_video_is_drawn(tmp_path, predictor):
-    job = Job("id", tmp_path, "clip.mp4", Plan())
+    job = Job("id", tmp_path, "clip.mp4", JobOptions())
     clip(tmp_path / "clip.mp4").rename(job.upload)
     (tmp_path / "drawn.mp4").symlink_to(FULL)
     with pytest.raises(InputError, match=r"^The service's disk is full\. Delete a video there\."):
@@ -299,7 +299,7 @@ def test_more_videos_than_allowed_are_refused_and_uploads_count(jobs):
 def test_a_video_expires(jobs, tmp_path):
     with jobs.receiving() as job:
         clip(tmp_path / "clip.mp4", 3).rename(job.upload)
-        jobs.add(job, "clip.mp4", Plan())
+        jobs.add(job, "clip.mp4", JobOptions())
     wait_for(lambda: job.state == "done")
     assert sorted(path.name for path in job.folder.iterdir()) == sorted(FILES)
     time.sleep(1.1)
@@ -312,7 +312,7 @@ def test_closing_removes_everything(predictor, talk):
     jobs = Jobs(predictor, Limits())
     with jobs.receiving() as job:
         shutil.copy(talk, job.upload)
-        jobs.add(job, "talk.mp4", Plan())
+        jobs.add(job, "talk.mp4", JobOptions())
     wait_for(lambda: job.frames)
     jobs.close()
     assert not job.folder.parent.exists()
@@ -325,7 +325,7 @@ def test_a_video_that_breaks_the_service_fails_alone(jobs, tmp_path, monkeypatch
     monkeypatch.setattr("facerwkv.web.jobs.work_on", broken)
     with jobs.receiving() as job:
         clip(tmp_path / "clip.mp4", 3).rename(job.upload)
-        jobs.add(job, "clip.mp4", Plan())
+        jobs.add(job, "clip.mp4", JobOptions())
     wait_for(lambda: job.state == "failed")
     assert job.message == "The service failed on this video. What went wrong is in its log."
     assert not job.folder.exists()

@@ -6,7 +6,6 @@ from statistics import median
 import pytest
 from PIL import Image
 
-from facerwkv.web.predictions import even_batch
 from tests.web.clients import Answer, ask_side_by_side, form, post
 from tests.web.conftest import serving
 
@@ -38,13 +37,6 @@ def measure(server, request: bytes, clients: int, each: int, seconds: float) -> 
     p99 = took[int(0.99 * len(took))]
     print(f"one {one:.4f} s, median {median(took):.4f}, p99 {p99:.4f}, last {took[-1]:.4f}; bytes {memory}")
     return p99 / one, memory[-1] - memory[0]
-
-
-@pytest.mark.parametrize(
-    ("count", "most", "size"), [(0, 12, 1), (1, 12, 1), (12, 12, 12), (13, 12, 7), (50, 12, 10), (50, 8, 8)]
-)
-def test_what_waits_is_divided_evenly(count, most, size):
-    assert even_batch(count, most) == size
 
 
 def test_eight_clients(server, request_of_a_face):

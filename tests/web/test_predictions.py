@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from facerwkv.inference.predictor import Crop
-from facerwkv.inference.results import Face, Result
+from facerwkv.inference.batcher import Crop, Opened
+from facerwkv.inference.results import Face
 from facerwkv.web import predictions
 from facerwkv.web.guard import Limits
 from facerwkv.web.predictions import Predictions
@@ -15,26 +15,32 @@ from facerwkv.web.uploads import UploadedImage
 
 
 class Recorder:
-    """A predictor that finds `faces` in every image, and keeps which images it was asked to classify together."""
+    """A predictor that finds `faces` in every image, and keeps which images it was asked to classify together.
 
-    def __init__(self, faces: int):
-        self.faces, self.batches, self._lock = faces, [], threading.Lock()
+    An image whose name is in `slow` is opened once `released`.
+    """
 
-    def crops(self, data, mode, on_no_face):
-        return Result(data.decode(), "ok"), [Crop(None, None, np.zeros((2, 2, 1), np.uint8))] * self.faces
+    def __init__(self, faces: int, slow: tuple[str, ...] = ()):
+        self.faces, self.slow, self.batches, self._lock = faces, slow, [], threading.Lock()
+        self.released = threading.Event()
 
-    def classify(self, queue):
+    def open(self, image, options, max_pixels):
+        if image.name in self.slow:
+            assert self.released.wait(30)
+        crop = Crop(None, float(image.name), np.zeros((2, 2, 1), np.uint8))
+        return Opened({"source": image.name, "status": "ok"}, [crop] * self.faces, options)
+
+    def classify(self, crops, options):
         with self._lock:
-            self.batches.append([int(result.source) for result, _ in queue])
-        for result, _ in queue:
-            result.faces.append(Face("happiness", 1.0, {"happiness": 1.0}))
+            self.batches.append([int(crop.detection) for crop in crops])
+        return [Face("happiness", 1.0, {"happiness": 1.0})] * len(crops)
 
 
 def ask(faces: int, count: int) -> list[list[int]]:
     recorder = Recorder(faces)
     service = Predictions(recorder, Limits())
     try:
-        results = asyncio.run(service([UploadedImage(str(i), str(i).encode()) for i in range(count)]))
+        results = asyncio.run(service([UploadedImage(str(i), b"") for i in range(count)]))
     finally:
         service.close()
     assert [result.source for result in results] == [str(i) for i in range(count)]
@@ -55,3 +61,61 @@ def test_a_batch_is_full_when_its_images_have_many_faces(monkeypatch):
 
 def test_images_without_a_face_are_answered_without_a_batch():
     assert ask(faces=0, count=25) == []
+
+
+def test_nobody_waits_for_an_image_that_takes_long_to_open(monkeypatch):
+    monkeypatch.setattr(predictions, "thread_count", lambda: 2)
+    recorder = Recorder(1, slow=("1",))
+    service = Predictions(recorder, Limits())
+
+    async def ask_all():
+        waiting = [asyncio.create_task(service([UploadedImage(str(i), b"")])) for i in range(4)]
+        done, _ = await asyncio.wait([waiting[i] for i in (0, 2, 3)], timeout=20)
+        assert len(done) == 3, "the others wait for the slow image"
+        recorder.released.set()
+        return await waiting[1]
+
+    try:
+        (result,) = asyncio.run(ask_all())
+    finally:
+        recorder.released.set()
+        service.close()
+    assert (result.source, len(result.faces)) == ("1", 1)
+    assert recorder.batches[-1] == [1]
+    assert sorted(image for batch in recorder.batches for image in batch) == [0, 1, 2, 3]
+
+
+def test_an_image_whose_client_is_gone_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(predictions, "thread_count", lambda: 1)
+    recorder = Recorder(1, slow=("0",))
+    service = Predictions(recorder, Limits())
+
+    async def ask_all():
+        first, second, gone = (asyncio.create_task(service([UploadedImage(str(i), b"")])) for i in range(3))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0.05)
+        recorder.released.set()
+        return await asyncio.wait_for(asyncio.gather(first, second), 20)
+
+    try:
+        results = asyncio.run(ask_all())
+    finally:
+        service.close()
+    assert [result.source for (result,) in results] == ["0", "1"]
+
+
+def test_an_image_that_fails_fails_alone():
+    recorder = Recorder(1)
+    service = Predictions(recorder, Limits())
+
+    async def ask_all():
+        tasks = [service([UploadedImage(name, b"")]) for name in ("0", "no number", "2")]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    try:
+        first, failed, last = asyncio.run(ask_all())
+    finally:
+        service.close()
+    assert (first[0].source, last[0].source) == ("0", "2")
+    assert isinstance(failed, ValueError)

@@ -127,7 +127,7 @@ def test_a_threshold_that_is_no_share_is_refused(client, justin):
     answer = client.post("/predict", files=files(("a.jpg", justin)), params={"threshold": 2})
     assert (answer.status_code, answer.json()) == (
         400,
-        {"detail": "threshold is '2': Input should be less than or equal to 1."},
+        {"detail": "threshold is '2'; it should be less than or equal to 1."},
     )
 
 
@@ -167,6 +167,9 @@ def test_an_explanation_of_what_is_not_known(client, justin):
         ("HEAD", "/predict", 405),
         ("DELETE", "/meta", 405),
         ("POST", "/predict?mode=upside-down", 400),
+        ("POST", "/predict?stride=2", 400),
+        ("POST", "/predict?speed=2", 400),
+        ("POST", "/predict?channels=bgr", 400),
         ("POST", "/jobs?stride=0", 400),
         ("POST", "/jobs?smooth=much", 400),
         ("POST", "/jobs?start=soon", 400),

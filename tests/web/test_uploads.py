@@ -17,8 +17,7 @@ from PIL import Image
 
 from facerwkv.media.images import UnreadableImage, open_image
 from facerwkv.web.guard import Limits
-from facerwkv.web.predictions import too_large
-from facerwkv.web.uploads import UploadedImage, base_name
+from facerwkv.web.uploads import base_name
 from tests.web.clients import BOUNDARY, ask_side_by_side, form, post
 from tests.web.conftest import serving
 
@@ -282,9 +281,11 @@ def wait_for(condition) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_an_image_with_too_many_pixels_is_not_decoded(kind):
-    sentence = "big has 41 x 30 pixels, more than the 1,200 that are allowed. Make it smaller first."
-    assert too_large(UploadedImage("big", encoded(kind, (41, 30))), 1200) == sentence
-    assert too_large(UploadedImage("small", encoded(kind, (40, 30))), 1200) == ""
+    sentence = "big cannot be read: it has 41 x 30 pixels, more than the 1,200 that are allowed. Make it smaller first."
+    with pytest.raises(UnreadableImage) as refused:
+        open_image(encoded(kind, (41, 30)), name="big", max_pixels=1200)
+    assert str(refused.value) == sentence
+    assert open_image(encoded(kind, (40, 30)), name="small", max_pixels=1200).shape == (30, 40, 3)
 
 
 def test_the_shipped_limits_let_a_phones_image_in():

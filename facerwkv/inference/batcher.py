@@ -1,0 +1,155 @@
+"""Crops of several images → batches → each image's result: one way for the predictor, the service and Ray's workers."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import islice
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from facerwkv.inference.options import Options
+from facerwkv.inference.results import Face, Result
+from facerwkv.media.geometry import Box
+
+
+class Crop(NamedTuple):
+    """A face, or a whole image without a box, as the model takes it, uint8 (h, w, c), and the detector's score."""
+
+    box: Box | None
+    detection: float | None
+    image: np.ndarray
+
+
+class Opened(NamedTuple):
+    """An image or a frame that was searched for faces: its crops, and the fields of its result but for the faces."""
+
+    fields: dict[str, Any]
+    crops: Sequence[Crop]
+    options: Options
+
+    def result(self, faces: Sequence[Face] = ()) -> Result:
+        return Result(**self.fields, faces=tuple(faces))
+
+
+NOTHING = Opened({}, (), Options())
+
+
+@dataclass(eq=False)
+class Entry:
+    """An image in a batch: `future` will be its result."""
+
+    batch: "Batch"
+    future: "Future[Result]" = field(default_factory=Future)
+    opened: Opened | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(eq=False)
+class Batch:
+    """Images that are classified together once it is closed and all of them were opened."""
+
+    size: int
+    entries: list[Entry] = field(default_factory=list)
+    closed: bool = False
+
+
+class Batcher:
+    """Groups images into batches. An image joins before it is opened, so a batch has images in the order in which they
+    came, and each batch is classified by the thread that opens its last image. Any number of threads may use it.
+
+    `classify` gives a face for each of several crops, each with its own options, and is called with at most `most`.
+    """
+
+    def __init__(self, classify: Callable[[list[Crop], list[Options]], list[Face]], most: int):
+        self.classify, self.most = classify, most
+        self._open: Batch | None = None
+        self._closed: list[Batch] = []
+        self._lock = threading.Lock()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a closed batch waits for an image that is still being opened."""
+        return bool(self._closed)
+
+    def join(self, size: int, last: bool = False, future: "Future[Result] | None" = None) -> Entry:
+        """A new entry in the batch that is open; a new batch takes `size` images. `last`: it waits for no more.
+        `future` will be the image's result."""
+        with self._lock:
+            batch = self._open = self._open or Batch(size)
+            entry = Entry(batch, future or Future())
+            batch.entries.append(entry)
+            if last or len(batch.entries) >= batch.size:
+                self._close(batch)
+            return entry
+
+    def put(self, entry: Entry, opened: Opened | Exception) -> None:
+        """An image was opened, or failed. `size` crops close a batch too. What is due is classified."""
+        with self._lock:
+            entry.opened, batch = opened if isinstance(opened, Opened) else NOTHING, entry.batch
+            if sum(len(other.opened.crops) for other in batch.entries if other.opened) >= batch.size:
+                self._close(batch)
+            due = self._due()
+        if isinstance(opened, Exception):
+            entry.future.set_exception(opened)
+        elif not opened.crops:
+            entry.future.set_result(opened.result())
+        self._classify(due)
+
+    def flush(self) -> None:
+        """Classify what was opened, without waiting for more images."""
+        with self._lock:
+            if self._open:
+                self._close(self._open)
+            due = self._due()
+        self._classify(due)
+
+    def leave_behind(self, patience: float) -> None:
+        """Images whose opening takes over `patience` seconds leave their batch: the others do not wait for them."""
+        with self._lock:
+            for batch in list(self._closed):
+                slow = [each for each in batch.entries if not each.opened and time.monotonic() - each.since > patience]
+                for entry in slow if len(slow) < len(batch.entries) else ():
+                    batch.entries.remove(entry)
+                    entry.batch = Batch(1, [entry])
+                    self._close(entry.batch)
+            due = self._due()
+        self._classify(due)
+
+    def _close(self, batch: Batch) -> None:
+        if not batch.closed:
+            batch.closed = True
+            self._closed.append(batch)
+        self._open = None if self._open is batch else self._open
+
+    def _due(self) -> list[Batch]:
+        """The closed batches all of whose images were opened; nobody else gets them."""
+        due = [batch for batch in self._closed if all(entry.opened for entry in batch.entries)]
+        self._closed = [batch for batch in self._closed if batch not in due]
+        return due
+
+    def _classify(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            queue = [(entry, entry.opened) for entry in batch.entries if entry.opened and entry.opened.crops]
+            crops = [(crop, opened.options) for _, opened in queue for crop in opened.crops]
+            faces: list[Face] = []
+            try:
+                size = even_batch(len(crops), self.most)
+                for start in range(0, len(crops), size):
+                    part = crops[start : start + size]
+                    faces += self.classify([crop for crop, _ in part], [options for _, options in part])
+            except Exception as error:
+                for entry, _ in queue:
+                    entry.future.set_exception(error)
+                continue
+            found = iter(faces)
+            for entry, opened in queue:
+                entry.future.set_result(opened.result(list(islice(found, len(opened.crops)))))
+
+
+def even_batch(count: int, most: int) -> int:
+    """The size of the batches, of at most `most`, into which `count` divides evenly."""
+    return ceil(count / ceil(count / most)) if count else 1

@@ -1,0 +1,71 @@
+"""The options of prediction as parameters of a command, made of the fields of `Options` when the command is called."""
+
+from collections.abc import Collection
+from inspect import Parameter, Signature
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+
+class PredictionCommand(TyperCommand):
+    """A command that also takes prediction's options (`Options`), all or those in `names`; they arrive as `ctx.obj`.
+
+    They are looked up when the command is, so that other commands start without them.
+    """
+
+    names: tuple[str, ...] = ()
+    taken: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, *names: str) -> "type[PredictionCommand]":
+        return type("SomeOptions", (cls,), {"names": names})
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        if not self.taken:
+            from facerwkv.inference.sinks import SINKS
+
+            for parameter in self.params:
+                if parameter.name == "out" and getattr(parameter, "help", None):
+                    parameter.help = parameter.help.format(formats=", ".join(SINKS))
+            self.taken = tuple(_parameters(self.names))
+            self.params += self.taken
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        from facerwkv.inference.options import Options
+
+        ctx.obj = Options.of(None, {each.name: ctx.params.pop(each.name) for each in self.taken})
+        return super().invoke(ctx)
+
+
+def _parameters(names: Collection[str]) -> list[Any]:
+    """The options as a command's parameters: those that are named, or all that the command line takes."""
+    from facerwkv.inference.options import Options, facts
+
+    parameters, kinds = [], {"integer": int, "number": float, "boolean": bool, "string": str}
+    for name, schema in Options.model_json_schema()["properties"].items():
+        fact = facts()[name]
+        if not fact.command or (names and name not in names):
+            continue
+        forms = {form["type"]: form for form in schema.get("anyOf", [schema])}
+        form = forms.get("string") or next(iter(forms.values()))
+        kind: Any = Literal[*form["enum"]] if "enum" in form else kinds[form["type"]]
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            help=("" if "image" in fact.kinds else "Videos: ") + schema["description"],
+            metavar=fact.metavar,
+            min=form.get("minimum", 1 if kind is int else None),
+            max=form.get("maximum"),
+        )
+        default = None if schema["default"] is None else kind(schema["default"]) if kind is str else schema["default"]
+        annotation = Annotated[kind | None if default is None else kind, option]
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+
+    def predict(**_: Any) -> None: ...
+
+    predict.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    predict.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command = typer.Typer(add_completion=False, rich_markup_mode=None)
+    command.command()(predict)
+    return typer.main.get_command(command).params
