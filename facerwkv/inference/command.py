@@ -5,7 +5,7 @@ from inspect import Parameter, Signature
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 
 class PredictionCommand(TyperCommand):
@@ -26,8 +26,8 @@ class PredictionCommand(TyperCommand):
             from facerwkv.inference.sinks import SINKS
 
             for parameter in self.params:
-                if parameter.name == "out" and getattr(parameter, "help", None):
-                    parameter.help = parameter.help.format(formats=", ".join(SINKS))
+                if isinstance(parameter, TyperOption) and parameter.help:
+                    parameter.help = parameter.help.replace("{formats}", ", ".join(SINKS))
             self.taken = tuple(_parameters(self.names))
             self.params += self.taken
         return super().get_params(ctx)
@@ -55,11 +55,12 @@ def _parameters(names: Collection[str]) -> list[Any]:
             f"--{name.replace('_', '-')}",
             help=("" if "image" in fact.kinds else "Videos: ") + schema["description"],
             metavar=fact.metavar,
-            min=form.get("minimum", 1 if kind is int else None),
+            min=form["exclusiveMinimum"] + 1 if "exclusiveMinimum" in form else form.get("minimum"),  # of an integer
             max=form.get("maximum"),
         )
         default = None if schema["default"] is None else kind(schema["default"]) if kind is str else schema["default"]
-        annotation = Annotated[kind | None if default is None else kind, option]
+        optional: Any = kind | None if default is None else kind
+        annotation: Any = Annotated[optional, option]
         parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
 
     def predict(**_: Any) -> None: ...

@@ -171,7 +171,7 @@ def tokens(model: Any, x: Tensor, number: int) -> Tensor:
         (slope,) = torch.autograd.grad(model(x)[0, number], values)
     finally:
         handle.remove()
-    return (values[0] * slope).flatten(2).sum(-1)[0].unflatten(0, patch_grid(model, tuple(x.shape[-2:])))
+    return (values[0] * slope).flatten(2).sum(-1)[0].unflatten(0, patch_grid(model, (x.shape[-2], x.shape[-1])))
 
 
 METHODS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
@@ -183,7 +183,7 @@ METHODS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
 
 def _cells(model: Any, x: Tensor) -> tuple[tuple[int, int], list[tuple[slice, slice]]]:
     """The grid of patches (Hp, Wp), and rows and columns of the pixels of each, in raster order."""
-    grid = patch_grid(model, tuple(x.shape[-2:]))
+    grid = patch_grid(model, (x.shape[-2], x.shape[-1]))
     rows, columns = (
         [slice(*pair) for pair in pairwise(np.linspace(0, side, cells + 1).round().astype(int).tolist())]
         for side, cells in zip(x.shape[-2:], grid, strict=True)

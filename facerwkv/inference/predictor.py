@@ -129,7 +129,7 @@ class Predictor:
     @overload
     def predict(
         self, source: Source, options: Options | None = None, *, name: str | None = None, **changes: Any
-    ) -> Result: ...  # type: ignore[overload-overlap]
+    ) -> Result: ...
     @overload
     def predict(
         self, source: Iterable[Source], options: Options | None = None, *, name: None = None, **changes: Any
@@ -144,7 +144,9 @@ class Predictor:
         """
         if not isinstance(source, Source):
             return list(self.predict_iter(source, options, **changes))
-        result = next(self.predict_iter([NamedImage(name, source) if name else source], options, **changes))
+        if name:
+            source = NamedImage(name, source.data if isinstance(source, NamedImage) else source)
+        result = next(self.predict_iter([source], options, **changes))
         if result.status == "no_face" and result.failed:
             raise InputError(result.message)
         return result
@@ -202,20 +204,21 @@ class Predictor:
 
         `index` is its number among others, for those without a name; `moment` the `time` and `frame` of its result.
         """
+        data = source.data if isinstance(source, NamedImage) else source
         if isinstance(source, NamedImage):
-            name, source = source
+            name = source.name
         elif isinstance(source, str | Path):
             name = str(source)
         else:
             kind = "image" if isinstance(source, Image.Image) else "bytes" if isinstance(source, bytes) else "array"
             name = getattr(source, "filename", "") or f"{kind} {index}"
         try:
-            rgb = open_image(source, options.channels, name, max_pixels)
+            rgb = open_image(data, options.channels, name, max_pixels)
         except UnreadableImage as error:
-            empty = isinstance(source, str | Path) and os.path.isdir(source) and next(images_in(str(source))) == name
+            empty = isinstance(data, str | Path) and os.path.isdir(data) and next(images_in(str(data))) == str(data)
             message = f"{name} is a folder without images." if empty else str(error)
             return Opened({"source": name, "status": "unreadable", "message": message, **moment}, [], options)
-        fields = {"source": name, "size": rgb.shape[1::-1], "image": source, "channels": options.channels, **moment}
+        fields = {"source": name, "size": rgb.shape[1::-1], "image": data, "channels": options.channels, **moment}
         return self._crop(rgb, fields, self._detector_for(options.mode), options)
 
     def _detector_for(self, mode: Mode) -> Detector | None:
@@ -236,10 +239,11 @@ class Predictor:
         height, width = rgb.shape[:2]
         crops = []
         for face in detector(rgb) if detector else ():
-            detected = isinstance(face, FaceBox)
-            box = whole_pixels((face.x1, face.y1, face.x2, face.y2) if detected else face[:4], width, height)
+            score = face.score if isinstance(face, FaceBox) else None
+            corners = (face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4]
+            box = whole_pixels(corners, width, height)
             if min(box[2] - box[0], box[3] - box[1]) >= max(1, options.min_face):
-                crops.append(Crop(box, face.score if detected else None, self._transforms["face"](rgb, box)))
+                crops.append(Crop(box, score, self._transforms["face"](rgb, box)))
         if not crops and (detector is None or options.on_no_face == "scene"):
             crops = [Crop(None, None, self._transforms["scene"](rgb))]
         if crops:

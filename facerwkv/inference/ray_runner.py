@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from facerwkv.core.devices import choose_device
@@ -79,7 +78,7 @@ def identity_of(
         content.update(json.dumps(meaning).encode())
         for name, weight in checkpoint.model.state_dict().items():
             content.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            content.update(np.ascontiguousarray(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+            content.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     detector = Path(detector_model) if detector_model else packaged_model()
     return {
         "model": content.hexdigest()[:16],

@@ -50,6 +50,7 @@ def stream(
         raw = (Raw(time, number, lambda rgb=rgb: rgb) for time, rgb, number in numbered)  # type: ignore[misc]
         frames, name, ahead = options.selection.of(raw), name or "frames", None
     lenient = Options.of(options, {"on_no_face": "empty"}) if options.on_no_face == "error" else options
+    results: Iterator[Result]
     if options.temporal:
         results = map(Temporal(predictor, follow.tracker), predictor.open_frames(frames, name, lenient))
     else:

@@ -31,7 +31,8 @@ class Tracker:
         self._given = 0
 
     def __call__(self, time: float, boxes: Sequence[Sequence[float]]) -> list[int]:
-        known, matched = list(self.alive), {}
+        known = list(self.alive)
+        matched: dict[int, int] = {}
         if known and boxes:
             overlaps = overlap(np.array(boxes, float), np.array([box for _, box in self.alive.values()], float))
             for pair in np.argsort(-overlaps, axis=None, kind="stable").tolist():
