@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from facerwkv.core.errors import InputError as InputError
     from facerwkv.core.labels import EXPRESSIONS as EXPRESSIONS
     from facerwkv.data.datasets import load_dataset as load_dataset
-    from facerwkv.evaluation.evaluate import Evaluation as Evaluation
+    from facerwkv.evaluation.result import Evaluation as Evaluation
     from facerwkv.export import export_onnx as export_onnx
     from facerwkv.inference.predictor import Predictor as Predictor
     from facerwkv.inference.predictor import load as load

@@ -124,7 +124,7 @@ def train(
         raise InputError(f"A resumed run keeps its recipe; {given!r} cannot change it. Start a new run instead.")
     plan = None if resume else Recipe.read(recipe, changes or [], values)  # a wrong key is named before torch is loaded
 
-    from facerwkv.evaluation.checkpoints import finish
+    from facerwkv.evaluation.evaluate import finish
     from facerwkv.training.module import train as run
     from facerwkv.training.run import leads, read_run
 
@@ -151,7 +151,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a checkpoint on a data set: accuracy, UAR, macro-F1 with intervals, calibration, report."""
-    from facerwkv.evaluation.checkpoints import evaluate_folder
+    from facerwkv.evaluation.evaluate import evaluate_folder
 
     scored = evaluate_folder(model, data, split, out, device, without_copies, subgroups)
     if as_json:
@@ -385,7 +385,7 @@ def pack(
     name: Annotated[str | None, typer.Option(help="The name on its card. Default: the folder's.")] = None,
 ) -> None:
     """Pack a trained model for others: weights, configuration and a card with data, scores and intended use."""
-    from facerwkv.evaluation.checkpoints import pack
+    from facerwkv.evaluation.evaluate import pack
 
     packed = pack(model, out, half, name)
     print(f"Wrote {out}: {packed.name}, licence {packed.card['licence']}")

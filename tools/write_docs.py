@@ -1,7 +1,7 @@
 """The numbers in the documentation, written from runs: `make docs`.
 
 docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores; docs/comparisons/ the
-tables of comparisons. `python -m facerwkv.experiments.docs keep FOLDER NAME` puts either there, and
+tables of comparisons. `python -m tools.write_docs keep FOLDER NAME` puts either there, and
 `tests/test_docs.py` checks that the pages follow. Names that differ in a last "_seed0" alone share a section.
 """
 
@@ -15,10 +15,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
 from facerwkv.data.check import describe_all as describe_data
-from facerwkv.evaluation.comparison import RESULT, markdown
+from facerwkv.evaluation.compare import RESULT, markdown
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.models.checkpoint import SHIPPED, WEIGHTS, load_checkpoint, shipped
 from facerwkv.models.describe import claims, describe_all
@@ -34,7 +35,6 @@ CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybri
 """Which models the README shows, as shell patterns; those in ViT's sizes not."""
 OPEN, CLOSE = "<!-- {}: written by `make docs` -->", "<!-- /{} -->"
 EVALUATION = "evaluation.json"
-SHARES = ("accuracy", "uar", "macro_f1")
 WITHOUT_COPIES = f"without_copies/{EVALUATION}"
 
 
@@ -85,30 +85,28 @@ def readme(facts: list[dict[str, Any]]) -> str:
 
 def shipped_table() -> str:
     """What the shipped checkpoints say of themselves."""
-    rows = ["| name | classes | parameters | file | scored on | accuracy | UAR |", "|---|---:|---:|---:|---|---:|---:|"]
+    chosen = {name: metrics.SCORES[name] for name in ("accuracy", "uar")}
+    titles = " | ".join(metric.title for metric in chosen.values())
+    rows = [f"| name | classes | parameters | file | scored on | {titles} |", "|---|---:|---:|---:|---|---:|---:|"]
     for name in shipped():
         checkpoint = load_checkpoint(name)
         scored = checkpoint.card["metrics"]["test"]
         size = sum(weight.numel() for weight in checkpoint.model.parameters())
-        facts = (
-            f"`{name}` | {len(checkpoint.labels)} | {size:,} | {(SHIPPED / name / WEIGHTS).stat().st_size / 1e6:.1f} MB"
-        )
+        file = f"{(SHIPPED / name / WEIGHTS).stat().st_size / 1e6:.1f} MB"
         where = f"{scored['n']:,} test images of {scored['source'].partition(':')[0]}"
-        rows.append(
-            f"| {facts} | {where} | {_interval(scored['accuracy'], '{:.1%}')} | {_interval(scored['uar'], '{:.1%}')} |"
-        )
+        scores = metrics.stored(scored)
+        texts = " | ".join(metric.text(scores.get(key)) for key, metric in chosen.items())
+        rows.append(f"| `{name}` | {len(checkpoint.labels)} | {size:,} | {file} | {where} | {texts} |")
     return "\n".join(rows) + "\n"
 
 
 def models(facts: list[dict[str, Any]]) -> str:
     """docs/models.md: every line of MODELS, and what is known of it."""
-    notes = "\n".join(map(_note, facts))
-    return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known of each\n\n{notes}\n"
-
-
-def _note(one: dict[str, Any]) -> str:
-    parts = [f"{one['about']}.", one["known"], claims(one["published"]), f"Source: {one['source']}."]
-    return f"- `{one['name']}`: {' '.join(filter(None, parts))}"
+    notes = []
+    for one in facts:
+        parts = [f"{one['about']}.", one["known"], claims(one["published"]), f"Source: {one['source']}."]
+        notes.append(f"- `{one['name']}`: {' '.join(filter(None, parts))}\n")
+    return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known of each\n\n{''.join(notes)}"
 
 
 def models_table(facts: list[dict[str, Any]]) -> str:
@@ -130,16 +128,14 @@ model of timm's is there too, as `timm:NAME`.
 
 def data_sets() -> str:
     """docs/data-sets.md: every line of DATASETS, with its layout and its terms."""
-    return "\n".join([_DATA_HEAD, *map(_data_set, describe_data())])
-
-
-def _data_set(one: dict[str, Any]) -> str:
-    counts = ", ".join(f"{count:,} {split}" for split, count in one["published"].items())
-    images = f" Published: {counts} images." if counts else ""
-    classes = f" Classes: {', '.join(one['labels'])}." if one["labels"] else ""
-    return f"## {one['name']}\n\n{one['layout']}\n\n{classes}{images} {one['terms']} {one['source']}\n".replace(
-        "\n\n ", "\n\n"
-    )
+    sections = [_DATA_HEAD]
+    for one in describe_data():
+        counts = ", ".join(f"{count:,} {split}" for split, count in one["published"].items())
+        classes = f"Classes: {', '.join(one['labels'])}." if one["labels"] else ""
+        images = f"Published: {counts} images." if counts else ""
+        facts = " ".join(filter(None, [classes, images, one["terms"], one["source"]]))
+        sections.append(f"## {one['name']}\n\n{one['layout']}\n\n{facts}\n")
+    return "\n".join(sections)
 
 
 _DATA_HEAD = """# Data sets
@@ -192,21 +188,28 @@ def _comparison(paths: Sequence[Path]) -> Iterator[str]:
 
 def _over_seeds(tables: Sequence[Sequence[dict[str, Any]]]) -> Iterator[str]:
     yield f"Mean and standard deviation of {len(tables)} seeds, in per cent.\n"
-    yield "| model | accuracy | UAR | macro-F1 | parameters | each seed's accuracy |\n|---|---:|---:|---:|---:|---|"
+    titles = [metric.title for metric in metrics.of_confusion().values()]
+    yield f"| model | {' | '.join(titles)} | parameters | each seed's accuracy |\n|---|{'---:|' * len(titles)}---:|---|"
     for name in [row["name"] for row in tables[0]]:
         rows = [next(row for row in table if row["name"] == name) for table in tables]
-        values = {score: [row[score]["value"] for row in rows] for score in SHARES}
-        means = " | ".join(mean_and_deviation(values[score]) for score in SHARES)
-        each = ", ".join(f"{100 * value:.1f}" for value in values["accuracy"])
-        yield f"| {name} | {means} | {rows[0]['parameters']:,} | {each} |"
+        each = ", ".join(f"{100 * row['accuracy']['value']:.1f}" for row in rows)
+        yield f"| {name} | {' | '.join(_means(rows))} | {rows[0]['parameters']:,} | {each} |"
     yield ""
+
+
+def _means(summaries: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Mean and deviation of each score of a confusion matrix, over several runs."""
+    scores = [metrics.stored(summary) for summary in summaries]
+    for name in metrics.of_confusion():
+        values = [one[name].value for one in scores if name in one]
+        yield mean_and_deviation(values) if len(values) == len(scores) else metrics.UNDEFINED
 
 
 _HEAD = """# Results
 
-Every number below was written by `make docs` from the run's own files, which stand in `docs/runs/`. Intervals are 95 %
-bootstrap intervals over the test images; they say nothing of the variation between seeds. FER2013 has copies: 288 of
-the 3,589 PrivateTest images stand in Training too, so scores are given on all images and on those without a copy.
+Every number below was written by `make docs` from the run's own files, which are in `docs/runs/`. Intervals are 95 %
+bootstrap intervals over the test images; they say nothing about the variation between seeds. FER2013 has copies: 288 of
+the 3,589 PrivateTest images are in Training too, so scores are given on all images and on those without a copy.
 """
 
 
@@ -223,20 +226,20 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
         f"{'; '.join(dict.fromkeys(_where(_read(folder / ENVIRONMENT)) for folder in folders))}. "
         f"Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
     )
-    yield "| images | n | accuracy | UAR | macro-F1 | ECE | ECE after temperature |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    titles = [metric.title for metric in metrics.SCORES.values()]
+    yield f"| images | n | {' | '.join(titles)} |\n|---|---:|{'---:|' * len(titles)}"
     for folder, seed, scores in zip(folders, seeds, several, strict=True):
         name = f"{seed}, " if len(folders) > 1 else ""
         yield _row(f"{name}all", scores)
         yield _row(f"{name}without copies", _read(folder / WITHOUT_COPIES))
     if len(folders) > 1:
-        means = (mean_and_deviation([scores[key]["value"] for scores in several]) for key in SHARES)
-        yield f"| mean ± deviation, all | {several[0]['n']:,} | {' | '.join(means)} | | |"
+        means = list(_means(several))
+        blank = [""] * (len(titles) - len(means))
+        yield f"| mean ± deviation, all | {several[0]['n']:,} | {' | '.join([*means, *blank])} |"
     which = f", {seeds[0]}" if len(folders) > 1 else ""
-    yield f"\n| class{which} | precision | recall | F1 | images |\n|---|---:|---:|---:|---:|"
-    for label, row in several[0]["per_class"].items():
-        cells = (f"{row[name]:.1%}" if row[name] is not None else "–" for name in ("precision", "recall", "f1"))
-        yield f"| {label} | {' | '.join(cells)} | {row['support']:,} |"
+    heads = " | ".join(metrics.CLASS_COLUMNS.values())
+    yield f"\n| class{which} | {heads} |\n|---|---:|---:|---:|---:|"
+    yield from (f"| {' | '.join(row)} |" for row in metrics.class_rows(several[0]["per_class"]))
     yield ""
 
 
@@ -253,16 +256,10 @@ def _changed(part: ModelPart) -> str:
     return f" ({changed})" if changed else ""
 
 
-def _row(name: str, scores: dict[str, Any]) -> str:
-    shares = (_interval(scores[key], "{:.1%}") for key in SHARES)
-    errors = (_interval(scores[key], "{:.3f}") for key in ("ece", "ece_calibrated"))
-    return f"| {name} | {scores['n']:,} | {' | '.join([*shares, *errors])} |"
-
-
-def _interval(score: dict[str, float] | None, form: str) -> str:
-    if score is None:
-        return "–"
-    return f"{form.format(score['value'])} ({form.format(score['low'])}–{form.format(score['high'])})"
+def _row(name: str, summary: dict[str, Any]) -> str:
+    scores = metrics.stored(summary)
+    texts = (metric.text(scores.get(key)) for key, metric in metrics.SCORES.items())
+    return f"| {name} | {summary['n']:,} | {' | '.join(texts)} |"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""Confusion matrix → accuracy, UAR, macro-F1; logits → calibration; both → 95 % bootstrap intervals.
+"""The scores: one table, SCORES, that training, evaluation, reports, comparisons, cards and pages read.
 
-Every score is a function of counts and works over any leading dimensions, so that the 2,000 resamples of the
-bootstrap are scored at once by the functions that score the original.
+A score is a function of counts and works over any leading dimensions: of confusion matrices (..., C, C), or of
+reliability tables (..., 3, BINS). So the 2,000 resamples of an interval are scored at once, by the function that scores
+the original, and are drawn as counts: one multinomial draw per cell instead of one index per image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +16,10 @@ from facerwkv.core.errors import InputError
 RESAMPLES = 2000
 BINS = 15
 TEMPERATURES = (0.05, 20.0)
-_CHUNK = 4_000_000  # indices drawn at a time: about 200 MB at the peak
+UNDEFINED = "–"
+CLASS_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1", "support": "images"}
+_FINER = 2  # confidences of one bin are resampled in so many groups, each at its mean
+_CHUNK = 20_000_000  # counts drawn at a time: 160 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +30,53 @@ class Score:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, value: float, draws: np.ndarray) -> "Score | None":
+        """The score with the 2.5th to 97.5th percentile of its resamples, widened where needed to contain the value.
+
+        (ECE counts sampling noise as error, so its resamples lean upwards.) Resamples in which the score is not defined
+        are left out; None where the value itself is not defined (NaN).
+        """
+        if not np.isfinite(value):
+            return None
+        defined = draws[np.isfinite(draws)]
+        low, high = np.percentile(defined, (2.5, 97.5)).tolist() if len(defined) else (value, value)
+        return cls(float(value), float(min(low, value)), float(max(high, value)))
+
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A line of SCORES: what it is called, its function, its format, what it is computed from, and how to read it."""
+
+    title: str
+    function: Callable[[np.ndarray], np.ndarray]
+    form: str = ".1%"
+    of: Literal["confusion", "reliability", "calibrated reliability"] = "confusion"
+    about: str = ""
+
+    def number(self, value: float) -> str:
+        """A value for people; a dash for NaN, which stands for one that is not defined."""
+        return f"{value:{self.form}}" if np.isfinite(value) else UNDEFINED
+
+    def interval(self, score: Score) -> str:
+        return f"{self.number(score.low)}–{self.number(score.high)}"
+
+    def text(self, score: Score | None) -> str:
+        """Value and interval for people, "61.4% (60.0%–62.8%)"; a dash for a score that is not defined."""
+        return UNDEFINED if score is None else f"{self.number(score.value)} ({self.interval(score)})"
+
+
 def confusion(targets: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts int64 (..., C, C) of class numbers (..., N); rows are the truth, columns the prediction."""
+    """Counts int64 (C, C) of class numbers (N,); rows are the truth, columns the prediction."""
     targets, predictions = np.asarray(targets), np.asarray(predictions)
     for numbers in (targets, predictions):
         if numbers.size and (numbers.min() < 0 or numbers.max() >= num_classes):
             raise InputError(f"Class numbers must lie in 0 .. {num_classes - 1}; check the labels of the data set.")
-    cells = _counts(targets * num_classes + predictions, num_classes**2)
-    return cells.reshape(*targets.shape[:-1], num_classes, num_classes).astype(np.int64)
+    cells = np.bincount(targets * num_classes + predictions, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes).astype(np.int64)
 
 
 def accuracy(matrix: np.ndarray) -> np.ndarray:
@@ -46,7 +86,7 @@ def accuracy(matrix: np.ndarray) -> np.ndarray:
 
 def uar(matrix: np.ndarray) -> np.ndarray:
     """Unweighted average recall: the mean recall over the classes that occur in the truth."""
-    return _mean_over_present(_recall(matrix), matrix)
+    return _mean_over_present(per_class(matrix)["recall"], matrix)
 
 
 def macro_f1(matrix: np.ndarray) -> np.ndarray:
@@ -54,7 +94,36 @@ def macro_f1(matrix: np.ndarray) -> np.ndarray:
 
     It equals scikit-learn's f1_score(truth, predictions, average="macro", labels=numpy.unique(truth)).
     """
-    return _mean_over_present(_f1(matrix), matrix)
+    return _mean_over_present(per_class(matrix)["f1"], matrix)
+
+
+def expected_calibration_error(table: np.ndarray) -> np.ndarray:
+    """Mean distance of confidence from accuracy, in 0..1, of reliability tables (..., 3, BINS).
+
+    Bins are weighted by their images. Source: Guo et al. 2017, equation 3.
+    """
+    return _ratio(np.abs(table[..., 1, :] - table[..., 2, :]).sum(-1), table[..., 0, :].sum(-1))
+
+
+SCORES: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", accuracy, about="the share of right answers"),
+    "uar": Metric("UAR", uar, about="the mean recall of the classes that occur in the truth"),
+    "macro_f1": Metric("macro-F1", macro_f1, about="the mean F1 of the classes that occur in the truth"),
+    "ece": Metric(
+        *("ECE", expected_calibration_error, ".3f", "reliability"),
+        about=f"the mean distance between the probability a model shows and how often it is right, in {BINS} bins",
+    ),
+    "ece_calibrated": Metric(
+        *("ECE after temperature", expected_calibration_error, ".3f", "calibrated reliability"),
+        about="the same after the logits are divided by a temperature fitted on validation",
+    ),
+}
+"""Every score by its name in files. The first is the one that comparisons are sorted by."""
+
+
+def of_confusion() -> dict[str, Metric]:
+    """The lines of SCORES that are computed from a confusion matrix."""
+    return {name: metric for name, metric in SCORES.items() if metric.of == "confusion"}
 
 
 def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,8 +131,18 @@ def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
     NaN marks what is not defined: precision of a class never predicted, recall and F1 of a class absent from the truth.
     """
-    precision = _ratio(_diagonal(matrix), matrix.sum(-2))
-    return {"precision": precision, "recall": _recall(matrix), "f1": _f1(matrix), "support": matrix.sum(-1)}
+    right, support, answered = _diagonal(matrix), matrix.sum(-1), matrix.sum(-2)
+    f1 = np.where(support > 0, _ratio(2 * right, support + answered), np.nan)
+    return {"precision": _ratio(right, answered), "recall": _ratio(right, support), "f1": f1, "support": support}
+
+
+def class_rows(rows: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, ...]]:
+    """The texts of a table with a row per class and CLASS_COLUMNS, from a summary's "per_class"."""
+
+    def text(value: float | None, column: str) -> str:
+        return UNDEFINED if value is None else f"{value:,}" if column == "support" else f"{value:.1%}"
+
+    return [(label, *(text(row[column], column) for column in CLASS_COLUMNS)) for label, row in rows.items()]
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -73,22 +152,14 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return odds / odds.sum(-1, keepdims=True)
 
 
-def calibration_bins(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, ...]:
-    """Images, mean confidence and accuracy (bins,) of equal-width bins (lower, upper] of the top probability.
+def reliability(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Images, sum of confidences and right answers (3, bins) of equal-width bins (lower, upper] of the top probability.
 
-    probs (N, C), targets (N,). The two means of an empty bin are NaN.
+    probs (N, C), targets (N,).
     """
-    confidence, correct = probs.max(-1), probs.argmax(-1) == targets
+    confidence, right = probs.max(-1), probs.argmax(-1) == targets
     codes = _bin(confidence, bins)
-    count = _counts(codes, bins)
-    return count, _ratio(_counts(codes, bins, confidence), count), _ratio(_counts(codes, bins, correct), count)
-
-
-def expected_calibration_error(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -> float:
-    """Mean distance of confidence from accuracy, in 0..1, bins weighed by their images (Guo et al. 2017, eq. 3)."""
-    count, confidence, right = calibration_bins(probs, targets, bins)
-    full = count > 0
-    return float((count * np.abs(confidence - right))[full].sum() / count.sum())
+    return np.stack([np.bincount(codes, weights, bins) for weights in (None, confidence, right)])
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -103,19 +174,16 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
         raise InputError("There are no images to fit a temperature on; choose a split that has some.")
     require_finite(logits)
     of_truth = logits[np.arange(len(targets)), targets].mean()
-
-    def prefers_warmer(temperature: float) -> bool:
-        return (softmax(logits, temperature) * logits).sum(-1).mean() > of_truth
-
     low, high = (float(np.log(bound)) for bound in TEMPERATURES)
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if prefers_warmer(float(np.exp(middle))) else (low, middle)
+        prefers_warmer = (softmax(logits, float(np.exp(middle))) * logits).sum(-1).mean() > of_truth
+        low, high = (middle, high) if prefers_warmer else (low, middle)
     return float(np.clip(np.exp((low + high) / 2), *TEMPERATURES))
 
 
 def require_finite(logits: np.ndarray, names: list[str] | None = None) -> None:
-    """Raise InputError that counts the images (rows) whose logits hold NaN or infinity and names the first."""
+    """Raise InputError that counts the images (rows) whose logits contain NaN or infinity and names the first."""
     bad = np.flatnonzero(~np.isfinite(logits).all(-1))
     if len(bad):
         first = names[bad[0]] if names else f"number {bad[0]}"
@@ -125,16 +193,6 @@ def require_finite(logits: np.ndarray, names: list[str] | None = None) -> None:
         )
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int = RESAMPLES, seed: int = 0
-) -> np.ndarray:
-    """What `statistic` (rows (R, n) → (R, S)) makes of n out of n images drawn with replacement: (resamples, S)."""
-    rng = np.random.default_rng(seed)
-    size = max(1, _CHUNK // n)
-    chunks = [min(size, resamples - start) for start in range(0, resamples, size)]
-    return np.concatenate([statistic(rng.integers(0, n, (chunk, n), dtype=np.int32)) for chunk in chunks])
-
-
 def scores(
     targets: np.ndarray,
     logits: np.ndarray,
@@ -142,57 +200,99 @@ def scores(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Score]:
-    """accuracy, uar, macro_f1, ece and, where a temperature is given, ece_calibrated, each with its interval.
+    """Each score of SCORES with its interval, but those that are not defined here or need a temperature that is None.
 
-    targets (N,), logits (N, C). The interval is the 2.5th to 97.5th percentile over resampled images, widened where
-    needed to hold the value: ECE counts sampling noise as error, so its resamples lean upwards.
+    targets (N,), logits (N, C). A resample is N of the N images drawn with replacement.
     """
-    predictions, classes = logits.argmax(-1), logits.shape[-1]
-    temperatures = (1.0,) if temperature is None else (1.0, temperature)
-    binned = [_bin_and_gap(softmax(logits, t), targets) for t in temperatures]
-
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        matrix = confusion(targets[rows], predictions[rows], classes)
-        errors = [np.abs(_counts(codes[rows], BINS, gap[rows])).sum(-1) / rows.shape[-1] for codes, gap in binned]
-        return np.stack([accuracy(matrix), uar(matrix), macro_f1(matrix), *errors], -1)
-
-    values = statistic(np.arange(len(targets))[None])[0]
-    low, high = np.percentile(bootstrap(statistic, len(targets), resamples, seed), (2.5, 97.5), axis=0)
-    rows = zip(values.tolist(), np.minimum(low, values).tolist(), np.maximum(high, values).tolist(), strict=True)
-    names = ("accuracy", "uar", "macro_f1", "ece", "ece_calibrated")
-    return dict(zip(names, (Score(*row) for row in rows), strict=False))
+    matrix = confusion(targets, logits.argmax(-1), logits.shape[-1])
+    found: dict[str, Score | None] = {**confusion_scores(matrix, resamples, seed)}
+    for of, divisor in (("reliability", 1.0), ("calibrated reliability", temperature)):
+        if divisor is not None:
+            probs = softmax(logits, divisor)
+            table, draws = reliability(probs, targets), _reliability_draws(of, probs, targets, resamples, seed)
+            found |= {name: Score.of(float(SCORES[name].function(table)), values) for name, values in draws.items()}
+    return {name: score for name in SCORES if (score := found.get(name))}
 
 
-def _bin_and_gap(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per image its bin and confidence minus correctness: ECE is the sum over bins of |sum of gaps|, over N."""
-    confidence = probs.max(-1)
-    return _bin(confidence, BINS), confidence - (probs.argmax(-1) == targets)
+def confusion_scores(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Score]:
+    """The scores that a confusion matrix (C, C) defines, with their intervals."""
+    draws = confusion_draws(matrix, resamples, seed)
+    found = {name: Score.of(float(SCORES[name].function(matrix)), values) for name, values in draws.items()}
+    return {name: score for name, score in found.items() if score}
+
+
+def confusion_draws(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+    """The scores (resamples,) of as many images, drawn with replacement from those of a confusion matrix (C, C)."""
+    return _draws("confusion", matrix.ravel(), lambda counts: counts.reshape(-1, *matrix.shape), resamples, seed)
+
+
+def _reliability_draws(
+    of: str, probs: np.ndarray, targets: np.ndarray, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """The scores (resamples,) of reliability tables of as many images.
+
+    Images are drawn in groups of one correctness and a half bin of confidence, each with its group's mean confidence:
+    what varies inside a half bin is less than a thousandth of the variance of being right or wrong.
+    """
+    confidence, right = probs.max(-1), probs.argmax(-1) == targets
+    codes = _bin(confidence, BINS * _FINER) * 2 + right
+    groups, group, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    mean = np.bincount(group, confidence) / counts
+    image = np.zeros((len(groups), 3, BINS))  # what one image of each group adds to a table
+    image[np.arange(len(groups)), :, groups // 2 // _FINER] = np.stack([np.ones(len(groups)), mean, groups % 2], -1)
+    flat = image.reshape(len(groups), -1)
+    return _draws(of, counts, lambda drawn: (drawn @ flat).reshape(-1, 3, BINS), resamples, seed)
+
+
+def _draws(
+    of: str, counts: np.ndarray, table: Callable[[np.ndarray], np.ndarray], resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """The scores (resamples,) of tables made of multinomial draws (R, K) of counts (K,)."""
+    rng, n = np.random.default_rng(seed), int(counts.sum())
+    chosen = {name: metric.function for name, metric in SCORES.items() if metric.of == of}
+    parts: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in chosen}
+    step = max(1, _CHUNK // len(counts))
+    for start in range(0, resamples if chosen else 0, step):
+        drawn = table(rng.multinomial(n, counts / n, min(step, resamples - start)))
+        for name, function in chosen.items():
+            parts[name].append(function(drawn))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def stored(summary: Mapping[str, Any]) -> dict[str, Score]:
+    """The scores in a summary (evaluation.json); one that was added later is computed from its confusion matrix."""
+    found = {name: Score(**summary[name]) for name in SCORES if summary.get(name)}
+    later = [name for name in of_confusion() if name not in summary]
+    if later and "confusion" in summary:
+        added = confusion_scores(np.asarray(summary["confusion"]))
+        found |= {name: added[name] for name in later if name in added}
+    return {name: found[name] for name in SCORES if name in found}
+
+
+def to_json(found: Mapping[str, Score], names: Mapping[str, Metric] | None = None) -> dict[str, Any]:
+    """Scores as a summary has them: name → value, low, high; null for one that is not defined."""
+    return {name: found[name].to_dict() if name in found else None for name in names or SCORES}
+
+
+def score_titles() -> dict[str, dict[str, Any]]:
+    """SCORES for a page that formats numbers itself: name → title, about, whether in per cent, and decimals."""
+    return {
+        name: {
+            "title": metric.title,
+            "about": metric.about,
+            "percent": metric.form.endswith("%"),
+            "digits": int(metric.form.strip(".%f")),
+        }
+        for name, metric in SCORES.items()
+    }
 
 
 def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def _counts(codes: np.ndarray, size: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """How often, or with what total weight, each of 0 .. size-1 occurs in the last axis: (..., N) → (..., size)."""
-    lead = codes.shape[:-1]
-    rows = int(np.prod(lead))
-    shifted = codes.reshape(rows, -1) + np.arange(rows)[:, None] * size
-    flat = None if weights is None else np.asarray(weights, dtype=np.float64).ravel()
-    return np.bincount(shifted.ravel(), flat, rows * size).reshape(*lead, size)
-
-
 def _diagonal(matrix: np.ndarray) -> np.ndarray:
     return np.diagonal(matrix, axis1=-2, axis2=-1)
-
-
-def _recall(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(_diagonal(matrix), matrix.sum(-1))
-
-
-def _f1(matrix: np.ndarray) -> np.ndarray:
-    support = matrix.sum(-1)
-    return np.where(support > 0, _ratio(2 * _diagonal(matrix), support + matrix.sum(-2)), np.nan)
 
 
 def _mean_over_present(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:

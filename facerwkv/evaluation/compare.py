@@ -1,29 +1,34 @@
 """Several models, one recipe, one table: each is trained or loaded, scored on the same images and timed alike.
 
-OUT/NAME/                    a run for every model; a checkpoint that was loaded has its scores alone there
-OUT/NAME/SPLIT/row.json      its line of the table; a model trained here that has one is not scored again
+OUT/NAME/                    the run of each model; for a loaded checkpoint its scores alone
+OUT/NAME/SPLIT/row.json      its row of the table; a model trained here that has one is not scored again
 OUT/comparison.json .csv .md .png
 """
 
+import csv
 import json
 import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
+from facerwkv.core.files import atomic, write_text
 from facerwkv.data.datasets import load_dataset
-from facerwkv.evaluation.checkpoints import Split, evaluate_folder, finish
-from facerwkv.evaluation.comparison import Comparison, flat
-from facerwkv.evaluation.evaluate import SUMMARY, Evaluation
+from facerwkv.evaluation.evaluate import Split, evaluate_folder, finish
+from facerwkv.evaluation.figures import comparison_figure, to_png
+from facerwkv.evaluation.result import SUMMARY
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
 from facerwkv.models.zoo import MODELS, TIMM, model_line
 from facerwkv.training.module import check_inputs, train
@@ -31,9 +36,10 @@ from facerwkv.training.recipe import Recipe, shipped
 from facerwkv.training.run import RECIPE, TIME, environment, read_run, write_json
 
 OWN = "own"  # instead of a recipe's name: each model's own, where it has one
-ROW = "row.json"
-BATCH = 32  # images at once where speed is measured
-SAMPLES, SECONDS = 5, 2.0  # measured at least so often, and so long
+ROW, RESULT = "row.json", "comparison"
+BATCH = 32  # images per forward pass where speed is measured
+SAMPLES, SECONDS = 5, 2.0  # speed is measured at least that often, and for at least that long
+WIDE = 140  # columns of the printed table, lest numbers are cut off
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,77 @@ class Entry:
     @property
     def folder(self) -> str:
         return re.sub(r"[^\w.-]+", "_", self.name)
+
+    @property
+    def device(self) -> str:
+        return self.recipe.train.device if self.recipe else "auto"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of the table, the best first; the setting they came from; and, as sentences, which models have none."""
+
+    rows: list[dict[str, Any]]
+    setting: dict[str, Any]
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def print(self) -> None:
+        table = Table(box=None, pad_edge=False)
+        for number, column in enumerate(columns()):
+            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*cells(row))
+        console = Console()
+        console.width = max(console.width, WIDE)
+        if self.rows:
+            console.print(table)
+        for problem in self.problems:
+            console.print(f"[red]no row:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+
+    def save(self, out: Path) -> None:
+        """Write comparison.json, .csv, .md and .png into `out`."""
+        write_json(out / f"{RESULT}.json", self.to_dict())
+        write_text(out / f"{RESULT}.md", markdown(self.rows))
+        with atomic(out / f"{RESULT}.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            lines = [flat(row) for row in self.rows]
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in lines for key in row)))
+            writer.writeheader()
+            writer.writerows(lines)
+        if self.rows:
+            with atomic(out / f"{RESULT}.png") as partial:
+                partial.write_bytes(to_png(comparison_figure(self.rows)))
+
+
+def columns() -> tuple[str, ...]:
+    """The heads of the table's columns."""
+    titles = (metric.title for metric in metrics.of_confusion().values())
+    return ("model", *titles, "parameters", "epochs", "training", "images/s")
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The texts of a row under `columns()`: scores with 95 % intervals, minutes."""
+    scores = metrics.stored(row)
+    return (
+        row["name"],
+        *(metric.text(scores.get(name)) for name, metric in metrics.of_confusion().items()),
+        f"{row['parameters']:,}",
+        "–" if row["epochs"] is None else str(row["epochs"]),
+        "–" if row["train_seconds"] is None else f"{row['train_seconds'] / 60:.1f} min",
+        f"{row['images_per_second']:,.0f}",
+    )
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as Markdown."""
+    head = f"| {' | '.join(columns())} |\n|---|{'---:|' * (len(columns()) - 1)}\n"
+    return head + "".join(f"| {' | '.join(cells(row))} |\n" for row in rows)
 
 
 def compare(
@@ -63,37 +140,46 @@ def compare(
     names: of MODELS, "timm:NAME", or folders of runs and checkpoints. recipe: a shipped recipe's name, a YAML file, or
     "own" for each model's own. changes: "KEY=VALUE" for all, "PATTERN:KEY=VALUE" for the models whose names fit a shell
     pattern. values: KEY → the value as it is, for all, applied before `changes`. Models that look at a face and a scene
-    get transform.crop=both. A comparison that stopped goes on when it is called again; a model that fails is listed in
+    get transform.crop=both. An interrupted comparison resumes when it is called again; a model that fails is listed in
     `problems` and stops no other. Raises InputError, before anything is trained, for names, keys and values that are
     not known, for data that are not there, and for runs in `out` under another recipe.
     """
     out, split_changes = Path(out), [_parse(change) for change in changes]
     entries = [_entry(name, recipe, split_changes, values or {}) for name in names]
-    _require_distinct(entries)
-    _require_fitting(split_changes, names)
+    folders = [entry.folder for entry in entries]
+    if not entries:
+        raise InputError("Name the models to compare; `facerwkv models list` shows them.")
+    if twice := sorted({entry.name for entry in entries if folders.count(entry.folder) > 1}):
+        raise InputError(f"{', '.join(twice)} is named twice, or two models would share a folder. Name each once.")
+    for pattern, change in split_changes:
+        if not any(fnmatch(name, pattern) for name in names):
+            raise InputError(f"{pattern}:{change} changes nothing: {pattern!r} fits none of {', '.join(names)}.")
     for entry in entries:
         if entry.recipe is not None:
             require_same(entry.recipe, out / entry.folder)
     for config in {entry.recipe.data for entry in entries if entry.recipe}:
         load_dataset(config.source, labels=config.labels)
+    given = (change.partition("=")[2] for _, change in split_changes if change.startswith("data.source="))
     source = next((entry.recipe.data.source for entry in entries if entry.recipe), None)
-    source = source or _source(split_changes) or (values or {}).get("data.source")
+    source = source or next(given, None) or (values or {}).get("data.source")
     setting = {"recipe": recipe, "changes": list(changes), "source": source, "split": split}
-    rows: dict[str, dict[str, Any]] = {}
-    problems: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
     for number, entry in enumerate(entries, 1):
         Console(stderr=True).print(f"[bold]{number}/{len(entries)}[/] {entry.name}", highlight=False)
         try:
-            rows[entry.name] = _row(entry, out / entry.folder, source, split, progress)
+            rows.append(_row(entry, out / entry.folder, source, split, progress))
         except InputError as error:
-            problems[entry.name] = f"{entry.name}: {error}"
-        _table(rows, setting, problems).save(out)
-    return _table(rows, setting, problems)
+            problems.append(f"{entry.name}: {error}")
+        result = Comparison(sorted(rows, key=_rank, reverse=True), setting, problems)
+        result.save(out)
+    return result
 
 
-def _table(rows: dict[str, dict[str, Any]], setting: dict[str, Any], problems: dict[str, str]) -> Comparison:
-    ordered = sorted(rows.values(), key=lambda row: -row["accuracy"]["value"])
-    return Comparison(ordered, setting, list(problems.values()))
+def _rank(row: Mapping[str, Any]) -> float:
+    """The value of the first score of SCORES; a row in which it is not defined comes last."""
+    leading = row.get(next(iter(metrics.SCORES)))
+    return leading["value"] if leading else -1.0
 
 
 def _parse(change: str) -> tuple[str, str]:
@@ -117,24 +203,6 @@ def _entry(name: str, recipe: str, changes: Sequence[tuple[str, str]], values: M
     return Entry(name, plan)
 
 
-def _source(changes: Sequence[tuple[str, str]]) -> str | None:
-    return next((change.partition("=")[2] for _, change in changes if change.startswith("data.source=")), None)
-
-
-def _require_distinct(entries: Sequence[Entry]) -> None:
-    folders = [entry.folder for entry in entries]
-    if not entries:
-        raise InputError("Name the models to compare; `facerwkv models list` shows them.")
-    if twice := sorted({entry.name for entry in entries if folders.count(entry.folder) > 1}):
-        raise InputError(f"{', '.join(twice)} is named twice, or two models would share a folder. Name each once.")
-
-
-def _require_fitting(changes: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
-    for pattern, change in changes:
-        if not any(fnmatch(name, pattern) for name in names):
-            raise InputError(f"{pattern}:{change} changes nothing: {pattern!r} fits none of {', '.join(names)}.")
-
-
 def require_same(recipe: Recipe, folder: Path) -> None:
     """InputError where an earlier run in `folder` had another recipe: its numbers would not be comparable."""
     if not (folder / RECIPE).is_file():
@@ -150,52 +218,43 @@ def require_same(recipe: Recipe, folder: Path) -> None:
 
 
 def _row(entry: Entry, folder: Path, source: str | None, split: Split, progress: bool) -> dict[str, Any]:
-    """The model's line of the table; that of a model trained here is kept."""
-    kept = folder / split / ROW
-    if entry.recipe is not None and kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    model = entry.checkpoint or folder
-    if entry.recipe is not None and not (folder / TIME).is_file():
-        train(entry.recipe, folder, resume=(folder / RECIPE).is_file(), progress=progress)
-    if entry.recipe is not None and not (folder / "val" / SUMMARY).is_file():
-        finish(folder, progress)
-    scored = evaluate_folder(model, source, split, folder / split, _device(entry)).evaluation
-    row = _measured(entry, model, scored)
-    write_json(kept, row)
-    return row
-
-
-def _measured(entry: Entry, model: Path, scored: Evaluation) -> dict[str, Any]:
+    """The model's row of the table; that of a model trained here is kept."""
+    kept, model = folder / split / ROW, entry.checkpoint or folder
+    if entry.recipe is not None:
+        if kept.is_file():
+            return json.loads(kept.read_text(encoding="utf-8"))
+        if not (folder / TIME).is_file():
+            train(entry.recipe, folder, resume=(folder / RECIPE).is_file(), progress=progress)
+        if not (folder / "val" / SUMMARY).is_file():
+            finish(folder, progress)
+    scored = evaluate_folder(model, source, split, folder / split, entry.device).evaluation
     checkpoint = load_checkpoint(model)
-    summary = scored.summary()
     spent = json.loads((model / TIME).read_text(encoding="utf-8")) if (model / TIME).is_file() else {}
     where = environment()
-    return {
+    row = {
         "name": entry.name,
         "model": checkpoint.name,
         "loaded": entry.checkpoint is not None,
-        "source": summary["source"],
-        "split": summary["split"],
-        "n": summary["n"],
-        **{score: summary[score] for score in ("accuracy", "uar", "macro_f1")},
+        "source": scored.source,
+        "split": scored.split,
+        "n": len(scored.names),
+        **metrics.to_json(scored.scores, metrics.of_confusion()),
         "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
         "image_size": list(checkpoint.transform.image_size),
         "epochs": spent.get("epochs"),
         "train_seconds": spent.get("seconds"),
-        "images_per_second": throughput(checkpoint, _device(entry)),
+        "images_per_second": throughput(checkpoint, entry.device),
         "hardware": where["gpu"] or where["processor"],
         "threads": where["threads"],
         "commit": where["commit"],
     }
-
-
-def _device(entry: Entry) -> str:
-    return entry.recipe.train.device if entry.recipe else "auto"
+    write_json(kept, row)
+    return row
 
 
 @torch.inference_mode()
 def throughput(checkpoint: Checkpoint, device: str = "auto") -> float:
-    """Images a second through the model alone, in evaluation mode: the median over batches of 32 of random pixels."""
+    """Images per second through the model alone, in evaluation mode: the median over batches of 32 of random pixels."""
     chosen = choose_device(device)
     model, transform = checkpoint.model.to(chosen).eval(), checkpoint.transform
     batch = torch.rand(BATCH, transform.channels, *transform.image_size, device=chosen)
@@ -206,3 +265,11 @@ def throughput(checkpoint: Checkpoint, device: str = "auto") -> float:
         model(batch).sum().item()  # which waits for a GPU
         times.append(time.perf_counter() - start)
     return BATCH / statistics.median(times)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted keys."""
+    pairs: dict[str, Any] = {}
+    for key, value in values.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return pairs

@@ -1,11 +1,7 @@
-"""Model + loader → stored logits → Evaluation: the numbers, saved so that nothing has to be run twice."""
+"""Model + data → Evaluation and report: of a run after its training, or of any checkpoint on any data."""
 
-import csv
-import json
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,149 +15,45 @@ from torch.utils.data import DataLoader
 from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic, write_text
-from facerwkv.data.loader import DataModule
+from facerwkv.core.labels import EXPRESSIONS_8
+from facerwkv.data.datasets import DATASETS, read_image
+from facerwkv.data.leaks import copies_in_training
+from facerwkv.data.loader import DataConfig, DataModule
 from facerwkv.data.transforms import TransformConfig, normalise
-from facerwkv.models.checkpoint import Checkpoint
+from facerwkv.evaluation.report import console_subgroups, console_table, write_report
+from facerwkv.evaluation.result import SUMMARY, Evaluation
+from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, score_subgroups
+from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, reports_of, save_checkpoint
+from facerwkv.training.run import RECIPE, read_run
 
-TABLE, LOGITS, SUMMARY = "predictions.csv", "logits.npz", "evaluation.json"
-_SCORES = ("accuracy", "uar", "macro_f1", "ece", "ece_calibrated")
+WITHOUT_COPIES = "without the images that have a copy in training"
+Split = Literal["train", "val", "test"]
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What a model answered on one split, and the scores that follow from it.
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation, the report's file, and where asked for the images without a copy in training and the subgroups."""
 
-    labels: C names, in the order of the logits' columns. names: N, what each image is called. targets int64 (N,).
-    logits float (N, C). temperature: divides the logits in predictions.csv; None where none was fitted.
-    indices int64 (N,): the place of each image in its data set. meta: further entries for the summary.
-    Raises InputError for no images, for logits that are not finite and for shapes that do not fit.
-    """
+    evaluation: Evaluation
+    report: Path
+    without_copies: Evaluation | None = None
+    subgroups: Subgroups | None = None
 
-    labels: tuple[str, ...]
-    names: list[str]
-    targets: np.ndarray
-    logits: np.ndarray
-    temperature: float | None = None
-    source: str = ""
-    split: str = "test"
-    model: str = ""
-    indices: np.ndarray = field(default=None)  # type: ignore[arg-type]  # all, in order
-    meta: dict[str, Any] = field(default_factory=dict)
+    def to_dict(self) -> dict[str, Any]:
+        """One JSON object; `without_copies` has the same scores for those images, `subgroups` those by group."""
+        extra = {} if self.without_copies is None else {"without_copies": self.without_copies.summary()}
+        extra |= {} if self.subgroups is None else {"subgroups": self.subgroups.to_dict()}
+        return self.evaluation.summary() | extra | {"report": str(self.report)}
 
-    def __post_init__(self):
-        if not len(self.names):
-            raise InputError(f"There are no images to score in {self.split} of {self.source}; choose another split.")
-        if np.shape(self.logits) != (len(self.names), len(self.labels)) or len(self.targets) != len(self.names):
-            raise InputError(
-                f"Logits of shape {np.shape(self.logits)} and {len(self.targets)} targets do not fit {len(self.names)} "
-                f"images of {len(self.labels)} classes; is this checkpoint made for these labels?"
-            )
-        metrics.require_finite(self.logits, self.names)
-        if self.indices is None:
-            object.__setattr__(self, "indices", np.arange(len(self.names)))
-
-    @property
-    def predictions(self) -> np.ndarray:
-        return self.logits.argmax(-1)
-
-    @property
-    def confusion(self) -> np.ndarray:
-        return metrics.confusion(self.targets, self.predictions, len(self.labels))
-
-    @cached_property
-    def probs(self) -> np.ndarray:
-        """float64 (N, C) in 0..1, after the temperature where there is one: what `predict` shows."""
-        return metrics.softmax(self.logits, self.temperature or 1.0)
-
-    @cached_property
-    def scores(self) -> dict[str, metrics.Score]:
-        return metrics.scores(self.targets, self.logits, self.temperature)
-
-    def summary(self) -> dict[str, Any]:
-        """What `evaluate --json` prints: native numbers; None (null) where a score is not defined."""
-        columns = metrics.per_class(self.confusion)
-        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-        return {
-            **self.meta,
-            "model": self.model,
-            "source": self.source,
-            "split": self.split,
-            "n": len(self.names),
-            **{name: self.scores[name].to_dict() if name in self.scores else None for name in _SCORES},
-            "temperature": self.temperature,
-            "labels": list(self.labels),
-            "per_class": {
-                label: {name: None if value != value else value for name, value in zip(columns, row, strict=True)}
-                for label, row in zip(self.labels, rows, strict=True)
-            },
-            "confusion": self.confusion.tolist(),
-        }
-
-    def restrict(self, keep: Iterable[str] | np.ndarray) -> "Evaluation":
-        """The evaluation of some of the images: those with these names, or where a mask (N,) of booleans is true."""
-        if isinstance(keep, np.ndarray):
-            rows = np.flatnonzero(keep)
-        else:
-            chosen = set(keep)
-            rows = np.flatnonzero([name in chosen for name in self.names])
-        return replace(
-            self,
-            names=[self.names[row] for row in rows],
-            targets=self.targets[rows],
-            logits=self.logits[rows],
-            indices=self.indices[rows],
-            meta={**self.meta, "restricted_from": len(self.names)},
-        )
-
-    def mistakes(self, limit: int) -> np.ndarray:
-        """Rows of the wrong answers given with the highest probability, highest first."""
-        wrong = np.flatnonzero(self.predictions != self.targets)
-        return wrong[np.argsort(-self.probs[wrong].max(-1), kind="stable")][:limit]
-
-    def save(self, folder: str | Path) -> None:
-        """Write predictions.csv, logits.npz and, last, evaluation.json into `folder`, each whole or not at all."""
-        folder = Path(folder)
-        with (
-            atomic(folder / TABLE) as partial,
-            partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            csv.writer(file, lineterminator="\n").writerows(self._table())
-        with atomic(folder / LOGITS) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file, names=np.array(self.names), targets=self.targets, logits=self.logits, indices=self.indices
-            )
-        write_text(folder / SUMMARY, json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Evaluation":
-        """Read what `save` wrote. Raises InputError where a file is missing or damaged."""
-        folder = Path(folder)
-        try:
-            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-            with np.load(folder / LOGITS, allow_pickle=False) as file:
-                stored = {name: file[name] for name in ("names", "targets", "logits", "indices")}
-            own = {name: summary.pop(name) for name in ("temperature", "source", "split", "model")}
-            labels = tuple(summary.pop("labels"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{folder} holds no evaluation: {SUMMARY} or {LOGITS} is missing or damaged. "
-                "Make one with `facerwkv evaluate`."
-            ) from error
-        meta = {name: value for name, value in summary.items() if name not in {*_SCORES, "n", "per_class", "confusion"}}
-        return cls(labels, names=stored.pop("names").tolist(), **stored, **own, meta=meta)
-
-    def _table(self) -> Iterator[tuple]:
-        yield ("name", "label", "predicted", "score", "correct", *(f"p_{label}" for label in self.labels))
-        for name, target, guess, probs in zip(self.names, self.targets, self.predictions, self.probs, strict=True):
-            yield (
-                name,
-                self.labels[target],
-                self.labels[guess],
-                f"{probs[guess]:.6f}",
-                int(target == guess),
-                *(f"{value:.6f}" for value in probs),
-            )
+    def print(self) -> None:
+        console = Console()
+        console.print(console_table(self.evaluation))
+        if self.without_copies is not None:
+            console.print(f"\n{WITHOUT_COPIES}: {len(self.without_copies.names)} of {len(self.evaluation.names)}")
+            console.print(console_table(self.without_copies))
+        if self.subgroups is not None:
+            console.print(console_subgroups(self.subgroups))
+        console.print(f"\nThe report: {self.report}")
 
 
 @torch.inference_mode()
@@ -219,7 +111,7 @@ def align_labels(
 def evaluate(
     checkpoint: Checkpoint,
     datamodule: DataModule,
-    split: Literal["train", "val", "test"] = "test",
+    split: Split = "test",
     device: str | torch.device = "cpu",
     temperature: Literal["checkpoint", "validation"] = "checkpoint",
     progress: bool = True,
@@ -268,3 +160,96 @@ def _run_split(
     config = datamodule.config
     loader = DataLoader(getattr(datamodule, split), batch_size=config.batch_size, num_workers=config.workers)
     return run_logits(checkpoint.model, loader, checkpoint.transform, device, progress)
+
+
+def finish(folder: str | Path, progress: bool = True) -> Path:
+    """Fit the temperature of a run's chosen checkpoint on its validation images, store it and the scores with it.
+
+    Returns the report, RUN/val/report.html.
+    """
+    folder = Path(folder)
+    part = read_run(folder).train
+    chosen = folder / part.select
+    checkpoint = load_checkpoint(chosen)
+    data = _data(checkpoint, None)
+    scored = evaluate(checkpoint, data, "val", part.device, temperature="validation", progress=progress)
+    card = checkpoint.card | {"metrics": {"val": scored.summary()}}
+    temperature = scored.temperature or 1.0
+    save_checkpoint(chosen, replace(checkpoint, temperature=temperature, card=card))
+    return write_report(scored, folder / "val", run=folder, images=_reader(data, "val"))
+
+
+def evaluate_folder(
+    model: str | Path,
+    source: str | None = None,
+    split: Split = "test",
+    out: str | Path | None = None,
+    device: str = "auto",
+    without_copies: bool = False,
+    subgroups: str | None = None,
+) -> Scored:
+    """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
+
+    The report goes to `out`, by default MODEL/SPLIT, and runs/NAME/SPLIT for a shipped model or
+    "hf-hub:ORG/NAME". subgroups: attributes to score by, "gender,age" or "all". InputError for one that the data lack.
+    """
+    checkpoint = load_checkpoint(model)
+    data = _data(checkpoint, source)
+    attributes = [sample.attributes for sample in getattr(data, split).samples]
+    chosen = choose_attributes(subgroups, attributes, data.config.source) if subgroups is not None else ()
+    scored = evaluate(checkpoint, data, split, device)
+    kept = None
+    if without_copies:
+        copies = copies_in_training(data.dataset, split)
+        kept = scored.restrict(np.array([name not in copies for name in scored.names]))
+    by_group = score_subgroups(scored, [attributes[index] for index in scored.indices], chosen) if chosen else None
+    folder = reports_of(model)
+    target = Path(out) if out else folder / split
+    if kept:
+        kept.save(target / "without_copies")
+    report = write_report(
+        scored,
+        target,
+        run=folder if (folder / RECIPE).is_file() else None,
+        images=_reader(data, split),
+        selections={WITHOUT_COPIES: kept} if kept else None,
+        subgroups=by_group,
+    )
+    return Scored(scored, report, kept, by_group)
+
+
+def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | None = None) -> Checkpoint:
+    """Write a run's chosen checkpoint for others, its card with the scores in RUN/test where there are any.
+
+    The licence follows from the terms of the data it was trained on. See Checkpoint.save_pretrained.
+    """
+    folder = Path(folder)
+    checkpoint = load_checkpoint(folder)
+    scores = dict(checkpoint.card.get("metrics", {}))
+    if (folder / "test" / SUMMARY).is_file():
+        scores["test"] = Evaluation.load(folder / "test").summary()
+    name_of_data = checkpoint.card.get("data", {}).get("source", "").partition(":")[0]
+    terms = DATASETS[name_of_data].terms if name_of_data in DATASETS else "the data are not recorded."
+    licence = "Apache-2.0" if name_of_data == "toy" else f"research only: {terms}"
+    packed = replace(checkpoint, card=checkpoint.card | {"metrics": scores, "licence": licence})
+    packed.save_pretrained(out, half, name)
+    return packed
+
+
+def _data(checkpoint: Checkpoint, source: str | None) -> DataModule:
+    """The data under the checkpoint's transform; its own data set is split as it was in training."""
+    recipe = checkpoint.card.get("recipe", {})
+    stored = DataConfig.parse(recipe.get("data", {}), where="card.recipe.data")
+    config = stored if source in (None, stored.source) else DataConfig(source=source or "toy")
+    if not set(checkpoint.labels) <= set(EXPRESSIONS_8):
+        config = config.model_copy(update={"labels": checkpoint.labels})
+    seed = int(recipe.get("train", {}).get("seed", 0))
+    data = DataModule(config.model_copy(update={"drop_leaks": False}), checkpoint.transform, seed)
+    data.setup()
+    return data
+
+
+def _reader(data: DataModule, split: Split) -> Callable[[int], np.ndarray]:
+    """Index in a split → its image."""
+    samples = getattr(data, split).samples
+    return lambda index: read_image(samples[index])

@@ -7,21 +7,27 @@ apart. No pyplot: nothing global is left behind.
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-INK = "#010203"  # stands for the text colour of the page
+from facerwkv.core import metrics
+
+INK = "#010203"  # represents the text colour of the page
 BLUE, VERMILION = "#0072b2", "#d55e00"
 COLOURS = (BLUE, VERMILION, "#009e73", "#cc79a7", "#e69f00")
+LINES = [
+    {"color": colour, "linestyle": dash, "marker": marker, "markersize": 3.5, "linewidth": 1.5}
+    for colour, dash, marker in zip(COLOURS, ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))), "osD^v", strict=True)
+]
 SHADES = LinearSegmentedColormap.from_list("blues", [(0, 0.29, 0.55, 0), (0, 0.29, 0.55, 1)])
-COUNTED, NUMBERED = 10, 20  # classes, up to which a cell holds its count, or a number at all
-DARK_CELL = 0.7  # from this share on, white numbers stand on the cell
+COUNTED, NUMBERED = 10, 20  # classes, up to which a cell shows its count, or a number at all
+DARK_CELL = 0.7  # from this share on, the cell's numbers are white
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "axes.facecolor": "none",
@@ -37,7 +43,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
-    """Rows are the truth, each shaded by its share of the row; the count stands below the share in per cent."""
+    """Rows are the truth, each shaded by its share of the row; the count is below the share in per cent."""
     count = len(labels)
     share = matrix / np.maximum(matrix.sum(-1, keepdims=True), 1)
     with matplotlib.rc_context(_STYLE):
@@ -51,15 +57,20 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
         axes.set_yticks(np.arange(count) + 0.5, labels)
         axes.tick_params(length=0)
         for row, column in np.ndindex(matrix.shape) if count <= NUMBERED else ():
-            _write_cell(axes, row, column, share[row, column], int(matrix[row, column]), with_count=count <= COUNTED)
+            colour = "white" if share[row, column] >= DARK_CELL else INK
+            style: Any = {"ha": "center", "va": "center", "color": colour}
+            height = row + (0.4 if count <= COUNTED else 0.5)
+            axes.text(column + 0.5, height, f"{100 * share[row, column]:.0f}", **style)
+            if count <= COUNTED:
+                axes.text(column + 0.5, row + 0.72, f"{matrix[row, column]}", fontsize=6.5, alpha=0.75, **style)
     return figure
 
 
 def curves_figure(curves: Mapping[str, Sequence[tuple[float, float]]], x_name: str) -> Figure:
-    """Training curves under one another. curves: column of metrics.csv → its points (x, value)."""
+    """Training curves, one panel below another. curves: column of metrics.csv → its points (x, value)."""
     panels = (
         ("loss", {"train_loss": "training", "val_loss": "validation"}),
-        ("validation score", {"val_accuracy": "accuracy", "val_uar": "UAR"}),
+        ("validation score", {f"val_{name}": metric.title for name, metric in metrics.of_confusion().items()}),
         ("learning rate", {"lr": ""}),
     )
     shown = [(title, names) for title, names in panels if any(curves.get(name) for name in names)]
@@ -68,7 +79,7 @@ def curves_figure(curves: Mapping[str, Sequence[tuple[float, float]]], x_name: s
         grid = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
         for axes, (title, names) in zip(grid, shown, strict=True):
             axes.set_title(title)
-            for style, (name, label) in zip(_LINES, names.items(), strict=False):
+            for style, (name, label) in zip(cycle(LINES), names.items(), strict=False):
                 if curves.get(name):
                     axes.plot(*zip(*curves[name], strict=True), **style, label=label)
             axes.grid(alpha=0.15, color=INK)
@@ -79,15 +90,15 @@ def curves_figure(curves: Mapping[str, Sequence[tuple[float, float]]], x_name: s
     return figure
 
 
-def reliability_figure(bins: Mapping[str, tuple[np.ndarray, ...]]) -> Figure:
-    """Accuracy against confidence, and below it the images of each bin. bins: name → what calibration_bins gives."""
+def reliability_figure(tables: Mapping[str, np.ndarray]) -> Figure:
+    """Accuracy against confidence, and below it the images of each bin. tables: name → metrics.reliability's."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 5.6), layout="constrained")
         top, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         top.plot((0, 1), (0, 1), color=INK, alpha=0.4, linewidth=1)
-        for style, (name, (count, confidence, right)) in zip(_LINES, bins.items(), strict=False):
+        for style, (name, (count, confidence, right)) in zip(LINES, tables.items(), strict=False):
             full = count > 0
-            top.plot(confidence[full], right[full], **style, label=name)
+            top.plot(confidence[full] / count[full], right[full] / count[full], **style, label=name)
             edges = np.linspace(0, 1, len(count) + 1)
             below.stairs(count, edges, color=style["color"], linestyle=style["linestyle"], linewidth=1.5)
         top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
@@ -98,19 +109,20 @@ def reliability_figure(bins: Mapping[str, tuple[np.ndarray, ...]]) -> Figure:
 
 
 def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy with its interval, and images a second, of each row of a comparison, the first on top."""
-    names, scores = [row["name"] for row in rows], [row["accuracy"] for row in rows]
+    """The first of SCORES with its interval, and images per second, of each row of a comparison, the first on top."""
+    leading, metric = next(iter(metrics.SCORES.items()))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 1.1 + 0.28 * len(rows)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for place, score in enumerate(scores):
-            left.plot((score["low"], score["high"]), (place, place), color=BLUE, linewidth=1.5)
-            left.plot(score["value"], place, "o", color=BLUE, markersize=4)
+        for height, row in enumerate(rows):
+            if score := row[leading]:
+                left.plot((score["low"], score["high"]), (height, height), color=BLUE, linewidth=1.5)
+                left.plot(score["value"], height, "o", color=BLUE, markersize=4)
         right.plot([row["images_per_second"] for row in rows], range(len(rows)), "o", color=BLUE, markersize=4)
-        left.set(title="accuracy, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
-        left.set_yticks(range(len(rows)), names)
+        left.set(title=f"{metric.title}, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
+        left.set_yticks(range(len(rows)), [row["name"] for row in rows])
         left.xaxis.set_major_formatter(PercentFormatter(1, 0))
-        right.set(title="images a second, the model alone", xscale="log")
+        right.set(title="images per second, the model alone", xscale="log")
         right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         right.xaxis.set_minor_formatter(NullFormatter())
@@ -140,14 +152,14 @@ def epochs_figure(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequ
 
 
 def to_png(figure: Figure) -> bytes:
-    """PNG on white, 150 dots an inch."""
+    """PNG on white, 150 dots per inch."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     return file.getvalue()
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """An <svg> element without background, in the page's text colour, as wide as its place. `name` keeps ids apart."""
+    """An <svg> element without background, in the page's text colour, as wide as its container. `name`: for its ids."""
     file = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None})
@@ -155,17 +167,3 @@ def to_svg(figure: Figure, name: str) -> str:
     width = round(figure.get_figwidth() * 96)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", text[text.index("<svg") :], count=2)
     return svg.replace(INK, "currentColor").replace("<svg", f'<svg style="max-width:{width}px"', 1)
-
-
-_LINES = (
-    {"color": BLUE, "linestyle": "-", "marker": "o", "markersize": 3.5, "linewidth": 1.5},
-    {"color": VERMILION, "linestyle": "--", "marker": "s", "markersize": 3.5, "linewidth": 1.5},
-)
-
-
-def _write_cell(axes: Axes, row: int, column: int, share: float, count: int, with_count: bool) -> None:
-    colour = "white" if share >= DARK_CELL else INK
-    place: Any = {"ha": "center", "va": "center", "color": colour}
-    axes.text(column + 0.5, row + (0.4 if with_count else 0.5), f"{100 * share:.0f}", **place)
-    if with_count:
-        axes.text(column + 0.5, row + 0.72, f"{count}", fontsize=6.5, alpha=0.75, **place)

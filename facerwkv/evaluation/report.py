@@ -16,33 +16,41 @@ from rich.text import Text
 
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic, write_text
-from facerwkv.evaluation import figures, pages
-from facerwkv.evaluation.evaluate import SUMMARY, Evaluation
-from facerwkv.evaluation.subgroups import FEW, Gap, Subgroups, is_few
+from facerwkv.core.files import atomic
+from facerwkv.evaluation import figures
+from facerwkv.evaluation.result import SUMMARY, Evaluation
+from facerwkv.evaluation.subgroups import FEW, Subgroups, is_few
 from facerwkv.evaluation.subgroups import FILE as SUBGROUPS
+from facerwkv.evaluation.templates import (
+    Block,
+    Drawing,
+    Gallery,
+    Listing,
+    Paragraph,
+    Section,
+    Table,
+    Tiles,
+    clean,
+    write_page,
+)
 from facerwkv.training.run import CURVES, ENVIRONMENT, RECIPE
 
 MISTAKES = 12
 LISTED = 5  # images that lack attributes
 THUMBNAIL = 192  # pixels
 WIDEST_TABLE = 30  # classes
-SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}
-ERRORS = {"ece": "calibration error", "ece_calibrated": "after temperature"}
-_META = {"model": "model", "source": "data", "split": "split", "n": "images"}
+CLASSES = ("class", *metrics.CLASS_COLUMNS.values())
 
 READING = (
-    "UAR is the mean recall of the classes, macro-F1 the mean of their F1; both count the classes that occur in the "
-    "truth, each alike. The calibration error (ECE, 15 bins) is the mean distance between the probability a model "
-    "shows and how often it is right. Intervals hold 95 % of 2,000 resamples of the images; they do not cover the "
-    "variation between training runs."
+    "Intervals contain 95 % of 2,000 resamples of the images; they do not cover the variation between training runs. "
+    f"{metrics.UNDEFINED} marks a score that is not defined for these images."
 )
 READING_GROUPS = (
     f"The groups are those that the data set's annotators saw. One of fewer than {FEW} images is marked (few); it and "
     "unknown are not compared. A gap is the best group's score minus the worst's, with the 95 % interval of these two "
     "groups' difference. p is how often a gap between any two groups is as large when the groups are shuffled among "
-    "the images of each class, 2,000 times; p (Holm) is corrected for the number of gaps. A group's UAR and macro-F1 "
-    "count the classes that the group shows; its accuracy also depends on how often it shows each."
+    "the images of each class, 2,000 times; p (Holm) is corrected for the number of gaps. Scores that average over "
+    "classes count the classes that the group shows; a group's accuracy also depends on how often it shows each."
 )
 INTENDED_USE = (
     "The model names the apparent expression of a face, as the people who labelled its training images would have. "
@@ -66,44 +74,46 @@ def write_report(
 ) -> Path:
     """Write report.md, report.html, confusion.png, curves.png, reliability.png and the evaluation; return report.html.
 
-    source: an evaluation, or a folder that holds one (a run's folder: that of its test split). run: the folder whose
+    source: an evaluation, or a folder that contains one (a run's folder: that of its test split). run: the folder whose
     curves, recipe and environment belong to it. images: index in the data set → uint8 (H, W, 3) RGB or (H, W), for
-    small images of the mistakes; without it no image goes into the report. selections: evaluations of parts of the
+    small images of the mistakes; without it no image goes into the report. selections: evaluations of some of the
     images, by what they are called ("without the copies"). subgroups: scores by who is shown, also written to
     subgroups.json.
     """
-    fresh = isinstance(source, Evaluation)
-    if not isinstance(source, Evaluation):
-        run = run or _run_of(Path(source))
-        source = Evaluation.load(_evaluation_in(Path(source)))
-    out = Path(out)
-    source.save(out)
+    out, run = Path(out), Path(run) if run else None
+    if isinstance(source, Evaluation):
+        evaluation = source
+        (out / SUBGROUPS).unlink(missing_ok=True)  # an earlier evaluation's
+    else:
+        folder = Path(source)
+        run = run or next((path for path in (folder, folder.parent) if (path / RECIPE).is_file()), None)
+        evaluation = Evaluation.load(folder if (folder / SUMMARY).is_file() else folder / "test")
+    evaluation.save(out)
     if subgroups:
         subgroups.save(out)
-    elif fresh:
-        (out / SUBGROUPS).unlink(missing_ok=True)  # an earlier evaluation's
-    title = f"{source.model or 'A model'} on {source.source or 'images'} ({source.split})"
-    sections = list(_sections(source, out, Path(run) if run else None, images, selections or {}, subgroups))
-    write_text(out / "report.md", pages.to_markdown(title, sections))
-    write_text(out / "report.html", pages.to_html(title, sections))
-    return out / "report.html"
+    title = f"{evaluation.model or 'A model'} on {evaluation.source or 'images'} ({evaluation.split})"
+    return write_page(out / "report", title, list(_sections(evaluation, out, run, images, selections or {}, subgroups)))
 
 
 def console_table(evaluation: Evaluation) -> Group:
     """The scores for a terminal (rich): those of all images with their intervals, then those of each class."""
-    scores = _console(("", "value", "95 % interval"), _headline(evaluation))
-    classes = _console(*_class_rows(evaluation))
     title = f"{evaluation.model} on {evaluation.source}, {evaluation.split}: {len(evaluation.names):,} images"
     ignored = evaluation.meta.get("ignored_labels")
     note = [Text(f"not scored, since only one side knows them: {', '.join(ignored)}")] if ignored else []
+    scores = _console(("", *Tiles.headers[1:]), _headline(evaluation))
+    classes = _console(CLASSES, metrics.class_rows(evaluation.summary()["per_class"]))
     return Group(Text(title, style="bold"), *note, "", scores, "", classes)
 
 
 def console_subgroups(subgroups: Subgroups) -> Group:
-    """The scores of every group, the gaps and the notes for a terminal (rich)."""
-    parts: list[RenderableType] = [_console(table.headers, table.rows) for table in _subgroup_tables(subgroups)]
-    parts += [Text(pages.clean(note), style="dim") for note in _subgroup_notes(subgroups)]
-    return Group(*(line for part in parts for line in ("", part)))
+    """The scores of each group, the gaps and the notes for a terminal (rich)."""
+    blocks: list[RenderableType] = []
+    for block in _subgroup_blocks(subgroups):
+        if isinstance(block, Table):
+            blocks += ["", _console(block.headers, block.rows)]
+        elif isinstance(block, Paragraph):
+            blocks += ["", Text(clean(block.text), style="dim")]
+    return Group(*blocks)
 
 
 def _console(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> ConsoleTable:
@@ -111,7 +121,7 @@ def _console(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> ConsoleTa
     for number, header in enumerate(headers):
         table.add_column(header, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*(Text(pages.clean(cell)) for cell in row))
+        table.add_row(*(Text(clean(cell)) for cell in row))
     return table
 
 
@@ -132,6 +142,16 @@ def read_curves(path: Path) -> tuple[dict[str, list[tuple[float, float]]], str]:
     return {name: points for name, points in curves.items() if points}, x_name
 
 
+def _points(rows: list[dict[str, str]], x_name: str, y_name: str) -> Iterator[tuple[float, float]]:
+    for row in rows:
+        try:
+            point = float(row[x_name]), float(row[y_name])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if all(map(math.isfinite, point)):
+            yield point
+
+
 def _sections(
     evaluation: Evaluation,
     out: Path,
@@ -139,118 +159,115 @@ def _sections(
     images: Callable[[int], np.ndarray] | None,
     selections: Mapping[str, Evaluation],
     subgroups: Subgroups | None,
-) -> Iterator[pages.Section]:
-    yield "", [pages.Tiles(_headline(evaluation)), pages.Paragraph(_baseline(evaluation)), pages.Paragraph(READING)]
+) -> Iterator[Section]:
+    summary = evaluation.summary()
+    meanings = "; ".join(f"{metric.title}: {metric.about}" for metric in metrics.SCORES.values() if metric.about)
+    support = evaluation.confusion.sum(-1)
+    baseline = (
+        f"{len(evaluation.names):,} images. Always answering {evaluation.labels[support.argmax()]}, the most frequent "
+        f"class, would give an accuracy of {support.max() / support.sum():.1%} and a UAR of "
+        f"{1 / np.count_nonzero(support):.1%}."
+    )
+    yield "", [Tiles(_headline(evaluation)), Paragraph(baseline), Paragraph(f"{meanings}. {READING}")]
     if selections:
-        yield "Parts of the images", [_selection_table({"all": evaluation, **selections})]
+        yield "Selections of the images", [_selection_table({"all": evaluation, **selections})]
     if subgroups:
-        yield "Subgroups", [*_subgroup_tables(subgroups), *map(pages.Paragraph, _subgroup_notes(subgroups))]
+        yield "Subgroups", list(_subgroup_blocks(subgroups))
     curves, x_name = read_curves(run / CURVES) if run else ({}, "")
     if curves:
         figure = figures.curves_figure(curves, x_name)
-        yield "Training", [_image(figure, out, "curves", "Loss, validation scores and learning rate over training")]
-    yield "Classes", [pages.Table(*_class_rows(evaluation))]
+        yield "Training", [drawing(figure, out, "curves", "Loss, validation scores and learning rate over training")]
+    yield "Classes", [Table(CLASSES, metrics.class_rows(summary["per_class"]))]
     yield "Confusion", _confusion(evaluation, out)
     yield "Calibration", _calibration(evaluation, out)
     if len(rows := evaluation.mistakes(MISTAKES)):
         yield "Most confident mistakes", [_gallery(evaluation, rows, images)]
-    yield "About this evaluation", [pages.Table(("what", "value"), list(_about(evaluation)), numbers=False)]
-    if run:
-        yield from _run_sections(run)
-    yield "Intended use", [pages.Paragraph(text) for text in INTENDED_USE]
+    about = {"model": summary["model"], "data": summary["source"], "split": summary["split"], "images": summary["n"]}
+    known = {name: value for name, value in about.items() if value != ""}
+    yield "About this evaluation", [Table(("what", "value"), list(_flat(known | evaluation.meta)), numbers=False)]
+    if run and (run / RECIPE).is_file():
+        yield "Recipe", [Listing(RECIPE, (run / RECIPE).read_text(encoding="utf-8", errors="replace"))]
+    if run and (run / ENVIRONMENT).is_file():
+        try:
+            environment = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
+        except ValueError as error:
+            path = run / ENVIRONMENT
+            raise InputError(f"{path} is damaged ({error}); remove it to have a report without it.") from error
+        yield "Environment", [Table(("what", "value"), list(_flat(environment)), numbers=False)]
+    yield "Intended use", [Paragraph(text) for text in INTENDED_USE]
 
 
 def _headline(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """(name, value, interval): shares in per cent, calibration errors as they are."""
-    scores = evaluation.scores
-    shares = [(SCORES[name], score, "{:.1%}") for name, score in scores.items() if name in SCORES]
-    errors = [(ERRORS[name], score, "{:.3f}") for name, score in scores.items() if name in ERRORS]
+    """(title, value, interval) of each score; dashes where one is not defined."""
+    scored = [(metric, evaluation.scores.get(name)) for name, metric in metrics.SCORES.items()]
     return [
-        (name, form.format(score.value), f"{form.format(score.low)} – {form.format(score.high)}")
-        for name, score, form in shares + errors
+        (metric.title, metric.number(score.value), metric.interval(score))
+        if score
+        else (metric.title, metrics.UNDEFINED, "not defined")
+        for metric, score in scored
     ]
 
 
-def _baseline(evaluation: Evaluation) -> str:
-    support = evaluation.confusion.sum(-1)
-    top = int(support.argmax())
-    return (
-        f"{len(evaluation.names):,} images. Always answering {evaluation.labels[top]}, the most frequent class, would "
-        f"give an accuracy of {support[top] / support.sum():.1%} and a UAR of {1 / np.count_nonzero(support):.1%}."
-    )
-
-
-def _selection_table(selections: Mapping[str, Evaluation], header: str = "images") -> pages.Table:
+def _selection_table(selections: Mapping[str, Evaluation], header: str = "images") -> Table:
+    shown = metrics.of_confusion()
     rows = [
-        (name, f"{len(part.names):,}", *(f"{value} ({interval})" for _, value, interval in _headline(part)[:3]))
+        (name, f"{len(part.names):,}", *(metric.text(part.scores.get(score)) for score, metric in shown.items()))
         for name, part in selections.items()
     ]
-    return pages.Table((header, "number", *SCORES.values()), rows)
+    return Table((header, "number", *(metric.title for metric in shown.values())), rows)
 
 
-def _subgroup_tables(subgroups: Subgroups) -> Iterator[pages.Table]:
+def _subgroup_blocks(subgroups: Subgroups) -> Iterator[Block]:
     for attribute, parts in subgroups.groups.items():
-        named = {f"{value} (few)" if is_few(part) else value: part for value, part in parts.items()}
-        yield _selection_table(named, attribute)
-    if subgroups.gaps:
-        headers = ("gap", "best", "worst", "difference", "95 % interval", "p", "p (Holm)")
-        yield pages.Table(headers, list(map(_gap_row, subgroups.gaps)))
-
-
-def _gap_row(gap: Gap) -> tuple[str, ...]:
-    value, low, high = (f"{share:.1%}" for share in (gap.difference.value, gap.difference.low, gap.difference.high))
-    p, corrected = (f"{p:.4f}" for p in (gap.p, gap.p_holm))
-    return f"{gap.attribute}: {SCORES[gap.score]}", gap.best, gap.worst, value, f"{low} – {high}", p, corrected
-
-
-def _subgroup_notes(subgroups: Subgroups) -> Iterator[str]:
+        yield _selection_table(
+            {f"{value} (few)" if is_few(part) else value: part for value, part in parts.items()}, attribute
+        )
+    rows = []
+    for gap in subgroups.gaps:
+        metric = metrics.SCORES[gap.score]
+        name, value = f"{gap.attribute}: {metric.title}", metric.number(gap.difference.value)
+        numbers = (value, metric.interval(gap.difference), f"{gap.p:.4f}", f"{gap.p_holm:.4f}")
+        rows.append((name, gap.best, gap.worst, *numbers))
+    if rows:
+        yield Table(("gap", "best", "worst", "difference", "95 % interval", "p", "p (Holm)"), rows)
     if alone := set(subgroups.groups) - {gap.attribute for gap in subgroups.gaps}:
-        yield f"Not compared, for want of two groups of {FEW} images: {', '.join(sorted(alone))}."
+        yield Paragraph(f"Not compared, for want of two groups of {FEW} images: {', '.join(sorted(alone))}.")
     if unknown := subgroups.unknown:
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        yield f"Without an attribute that can be read, so unknown: {', '.join(unknown[:LISTED])}{more}."
-    yield READING_GROUPS
+        yield Paragraph(f"Without an attribute that can be read, so unknown: {', '.join(unknown[:LISTED])}{more}.")
+    yield Paragraph(READING_GROUPS)
 
 
-def _class_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    columns = metrics.per_class(evaluation.confusion)
-    rows = [
-        (label, *(_share(columns[name][row]) for name in ("precision", "recall", "f1")), f"{columns['support'][row]:,}")
-        for row, label in enumerate(evaluation.labels)
-    ]
-    return ("class", "precision", "recall", "F1", "images"), rows
-
-
-def _confusion(evaluation: Evaluation, out: Path) -> list[pages.Block]:
+def _confusion(evaluation: Evaluation, out: Path) -> list[Block]:
     figure = figures.confusion_figure(evaluation.confusion, evaluation.labels)
-    image = _image(figure, out, "confusion", "Confusion matrix: share of each true class given each answer, in %")
+    image = drawing(figure, out, "confusion", "Confusion matrix: share of each true class given each answer, in %")
     if len(evaluation.labels) > WIDEST_TABLE:
-        return [image, pages.Paragraph(f"The counts stand in {SUMMARY}.")]
+        return [image, Paragraph(f"The counts are in {SUMMARY}.")]
     rows = [
         (label, *(f"{count:,}" for count in row))
         for label, row in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)
     ]
-    return [image, pages.Table(("truth \\ predicted", *evaluation.labels), rows)]
+    return [image, Table(("truth \\ predicted", *evaluation.labels), rows)]
 
 
-def _calibration(evaluation: Evaluation, out: Path) -> list[pages.Block]:
-    bins = {"as trained": metrics.calibration_bins(metrics.softmax(evaluation.logits), evaluation.targets)}
+def _calibration(evaluation: Evaluation, out: Path) -> list[Block]:
+    tables = {"as trained": metrics.reliability(metrics.softmax(evaluation.logits), evaluation.targets)}
     text = "No temperature was fitted."
     if evaluation.temperature is not None:
-        bins["after temperature"] = metrics.calibration_bins(evaluation.probs, evaluation.targets)
+        tables["after temperature"] = metrics.reliability(evaluation.probs, evaluation.targets)
         text = f"Logits are divided by the temperature {evaluation.temperature:.3f}, fitted on validation."
-    figure = figures.reliability_figure(bins)
     alt = "Reliability diagram: accuracy against confidence, and the images of each bin"
-    return [_image(figure, out, "reliability", alt), pages.Paragraph(f"On the diagonal is best. {text}")]
+    image = drawing(figures.reliability_figure(tables), out, "reliability", alt)
+    return [image, Paragraph(f"On the diagonal is best. {text}")]
 
 
-def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], np.ndarray] | None) -> pages.Gallery:
-    items = []
+def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], np.ndarray] | None) -> Gallery:
+    lines, thumbnails = [], []
     for row in rows:
         truth, guess = evaluation.labels[evaluation.targets[row]], evaluation.labels[evaluation.predictions[row]]
-        line = f"{truth}, taken for {guess} ({evaluation.probs[row].max():.0%})"
-        items.append((_thumbnail(images, int(evaluation.indices[row])), evaluation.names[row], line))
-    return pages.Gallery(("image", "mistake"), items)
+        lines.append((evaluation.names[row], f"{truth}, taken for {guess} ({evaluation.probs[row].max():.0%})"))
+        thumbnails.append(_thumbnail(images, int(evaluation.indices[row])))
+    return Gallery(("image", "mistake"), lines, thumbnails)
 
 
 def _thumbnail(images: Callable[[int], np.ndarray] | None, index: int) -> bytes | None:
@@ -268,62 +285,16 @@ def _thumbnail(images: Callable[[int], np.ndarray] | None, index: int) -> bytes 
     return file.getvalue()
 
 
-def _about(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
-    summary = evaluation.summary()
-    for key, name in _META.items():
-        if summary[key] not in (None, ""):
-            yield name, str(summary[key])
-    yield from _flat(evaluation.meta)
-
-
-def _run_sections(run: Path) -> Iterator[pages.Section]:
-    if (run / RECIPE).is_file():
-        yield "Recipe", [pages.Listing("recipe.yaml", (run / RECIPE).read_text(encoding="utf-8", errors="replace"))]
-    if (run / ENVIRONMENT).is_file():
-        yield "Environment", [pages.Table(("what", "value"), list(_flat(_read(run / ENVIRONMENT))), numbers=False)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); remove it to have a report without it.") from error
+def drawing(figure: Any, out: Path, name: str, alt: str) -> Drawing:
+    """A figure, saved as OUT/NAME.png, for a page in OUT."""
+    with atomic(out / f"{name}.png") as partial:
+        partial.write_bytes(figures.to_png(figure))
+    return Drawing(f"{name}.png", figures.to_svg(figure, name), alt)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{name}", " ".join(map(str, value))
         elif value is not None:
-            yield f"{prefix}{name}", str(value)
-
-
-def _image(figure: Any, out: Path, name: str, alt: str) -> pages.Drawing:
-    with atomic(out / f"{name}.png") as partial:
-        partial.write_bytes(figures.to_png(figure))
-    return pages.Drawing(f"{name}.png", figures.to_svg(figure, name), alt)
-
-
-def _points(rows: list[dict[str, str]], x_name: str, y_name: str) -> Iterator[tuple[float, float]]:
-    for row in rows:
-        try:
-            point = float(row[x_name]), float(row[y_name])
-        except (KeyError, TypeError, ValueError):
-            continue
-        if all(map(math.isfinite, point)):
-            yield point
-
-
-def _share(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1%}"
-
-
-def _evaluation_in(folder: Path) -> Path:
-    """The folder itself, or its test split's where it is a run."""
-    return folder if (folder / SUMMARY).is_file() else folder / "test"
-
-
-def _run_of(folder: Path) -> Path | None:
-    return next((path for path in (folder, folder.parent) if (path / RECIPE).is_file()), None)
+            yield f"{prefix}{name}", " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.files import write_text
 from facerwkv.core.metrics import RESAMPLES, Score
 from facerwkv.data.samples import MARKS, UNKNOWN
-from facerwkv.evaluation.evaluate import Evaluation
+from facerwkv.evaluation.result import Evaluation
 
 ALL = "all"
 FEW = 30
@@ -22,8 +22,6 @@ FEW = 30
 MOST = 50
 """An attribute with more values tells images apart, not groups of people."""
 FILE = "subgroups.json"
-_SCORES = {"accuracy": metrics.accuracy, "uar": metrics.uar, "macro_f1": metrics.macro_f1}
-_CHUNK = 2_000_000  # images shuffled at a time: about 100 MB at the peak
 
 Attributes = Sequence[Mapping[str, str]]
 
@@ -61,7 +59,14 @@ class Subgroups:
         """Native numbers: attribute → "groups" (by value: n, few, scores) and "gaps" (by score; none: not compared)."""
         attributes = {
             attribute: {
-                "groups": {value: _summary(part) for value, part in parts.items()},
+                "groups": {
+                    value: {
+                        "n": len(part.names),
+                        "few": is_few(part),
+                        **metrics.to_json(part.scores, metrics.of_confusion()),
+                    }
+                    for value, part in parts.items()
+                },
                 "gaps": {gap.score: gap.to_dict() for gap in self.gaps if gap.attribute == attribute},
             }
             for attribute, parts in self.groups.items()
@@ -74,11 +79,6 @@ class Subgroups:
 
 def is_few(part: Evaluation) -> bool:
     return len(part.names) < FEW
-
-
-def _summary(part: Evaluation) -> dict[str, Any]:
-    scores = {name: part.scores[name].to_dict() for name in _SCORES}
-    return {"n": len(part.names), "few": is_few(part), **scores}
 
 
 def choose_attributes(wanted: str, attributes: Attributes, source: str) -> tuple[str, ...]:
@@ -104,7 +104,12 @@ def choose_attributes(wanted: str, attributes: Attributes, source: str) -> tuple
 
 def score_subgroups(evaluation: Evaluation, attributes: Attributes, names: Sequence[str]) -> Subgroups:
     """The scores of every group of each named attribute; `attributes` are those of the evaluation's images."""
-    groups = {name: _parts(evaluation, [row.get(name, UNKNOWN) for row in attributes]) for name in names}
+    groups = {}
+    for name in names:
+        column = np.array([row.get(name, UNKNOWN) for row in attributes])
+        groups[name] = {
+            value: evaluation.restrict(column == value) for value in sorted(set(column.tolist()), key=_order)
+        }
     gaps = [gap for name, parts in groups.items() for gap in _gaps(name, parts)]
     corrected = holm([gap.p for gap in gaps])
     lacking = [any(row.get(name, UNKNOWN) == UNKNOWN for name in names) for row in attributes]
@@ -115,11 +120,6 @@ def score_subgroups(evaluation: Evaluation, attributes: Attributes, names: Seque
     )
 
 
-def _parts(evaluation: Evaluation, values: list[str]) -> dict[str, Evaluation]:
-    column = np.array(values)
-    return {value: evaluation.restrict(column == value) for value in sorted(set(values), key=_order)}
-
-
 def _order(value: str) -> tuple:
     """Ages by their first number, then words; what is unknown last."""
     number = re.match(r"\d+", value)
@@ -127,54 +127,48 @@ def _order(value: str) -> tuple:
 
 
 def _gaps(attribute: str, parts: dict[str, Evaluation]) -> Iterator[Gap]:
+    """The gap of each score that is defined for at least two of the groups that are large enough."""
     compared = {value: part for value, part in parts.items() if value != UNKNOWN and not is_few(part)}
     if len(compared) < 2:
         return
-    values, evaluations = list(compared), list(compared.values())
-    found = np.array([[part.scores[name].value for name in _SCORES] for part in evaluations])
-    draws = [metrics.bootstrap(_statistic([part]), len(part.names), seed=seed) for seed, part in enumerate(evaluations)]
-    reached = np.ptp(found, axis=0) - 1e-9 <= shuffled_gaps(evaluations)
-    p = (1 + reached.sum(0)) / (1 + len(reached))
-    for column, name in enumerate(_SCORES):
-        best, worst = int(found[:, column].argmax()), int(found[:, column].argmin())
-        low, high = np.percentile(draws[best][:, column] - draws[worst][:, column], (2.5, 97.5)).tolist()
-        value = float(found[best, column] - found[worst, column])
-        difference = Score(value, min(low, value), max(high, value))
-        yield Gap(attribute, name, values[best], values[worst], difference, float(p[column]))
+    draws = {
+        value: metrics.confusion_draws(part.confusion, seed=seed) for seed, (value, part) in enumerate(compared.items())
+    }
+    shuffled = shuffled_gaps([part.confusion for part in compared.values()])
+    for name in metrics.of_confusion():
+        found = {value: part.scores[name].value for value, part in compared.items() if name in part.scores}
+        if len(found) < 2:
+            continue
+        best, worst = max(found, key=found.__getitem__), min(found, key=found.__getitem__)
+        difference = Score.of(found[best] - found[worst], draws[best][name] - draws[worst][name])
+        assert difference is not None  # of two finite values
+        gaps = shuffled[name][np.isfinite(shuffled[name])]
+        p = (1 + int((gaps >= difference.value - 1e-9).sum())) / (1 + len(gaps))
+        yield Gap(attribute, name, best, worst, difference, p)
 
 
-def _statistic(parts: Sequence[Evaluation]) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes of rows (R, n) of these parts' images, one part after the other, scores (R, 3)."""
-    targets, predictions = (np.concatenate([getattr(part, of) for part in parts]) for of in ("targets", "predictions"))
-    classes = len(parts[0].labels)
+def shuffled_gaps(matrices: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+    """Each score's gap between the best and the worst of the groups, (resamples,), with the groups shuffled.
 
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        matrix = metrics.confusion(targets[rows], predictions[rows], classes)
-        return np.stack([score(matrix) for score in _SCORES.values()], -1)
-
-    return statistic
-
-
-def shuffled_gaps(parts: Sequence[Evaluation], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Each score's gap between the best and the worst of the groups, (resamples, 3), with the groups shuffled.
-
-    They are shuffled among the images of each class, so that every group keeps its size and its share of every class:
-    the distribution of the gap if answers, given the class, do not depend on the group.
+    matrices: a confusion matrix (C, C) per group. Groups are shuffled among the images of each class, so that every
+    group keeps its size and its share of every class: the distribution of the gap if answers, given the class, do not
+    depend on the group. Of the answers to a class, those that fall to a group follow a hypergeometric distribution.
     """
-    statistic, ends = _statistic(parts), np.cumsum([len(part.names) for part in parts])[:-1]
-    chunks = _shuffles(np.concatenate([part.targets for part in parts]), resamples, seed)
-    return np.concatenate([np.ptp([statistic(rows) for rows in np.split(chunk, ends, 1)], axis=0) for chunk in chunks])
-
-
-def _shuffles(targets: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Row numbers (R, n), shuffled among the rows of each class."""
-    rng, size = np.random.default_rng(seed), max(1, _CHUNK // len(targets))
-    for start in range(0, resamples, size):
-        rows = np.tile(np.arange(len(targets)), (min(size, resamples - start), 1))
-        for target in np.unique(targets):
-            members = np.flatnonzero(targets == target)
-            rows[:, members] = rng.permuted(rows[:, members], axis=1)
-        yield rows
+    rng = np.random.default_rng(seed)
+    rest = np.tile(sum(matrices), (resamples, 1, 1))
+    scored: dict[str, list[np.ndarray]] = {name: [] for name in metrics.of_confusion()}
+    for matrix in matrices:
+        drawn = np.zeros_like(rest)
+        for truth in np.flatnonzero(matrix.any(-1)):
+            wanted, others = np.full(resamples, matrix[truth].sum()), rest[:, truth].sum(-1)
+            for answer in range(matrix.shape[-1]):
+                others -= rest[:, truth, answer]
+                drawn[:, truth, answer] = rng.hypergeometric(rest[:, truth, answer], others, wanted)
+                wanted -= drawn[:, truth, answer]
+        for name, values in scored.items():
+            values.append(metrics.SCORES[name].function(drawn))
+        rest = rest - drawn
+    return {name: np.fmax.reduce(values) - np.fmin.reduce(values) for name, values in scored.items()}
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from facerwkv.core.errors import InputError
 
 if TYPE_CHECKING:
-    from facerwkv.evaluation.pages import Section
+    from facerwkv.evaluation.templates import Section
     from facerwkv.experiments.study import Setting
 
 EXPERIMENTS = {

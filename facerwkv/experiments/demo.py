@@ -9,7 +9,7 @@ from rich.console import Console
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.data.datasets import load_dataset, read_image
-from facerwkv.evaluation.checkpoints import evaluate_folder, finish
+from facerwkv.evaluation.evaluate import evaluate_folder, finish
 from facerwkv.inference.predictor import load
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe

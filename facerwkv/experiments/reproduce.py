@@ -10,7 +10,7 @@ from rich.text import Text
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import write_text
-from facerwkv.evaluation.pages import Block, Paragraph, Section, Table, to_html, to_markdown
+from facerwkv.evaluation.templates import Block, Paragraph, Section, Table, to_html, to_markdown
 from facerwkv.experiments import chosen, experiment
 from facerwkv.experiments.study import Incomplete, Setting
 

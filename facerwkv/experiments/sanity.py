@@ -18,7 +18,7 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.data.datasets import Sample, load_dataset, read_image
-from facerwkv.evaluation.pages import Paragraph, Section, Table
+from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_SIZE, Setting, validation_curve
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe

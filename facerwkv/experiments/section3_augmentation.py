@@ -6,7 +6,7 @@ The paper gives no numbers and no logs of it; its experiments used none. POSTER+
 image, PAtt-Lite flips and changes the contrast. About 1 h a run, as table 5's, on a laptop's RTX 4070.
 """
 
-from facerwkv.evaluation.pages import Section
+from facerwkv.evaluation.templates import Section
 from facerwkv.experiments.study import Figure, Row, Setting, Study, run_all
 from facerwkv.experiments.table5_ablation import HOURS, SMALL
 

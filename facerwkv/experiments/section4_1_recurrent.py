@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerwkv.evaluation.pages import Paragraph, Section, Table
+from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import Setting
 from facerwkv.models.zoo import create_model
 from facerwkv.training.run import environment

@@ -18,9 +18,9 @@ from rich.console import Console
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.evaluation import figures
-from facerwkv.evaluation.checkpoints import evaluate_folder, finish
 from facerwkv.evaluation.compare import require_same
-from facerwkv.evaluation.pages import Block, Drawing, Paragraph, Section, Table
+from facerwkv.evaluation.evaluate import evaluate_folder, finish
+from facerwkv.evaluation.templates import Block, Drawing, Paragraph, Section, Table
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import CURVES, RECIPE, write_json

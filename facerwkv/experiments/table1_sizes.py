@@ -8,7 +8,7 @@ The paper: 2, 4 and 6 layers and heads; 0.5, 2.8 and 14.8 million parameters. Wi
 
 from typing import Any
 
-from facerwkv.evaluation.pages import Paragraph, Section, Table
+from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import Setting
 from facerwkv.models.zoo import create_model
 

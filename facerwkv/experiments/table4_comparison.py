@@ -14,9 +14,8 @@ weights; what ImageNet's give is one more change, "resnet*:model.pretrained=true
 on a CPU: POSTER++, VGG-19, ResNet-152, larger models, and PAtt-Lite, which enlarges every image to 224 pixels.
 """
 
-from facerwkv.evaluation.compare import compare
-from facerwkv.evaluation.comparison import COLUMNS, cells
-from facerwkv.evaluation.pages import Paragraph, Section, Table
+from facerwkv.evaluation.compare import cells, columns, compare
+from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_DATA, Incomplete, Setting
 
 EPOCHS = 4
@@ -68,7 +67,7 @@ def run(setting: Setting) -> list[Section]:
         changes = [*CHANGES, f"train.seed={seed}", *small, *setting.changes]
         out = setting.out / "table4_comparison" / f"seed{seed}"
         found = compare(NAMES, "modern", changes, out, values={"data.source": data})
-        rows = Table(COLUMNS, [cells(row) for row in found.rows])
+        rows = Table(columns(), [cells(row) for row in found.rows])
         sections.append((f"Table 4: the systems, one budget, seed {seed}", [rows, *map(Paragraph, found.problems)]))
         problems += found.problems
     printed = Table(("architecture", "accuracy, %", "parameters"), PAPER)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import whole_folder
+from facerwkv.core.metrics import score_titles
 from facerwkv.export import Exported, export_onnx
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.faces import COARSE_SIDE, NARROWEST, OVERLAP, SMALLEST_SIDE, FaceDetector
@@ -107,6 +108,7 @@ def _write_meta(path: Path, checkpoint: Checkpoint, detector: FaceDetector | Non
     added = {
         "notice": " ".join(INTENDED.replace("*", "").split()),
         "colours": COLOURS,
+        "scores": score_titles(),
         "most_pixels": MAX_PIXELS,
         "runtime": f"{RUNTIME} {version}",
         "detector": detector and _settings(detector),

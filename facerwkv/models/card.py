@@ -3,15 +3,15 @@
 The head is what huggingface.co reads. Everything is taken from the checkpoint; nothing is said that was not measured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.models.stem import has_resnet_stem
 
 FINE = "apache-2.0"
-SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "ece_calibrated": "ECE after temperature"}
 SPLITS = ("test", "val")  # the first that was scored is shown
 WEAKEST = 3
 INTENDED = """\
@@ -33,33 +33,35 @@ def model_card(checkpoint: Any, name: str) -> str:
             f"{checkpoint.name} has no metrics, so there is nothing to write on its card. Score it first: "
             "facerwkv evaluate RUN --split test."
         )
-    return (
-        "\n\n".join(
-            [
-                _head(card),
-                f"# {name}",
-                _about(checkpoint),
-                _data(checkpoint),
-                _scores(scored),
-                _weaknesses(scored, card),
-                _use(name),
-            ]
-        )
-        + "\n"
-    )
+    scores = [(metrics.SCORES[name], score) for name, score in metrics.stored(scored).items()]
+    terms = licence(card)
+    free = terms.lower() == FINE
+    kind = f"license: {FINE}" if free else f"license: other\nlicense_name: {terms.partition(':')[0]!r}"
+    head = f"{kind}\nlibrary_name: facerwkv\npipeline_tag: image-classification"
+    code = f'import facerwkv\n\nmodel = facerwkv.load("{name}")\nprint(model.predict("party.jpg"))'
+    recalls = {label: row["recall"] for label, row in scored["per_class"].items() if row["recall"] is not None}
+    weakest = sorted(recalls, key=recalls.__getitem__)[:WEAKEST]
+    parts = [
+        f"---\n{head}\ntags: [facial-expression-recognition, rwkv]\n---",
+        f"# {name}",
+        _about(checkpoint),
+        f"## Data\n\n{_data(checkpoint)}",
+        f"Licence of these weights: {terms}",
+        f"## Scores on {scored['n']:,} images of {scored['source']}, {scored['split']}",
+        _table(("score", "value (95 % interval)"), [(metric.title, metric.text(score)) for metric, score in scores]),
+        _table(("class", *metrics.CLASS_COLUMNS.values()), metrics.class_rows(scored["per_class"])),
+        "## Weaknesses",
+        f"Recognised least: {', '.join(f'{label} ({recalls[label]:.0%})' for label in weakest)}.",
+        *card.get("weaknesses", []),
+        f"## Use\n\n```python\n{code}\n```",
+        f"## Intended use\n\n{INTENDED}",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def licence(card: dict[str, Any]) -> str:
     """The licence that a card names; without one, research only."""
     return str(card.get("licence") or "research only")
-
-
-def _head(card: dict[str, Any]) -> str:
-    text = licence(card)
-    free = text.lower() == FINE
-    kind = f"license: {FINE}" if free else f"license: other\nlicense_name: {text.partition(':')[0]!r}"
-    kind += "\nlibrary_name: facerwkv\npipeline_tag: image-classification\ntags: [facial-expression-recognition, rwkv]"
-    return f"---\n{kind}\n---"
 
 
 def _about(checkpoint: Any) -> str:
@@ -74,48 +76,21 @@ def _about(checkpoint: Any) -> str:
 
 
 def _data(checkpoint: Any) -> str:
-    card = checkpoint.card
-    data = card.get("data", {})
+    """The images it was trained on, and what training started from, other than random weights."""
+    data, recipe = checkpoint.card.get("data", {}), checkpoint.card.get("recipe", {})
     counts = ", ".join(f"{count:,} {split}" for split, count in data.get("images", {}).items())
-    copies = data.get("dropped_leaks")
-    left_out = f" {copies:,} training images that stand in validation or test were left out." if copies else ""
-    source = data.get("source", "not recorded")
-    started = "".join(f" Training started from {start}." for start in _starts(checkpoint))
-    return f"## Data\n\n{source}: {counts} images.{left_out}{started}\n\nLicence of these weights: {licence(card)}"
-
-
-def _starts(checkpoint: Any) -> Iterator[str]:
-    """What stood before the first step, other than random weights."""
-    recipe = checkpoint.card.get("recipe", {})
+    text = f"{data.get('source', 'not recorded')}: {counts} images."
+    if copies := data.get("dropped_leaks"):
+        text += f" {copies:,} training images that also occur in validation or test were left out."
     if weights := has_resnet_stem(checkpoint.model) and recipe.get("model", {}).get("stem_weights"):
-        yield f"ResNet-50's ImageNet weights in its stem ({PurePath(weights).stem})"
+        text += f" Training started from ResNet-50's ImageNet weights in its stem ({PurePath(weights).stem})."
     if start := recipe.get("init_from"):
-        yield PurePath(start).name
+        text += f" Training started from {PurePath(start).name}."
+    return text
 
 
-def _scores(scored: dict[str, Any]) -> str:
-    rows = [f"| {title} | {_percent(scored[name], name)} |" for name, title in SCORES.items() if scored.get(name)]
-    lines = [f"## Scores on {scored['n']:,} images of {scored['source']}, {scored['split']}", ""]
-    lines += ["| score | value (95 % interval) |", "|---|---:|", *rows, ""]
-    lines += ["| class | precision | recall | F1 | images |", "|---|---:|---:|---:|---:|"]
-    for label, row in scored["per_class"].items():
-        shares = " | ".join("–" if row[name] is None else f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
-        lines.append(f"| {label} | {shares} | {row['support']:,} |")
-    return "\n".join(lines)
-
-
-def _percent(score: dict[str, float], name: str) -> str:
-    form = ".3f" if name.startswith("ece") else ".1%"
-    return f"{score['value']:{form}} ({score['low']:{form}}–{score['high']:{form}})"
-
-
-def _weaknesses(scored: dict[str, Any], card: dict[str, Any]) -> str:
-    recalls = {label: row["recall"] for label, row in scored["per_class"].items() if row["recall"] is not None}
-    weakest = sorted(recalls, key=recalls.__getitem__)[:WEAKEST]
-    found = "Recognised least: " + ", ".join(f"{label} ({recalls[label]:.0%})" for label in weakest) + "."
-    return "\n\n".join(["## Weaknesses", found, *card.get("weaknesses", [])])
-
-
-def _use(name: str) -> str:
-    code = f'import facerwkv\n\nmodel = facerwkv.load("{name}")\nprint(model.predict("party.jpg"))'
-    return f"## Use\n\n```python\n{code}\n```\n\n## Intended use\n\n{INTENDED}"
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---", *["---:"] * (len(headers) - 1)], *rows]
+    return "\n".join(
+        "|" + "|".join(cells) + "|" if cells[0] == "---" else f"| {' | '.join(cells)} |" for cells in lines
+    )

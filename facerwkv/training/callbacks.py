@@ -1,5 +1,6 @@
-"""What happens around the loop: checkpoints, resume points, one line an epoch."""
+"""What happens around the loop: checkpoints, resume points, one line per epoch."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 
 from facerwkv.core.files import atomic
+from facerwkv.core.metrics import of_confusion
 from facerwkv.training.recipe import TrainPart
 from facerwkv.training.run import RESUME, leads
 
@@ -22,9 +24,9 @@ class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whos
     `save_every` steps inside an epoch and after each epoch.
     """
 
-    def __init__(self, folder: Path, save: Callable[[Path, dict[str, float]], None], part: TrainPart):
+    def __init__(self, folder: Path, save: Callable[[Path, dict[str, float | None]], None], part: TrainPart):
         self.folder, self.save, self.part = folder, save, part
-        self.best = -1.0
+        self.best = -math.inf
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -40,11 +42,13 @@ class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whos
             self._write_resume(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
-        score = scores[f"val_{self.part.monitor}"]
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        scores = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        score = values[f"val_{self.part.monitor}"]  # NaN, where it is not defined, is better than nothing only
         if trainer.is_global_zero:
             self.save(self.folder / "last", scores | {"epoch": trainer.current_epoch})
-            if self.part.select == "best" and score > self.best:
+            first = not (self.folder / "best").exists()
+            if self.part.select == "best" and (score > self.best or first):
                 self.save(self.folder / "best", scores | {"epoch": trainer.current_epoch})
         self.best = max(self.best, score)
         self._write_resume(trainer)
@@ -81,7 +85,7 @@ class Stopwatch(Callback):
 
 
 class EpochLines(Callback):
-    """Prints one line an epoch, on a terminal or in a log file."""
+    """Prints one line per epoch, on a terminal or in a log file."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=not leads())
@@ -92,10 +96,11 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        scores = [f"{metric.title} {metric.number(seen[f'val_{name}'])}" for name, metric in of_confusion().items()]
         self.console.print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             f"  train loss {seen['train_loss']:.3f}  validation loss {seen['val_loss']:.3f}"
-            f"  accuracy {seen['val_accuracy']:.1%}  UAR {seen['val_uar']:.1%}"
+            f"  {'  '.join(scores)}"
             f"  {time.perf_counter() - self.started:.0f} s",
             soft_wrap=True,
         )

@@ -21,7 +21,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
-from facerwkv.core.metrics import accuracy, uar
+from facerwkv.core.metrics import of_confusion
 from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
 from facerwkv.data.transforms import normalise
@@ -98,8 +98,7 @@ class TrainingModule(LightningModule):
         scores = {
             "train_loss": self.train_loss.compute(),
             "val_loss": self.val_loss.compute(),
-            "val_accuracy": accuracy(counts),
-            "val_uar": uar(counts),
+            **{f"val_{name}": metric.function(counts) for name, metric in of_confusion().items()},
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
         }
         self.log_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in scores.items()})
@@ -193,8 +192,8 @@ def _restarted_model(start: Checkpoint, labels: tuple[str, ...]) -> nn.Module:
     return start.model
 
 
-def _saver(module: TrainingModule, data: DataModule) -> Callable[[Path, dict[str, float]], None]:
-    def save(folder: Path, scores: dict[str, float]) -> None:
+def _saver(module: TrainingModule, data: DataModule) -> Callable[[Path, dict[str, float | None]], None]:
+    def save(folder: Path, scores: dict[str, float | None]) -> None:
         card = {"data": data.describe(), "validation": scores, "recipe": module.recipe.model_dump(mode="json")}
         name, transform = module.recipe.model.name, module.recipe.transform
         save_checkpoint(folder, Checkpoint(module.evaluated, name, data.labels, transform, card=card))
@@ -209,7 +208,11 @@ def _trainer(recipe: Recipe, folder: Path, point: Path | None, own: list[Callbac
         curves.rewind(int(torch.load(point, weights_only=True)["global_step"]))
     callbacks = [*own, EpochLines()]
     if part.early_stop:
-        callbacks.append(EarlyStopping(f"val_{part.monitor}", mode="max", patience=part.early_stop, min_delta=0.0))
+        callbacks.append(
+            EarlyStopping(
+                f"val_{part.monitor}", mode="max", patience=part.early_stop, min_delta=0.0, check_finite=False
+            )
+        )
     if progress and sys.stderr.isatty():
         callbacks.append(RichProgressBar(leave=False))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.metrics import of_confusion
 from facerwkv.core.settings import Count, NotNegative, Positive, Settings, Share
 from facerwkv.data.config import AugmentConfig, DataConfig, TransformConfig
 from facerwkv.models.zoo import TIMM, model_line
 
 RECIPES = files("facerwkv.training") / "recipes"
+
+
+def _of_validation(name: str) -> str:
+    """A score that training computes on validation; ValueError lists them."""
+    if name not in of_confusion():
+        raise ValueError(f"Choose {', '.join(of_confusion())}")
+    return name
 
 
 class ModelPart(Settings):
@@ -85,7 +93,8 @@ class TrainPart(Settings):
     """Decay a step of the running mean of the weights that is evaluated and saved; null for none."""
     select: Literal["best", "last"] = "best"
     """Which epoch's weights count: the best on validation, or the last."""
-    monitor: Literal["accuracy", "uar"] = "accuracy"
+    monitor: Annotated[str, AfterValidator(_of_validation)] = "accuracy"
+    """The score on validation that decides: accuracy, uar, macro_f1."""
     early_stop: Count | None = None
     """Stop after so many epochs without a better validation score."""
     save_every: Count | None = 200

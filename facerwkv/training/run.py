@@ -29,11 +29,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
+from facerwkv.core.metrics import of_confusion
 from facerwkv.training.recipe import Recipe
 
 RECIPE, ENVIRONMENT, DATA, CURVES, RESUME = "recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt"
 TIME = "time.json"
-COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_accuracy", "val_uar")
+
+
+def columns() -> list[str]:
+    """The columns of metrics.csv."""
+    return ["epoch", "step", "lr", "train_loss", "val_loss", *(f"val_{name}" for name in of_confusion())]
 
 
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
@@ -146,24 +151,24 @@ class Curves(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {name: metrics[name] for name in COLUMNS if name in metrics} | {"step": step}
+        row = {name: metrics[name] for name in columns() if name in metrics} | {"step": step}
         if len(row) == 2:
             return
         fresh = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns())
             if fresh:
                 writer.writeheader()
             writer.writerow(row)
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Forget what was logged from `step` on: the resumed run logs it again."""
+        """Forget what was logged from `step` on, which the resumed run logs again; the columns are those of today."""
         if not self.path.exists():
             return
         with self.path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
         with atomic(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns(), extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)

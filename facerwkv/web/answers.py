@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.metrics import score_titles
 from facerwkv.inference.explain import METHODS, explain
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, notice
@@ -50,6 +51,7 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "licence": licence(checkpoint.card),
         "notice": notice(checkpoint),
         "card": without_paths(checkpoint.card),
+        "scores": score_titles(),
         "intended_use": " ".join(INTENDED.replace("*", "").split()),
         "limits": limits.model_dump(),
         "version": VERSION,

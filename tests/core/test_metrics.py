@@ -1,12 +1,18 @@
+import json
 import time
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torchmetrics.classification import MulticlassCalibrationError
 
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
+from tests.scores import KAPPA, kappa
 
 # Class 0: 3 images, 2 found; class 1: 2 images, 1 found; class 2 never occurs, but is answered once.
 TARGETS = np.array([0, 0, 0, 1, 1])
@@ -21,13 +27,12 @@ def logits_of(predictions: np.ndarray, classes: int, confidence: float) -> np.nd
     return np.log(probs)
 
 
+def calibration_error(probs: np.ndarray, targets: np.ndarray) -> float:
+    return float(metrics.expected_calibration_error(metrics.reliability(probs, targets)))
+
+
 def test_confusion_has_the_truth_in_rows():
     assert metrics.confusion(TARGETS, PREDICTIONS, 3).tolist() == MATRIX.tolist()
-
-
-def test_confusion_keeps_leading_dimensions():
-    twice = metrics.confusion(np.stack([TARGETS, TARGETS]), np.stack([PREDICTIONS, TARGETS]), 3)
-    assert twice.tolist() == [MATRIX.tolist(), [[3, 0, 0], [0, 2, 0], [0, 0, 0]]]
 
 
 @pytest.mark.parametrize("bad", [-1, 3])
@@ -70,19 +75,22 @@ def test_calibration_error_by_hand():
     probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.8, 0.2]])
     # bin (.8667, .9333]: confidence .9, accuracy 1/2; bin (.6667, .7333]: .7, 1; bin (.7333, .8]: .8, 0
     targets = np.array([0, 1, 1, 1])
-    assert metrics.expected_calibration_error(probs, targets) == pytest.approx((2 * 0.4 + 0.3 + 0.8) / 4)
+    assert calibration_error(probs, targets) == pytest.approx((2 * 0.4 + 0.3 + 0.8) / 4)
 
 
 def test_calibration_error_equals_torchmetrics():
     rng = np.random.default_rng(0)
     probs, targets = metrics.softmax(rng.normal(size=(500, 7)) * 2), rng.integers(0, 7, 500)
     theirs = MulticlassCalibrationError(7, n_bins=15, norm="l1")(torch.tensor(probs), torch.tensor(targets))
-    assert metrics.expected_calibration_error(probs, targets) == pytest.approx(float(theirs), abs=1e-6)
+    assert calibration_error(probs, targets) == pytest.approx(float(theirs), abs=1e-6)
 
 
-def test_calibration_bins_take_certainty_and_the_upper_edge():
+def test_bins_take_certainty_and_the_upper_edge():
     probs = np.array([[1.0, 0.0], [1 / 2, 1 / 2], [0.6, 0.4]])
-    assert metrics.calibration_bins(probs, np.array([0, 0, 0]), bins=10)[0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 1]
+    images, confidence, right = metrics.reliability(probs, np.array([0, 0, 1]), bins=10)
+    assert images.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 1]
+    assert confidence.tolist() == [0, 0, 0, 0, 0.5, 0.6, 0, 0, 0, 1]
+    assert right.tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
@@ -129,11 +137,11 @@ def test_temperature_refuses_what_cannot_be_fitted(logits, message):
 def test_scores_have_the_values_of_the_functions():
     logits = logits_of(PREDICTIONS, 3, 0.8)
     found = metrics.scores(TARGETS, logits, temperature=2.0)
-    assert list(found) == ["accuracy", "uar", "macro_f1", "ece", "ece_calibrated"]
+    assert list(found) == list(metrics.SCORES)
     assert found["accuracy"].value == 0.6
     assert found["ece"].value == pytest.approx(0.2)
     cooler = metrics.softmax(logits, 2.0)
-    assert found["ece_calibrated"].value == pytest.approx(metrics.expected_calibration_error(cooler, TARGETS))
+    assert found["ece_calibrated"].value == pytest.approx(calibration_error(cooler, TARGETS))
 
 
 def test_ece_calibrated_needs_a_temperature():
@@ -164,18 +172,111 @@ def test_a_single_image_has_an_interval_of_no_width():
     assert found["ece"].low == found["ece"].value == found["ece"].high == pytest.approx(0.25)
 
 
-def test_bootstrap_draws_do_not_depend_on_the_size_of_a_chunk(monkeypatch):
-    def mean(rows):
-        return rows.mean(-1, keepdims=True)
+def test_draws_do_not_depend_on_the_size_of_a_chunk(monkeypatch):
+    whole = metrics.confusion_draws(MATRIX, resamples=20)
+    monkeypatch.setattr(metrics, "_CHUNK", 30)
+    assert whole.keys() == metrics.of_confusion().keys()
+    for name, values in metrics.confusion_draws(MATRIX, resamples=20).items():
+        np.testing.assert_array_equal(values, whole[name])
 
-    whole = metrics.bootstrap(mean, 50, resamples=20)
-    monkeypatch.setattr(metrics, "_CHUNK", 150)
-    assert whole.shape == (20, 1)
-    np.testing.assert_array_equal(metrics.bootstrap(mean, 50, resamples=20), whole)
+
+def by_index(targets: np.ndarray, logits: np.ndarray, resamples: int) -> dict[str, np.ndarray]:
+    """The scores of resamples as the bootstrap is defined: one index drawn for each image."""
+    rng, probs = np.random.default_rng(1), metrics.softmax(logits)
+    values: dict[str, list[float]] = {"accuracy": [], "uar": [], "macro_f1": [], "ece": []}
+    for _ in range(resamples):
+        rows = rng.integers(0, len(targets), len(targets))
+        matrix = metrics.confusion(targets[rows], logits[rows].argmax(-1), logits.shape[-1])
+        for name in ("accuracy", "uar", "macro_f1"):
+            values[name].append(float(metrics.SCORES[name].function(matrix)))
+        values["ece"].append(calibration_error(probs[rows], targets[rows]))
+    return {name: np.array(drawn) for name, drawn in values.items()}
+
+
+def test_intervals_are_those_of_drawn_indices():
+    rng = np.random.default_rng(5)
+    targets = rng.integers(0, 4, 400)
+    logits = rng.normal(size=(400, 4)) * 2 + 2 * np.eye(4)[targets]
+    fast = metrics.scores(targets, logits, resamples=1500)
+    for name, drawn in by_index(targets, logits, 1500).items():
+        spread = drawn.std()
+        assert fast[name].low == pytest.approx(min(np.percentile(drawn, 2.5), fast[name].value), abs=0.25 * spread)
+        assert fast[name].high == pytest.approx(np.percentile(drawn, 97.5), abs=0.25 * spread)
 
 
 def test_the_intervals_of_a_test_split_take_little_time():
     rng = np.random.default_rng(0)
+    targets, logits = rng.integers(0, 7, 3589), rng.normal(size=(3589, 7))
+    matrix = metrics.confusion(targets, logits.argmax(-1), 7)
     start = time.process_time()
-    metrics.scores(rng.integers(0, 7, 3589), rng.normal(size=(3589, 7)), 1.2)
-    assert time.process_time() - start < 5  # about 0.8 s; the rest is for a loaded machine
+    metrics.confusion_draws(matrix)
+    middle = time.process_time()
+    metrics.scores(targets, logits, 1.2)
+    assert middle - start < 0.3  # about 0.02 s; the rest is for a loaded machine
+    assert time.process_time() - middle < 0.6  # about 0.06 s
+
+
+@st.composite
+def evaluations(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and logits of a few images: classes without images, one class alone, ties."""
+    classes, n = draw(st.integers(2, 4)), draw(st.integers(1, 12))
+    targets = draw(arrays(np.int64, n, elements=st.integers(0, classes - 1)))
+    return targets, draw(arrays(np.float64, (n, classes), elements=st.sampled_from([-3.0, 0.0, 0.5, 3.0])))
+
+
+@given(evaluations())
+@settings(max_examples=60, deadline=None)
+def test_scores_that_are_not_defined_are_left_out_and_break_nothing(given_evaluation):
+    targets, logits = given_evaluation
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch.setitem(metrics.SCORES, "kappa", KAPPA)
+        found = metrics.scores(targets, logits, resamples=50)
+        matrix = metrics.confusion(targets, logits.argmax(-1), logits.shape[-1])
+        whole = {name: float(metric.function(matrix)) for name, metric in metrics.of_confusion().items()}
+        assert {name: score.value for name, score in found.items() if name in whole} == {
+            name: value for name, value in whole.items() if np.isfinite(value)
+        }
+        for score in found.values():
+            assert np.isfinite([score.low, score.value, score.high]).all()
+            assert score.low <= score.value <= score.high
+        summary = json.loads(json.dumps(metrics.to_json(found), allow_nan=False))
+        assert [name for name in metrics.SCORES if summary[name] is None] == [
+            n for n in metrics.SCORES if n not in found
+        ]
+        assert metrics.stored(summary) == found
+
+
+def test_one_class_answered_alone_has_no_kappa(monkeypatch):
+    monkeypatch.setitem(metrics.SCORES, "kappa", KAPPA)
+    found = metrics.scores(np.zeros(5, int), np.tile([2.0, 0.0], (5, 1)))
+    assert "kappa" not in found
+    assert metrics.to_json(found)["kappa"] is None
+    assert metrics.SCORES["kappa"].text(found.get("kappa")) == "–"
+
+
+def test_resamples_without_a_score_are_left_out_of_its_interval(monkeypatch):
+    monkeypatch.setitem(metrics.SCORES, "kappa", KAPPA)
+    matrix = np.array([[3, 0], [0, 1]])  # a third of the resamples have one class alone
+    assert np.isnan(metrics.confusion_draws(matrix)["kappa"]).mean() == pytest.approx(0.75**4 + 0.25**4, abs=0.03)
+    assert metrics.confusion_scores(matrix)["kappa"] == metrics.Score(1.0, 1.0, 1.0)
+
+
+def test_a_score_added_later_is_computed_from_the_stored_confusion_matrix(monkeypatch):
+    summary = metrics.to_json(metrics.confusion_scores(MATRIX)) | {"confusion": MATRIX.tolist()}
+    monkeypatch.setitem(metrics.SCORES, "kappa", KAPPA)
+    assert metrics.stored(summary)["kappa"].value == pytest.approx(float(kappa(MATRIX)))
+    assert "kappa" not in metrics.stored({"accuracy": {"value": 1.0, "low": 1.0, "high": 1.0}})
+    assert "kappa" not in metrics.stored(summary | {"kappa": None})
+
+
+def test_pages_are_told_titles_and_formats():
+    titles = metrics.score_titles()
+    assert list(titles) == list(metrics.SCORES)
+    assert titles["uar"] == {
+        "title": "UAR",
+        "about": "the mean recall of the classes that occur in the truth",
+        "percent": True,
+        "digits": 1,
+    }
+    assert (titles["ece"]["percent"], titles["ece"]["digits"]) == (False, 3)

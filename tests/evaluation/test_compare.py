@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.evaluation import compare as module
-from facerwkv.evaluation.compare import compare
-from facerwkv.evaluation.comparison import Comparison
+from facerwkv.evaluation.compare import Comparison, compare
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import read_run
 

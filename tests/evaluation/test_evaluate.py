@@ -12,7 +12,8 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.metrics import fit_temperature
 from facerwkv.data.loader import DataConfig, DataModule
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.evaluation.evaluate import Evaluation, align_labels, evaluate, run_logits
+from facerwkv.evaluation.evaluate import align_labels, evaluate, run_logits
+from facerwkv.evaluation.result import Evaluation
 from facerwkv.models.checkpoint import Checkpoint
 
 LABELS = ("anger", "fear", "happiness")
@@ -113,7 +114,7 @@ def test_predictions_table_shows_calibrated_probabilities(tmp_path):
 def test_load_names_a_folder_that_cannot_be_read(tmp_path, file, content):
     evaluation().save(tmp_path)
     (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
-    with pytest.raises(InputError, match=r"holds no evaluation: .* missing or damaged\. Make one"):
+    with pytest.raises(InputError, match=r"contains no evaluation: .* missing or damaged\. Make one"):
         Evaluation.load(tmp_path)
 
 

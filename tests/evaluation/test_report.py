@@ -8,9 +8,9 @@ from PIL import Image
 from rich.console import Console
 
 from facerwkv.core.errors import InputError
-from facerwkv.evaluation import figures, pages
-from facerwkv.evaluation.evaluate import Evaluation
+from facerwkv.evaluation import figures, templates
 from facerwkv.evaluation.report import console_table, read_curves, write_report
+from facerwkv.evaluation.result import Evaluation
 
 SCRIPT = '<script>alert("x")</script> | *a*.png'
 LABELS = ("anger", "fear", "happiness")
@@ -61,7 +61,7 @@ def test_a_report_is_these_files(tmp_path, run):
 def test_the_page_is_self_contained_and_escapes_names(tmp_path, run):
     page = write_report(evaluation(), tmp_path, run=run).read_text(encoding="utf-8")
     assert "<script" not in page
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; | *a*.png" in page
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; | *a*.png" in page
     assert "&lt;b&gt;facerwkv&lt;/b&gt;" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "@import" not in page
@@ -109,7 +109,7 @@ def test_a_report_is_made_from_a_runs_folder(tmp_path, run):
 
 
 def test_a_folder_without_evaluation_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="holds no evaluation"):
+    with pytest.raises(InputError, match="contains no evaluation"):
         write_report(tmp_path, tmp_path / "out")
 
 
@@ -123,7 +123,7 @@ def test_selections_stand_beside_all_images(tmp_path):
     whole = evaluation()
     write_report(whole, tmp_path, selections={"without copies": whole.restrict({"a.png", "c.png"})})
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "| without copies | 2 | 100.0% (100.0% – 100.0%) |" in text
+    assert "| without copies | 2 | 100.0% (100.0%–100.0%) |" in text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_unusual_evaluations_make_a_report(tmp_path, changes):
 def test_the_console_table_shows_scores_and_classes():
     text = shown(console_table(evaluation(temperature=1.5, labels=("[red]anger[/red]", "fear", "happiness"))))
     assert "facerwkv_small on toy, test: 4 images" in text
-    assert re.search(r"accuracy +75\.0% +25\.0% – 100\.0%", text)
+    assert re.search(r"accuracy +75\.0% +25\.0%–100\.0%", text)
     assert re.search(r"\[red\]anger\[/red\] +100\.0% +50\.0% +66\.7% +2", text)
     assert "after temperature" in text
 
@@ -185,4 +185,4 @@ def test_images_take_the_colour_of_the_page():
     [("snake_case", "snake_case"), ("_a_", r"\_a\_"), ("a\nb", "a b"), ("[x](y)", r"\[x\](y)"), ("\udcff", r"\\udcff")],
 )
 def test_markdown_is_escaped(text, expected):
-    assert pages.escape_markdown(text) == expected
+    assert templates.escape_markdown(text) == expected

@@ -12,8 +12,8 @@ from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.evaluation.evaluate import Evaluation
 from facerwkv.evaluation.report import console_subgroups, write_report
+from facerwkv.evaluation.result import Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, holm, score_subgroups
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
@@ -159,7 +159,7 @@ def test_the_report_shows_groups_gaps_and_how_to_read_them(unfair, tmp_path):
     text = page.with_name("report.md").read_text(encoding="utf-8")
     assert "## Subgroups" in text
     assert "| gender | number | accuracy | UAR | macro-F1 |" in text
-    assert "| male | 40 | 100.0% (100.0% – 100.0%) |" in text
+    assert "| male | 40 | 100.0% (100.0%–100.0%) |" in text
     assert "| unsure (few) | 10 |" in text
     assert "| gender: accuracy | male | female | 50.0% | 3" in text
     assert "| 0.0005 | 0.0015 |" in text
@@ -181,7 +181,7 @@ def test_the_terminal_shows_the_same(unfair):
     console = Console(width=110, file=io.StringIO())
     console.print(console_subgroups(unfair))
     text = " ".join(console.file.getvalue().split())
-    assert "female 40 50.0% (35.0% – 65.0%)" in text
+    assert "female 40 50.0% (35.0%–65.0%)" in text
     assert "gender: UAR male female 50.0%" in text
     assert "p is how often a gap" in text
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
-from facerwkv.evaluation.pages import Paragraph, Table
+from facerwkv.evaluation.templates import Paragraph, Table
 from facerwkv.experiments import EXPERIMENTS, chosen, experiment, study
 from facerwkv.experiments import reproduce as page
 from facerwkv.experiments.reproduce import reproduce

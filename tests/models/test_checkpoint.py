@@ -84,7 +84,7 @@ def test_a_card_says_what_was_measured(trained):
     assert text.startswith("---\nlicense: other\nlicense_name: 'research only'\n")
     for part in (
         "# facerwkv_fer\n",
-        "28,006 train, 3,589 test images. 703 training images that stand in validation or test were left out.",
+        "28,006 train, 3,589 test images. 703 training images that also occur in validation or test were left out.",
         "| accuracy | 71.2% (69.7%–72.7%) |",
         "| anger | 50.0% | 20.0% | 33.3% | 1,000 |",
         "Recognised least: anger (20%), disgust (30%), fear (40%).",

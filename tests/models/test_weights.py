@@ -11,7 +11,7 @@ import facerwkv
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.datasets import DATASETS
-from facerwkv.evaluation.checkpoints import evaluate_folder
+from facerwkv.evaluation.evaluate import evaluate_folder
 from facerwkv.models.card import model_card
 from facerwkv.models.checkpoint import CARD, DEFAULT, SHIPPED, WEIGHTS, load_checkpoint, reports_of, shipped
 from facerwkv.models.describe import print_one

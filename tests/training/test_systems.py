@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from facerwkv.data.loader import DataModule
-from facerwkv.evaluation.checkpoints import evaluate_folder
+from facerwkv.evaluation.evaluate import evaluate_folder
 from facerwkv.models.zoo import create_model
 from facerwkv.training.module import TrainingModule, train
 from facerwkv.training.recipe import Recipe

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from facerwkv.core.errors import InputError
-from facerwkv.evaluation.checkpoints import evaluate_folder, finish
+from facerwkv.evaluation.evaluate import evaluate_folder, finish
 from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.training.callbacks import Stopwatch
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe, shipped
-from facerwkv.training.run import COLUMNS, alone
+from facerwkv.training.run import alone, columns
 
 
 def curve(folder):
@@ -54,7 +54,7 @@ def test_every_shipped_recipe_trains(name, small, tmp_path):
     changes = [*small, "train.epochs=2", *SMALLER.get(name, ["model.options={patch_size: 8}"])]
     folder = train(Recipe.read(name, changes), tmp_path / "run", progress=False)
     rows = curve(folder)
-    assert tuple(rows[0]) == COLUMNS
+    assert list(rows[0]) == columns()
     assert [float(row["val_accuracy"]) for row in rows if row["val_accuracy"]] != []
     assert load_checkpoint(folder).labels[0] == "anger"
 
