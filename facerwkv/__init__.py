@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "EXPRESSIONS": "core.labels",
-    "Evaluation": "evaluation.evaluate",
+    "Evaluation": "evaluation.result",
     "InputError": "core.errors",
     "Predictor": "inference.predictor",
     "Recipe": "training.recipe",

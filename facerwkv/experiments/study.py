@@ -1,6 +1,6 @@
 """What a table or a figure is made of: rows to train, the paper's number or log of each, and ours beside it on a page.
 
-OUT/runs/PROTOCOL/ROW/seedN/   a run for every row, protocol and seed; what shares a row shares its runs
+OUT/runs/PROTOCOL/ROW/seedN/   a run per row, protocol and seed; tables and figures with the same row share its runs
 OUT/runs/.../score.json        its accuracies; a run that has one is not trained again
 """
 
@@ -9,23 +9,23 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic
 from facerwkv.evaluation import figures
 from facerwkv.evaluation.compare import require_same
 from facerwkv.evaluation.evaluate import evaluate_folder, finish
-from facerwkv.evaluation.templates import Block, Drawing, Paragraph, Section, Table
+from facerwkv.evaluation.report import drawing
+from facerwkv.evaluation.templates import Block, Paragraph, Section, Table
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import CURVES, RECIPE, write_json
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 SCORE = "score.json"
 Protocols = dict[str, tuple[str, list[str]]]
 PROTOCOLS: Protocols = {
@@ -41,7 +41,7 @@ SHOWN = (1, 2, 3, 5, 10, 15, 25)
 
 
 class Incomplete(InputError):
-    """Parts of an experiment could not run: a sentence for each, and the sections of what could."""
+    """Some rows of an experiment could not run: a sentence for each, and the sections of those that could."""
 
     def __init__(self, problems: Sequence[str], sections: Sequence[Section]):
         super().__init__(" ".join(problems))
@@ -77,7 +77,7 @@ class Row:
     """A line of a table.
 
     changes: of the recipe. paper: accuracy in per cent. ran: what its authors really ran, as far as code and logs tell.
-    curve: their log's validation accuracies, one an epoch, 0..1. as_coded, smoke: more changes, under such a setting.
+    curve: their log's validation accuracies, one per epoch, 0..1. as_coded, smoke: more changes, under such a setting.
     """
 
     name: str
@@ -103,13 +103,20 @@ class Study:
     rows: tuple[Row, ...]
 
     def run(self, setting: Setting) -> list[Section]:
-        """Train and score what is missing; the table's part of the page. Incomplete if some rows cannot run.
+        """Train and score what is missing; the table's section of the page. Incomplete if some rows cannot run.
 
         InputError if none can.
         """
-        scores, problems = _every(self.rows, lambda row: _scores(row, setting))
-        blocks: list[Block] = [Paragraph(self.claim), Paragraph(f"Time: {self.hours}")]
-        blocks.append(_table([row for row in self.rows if row.name in scores], scores, setting))
+
+        def runs_of(row: Row) -> dict[str, list[dict[str, Any]]]:
+            return {
+                protocol: [_run(row, setting, protocol, seed) for seed in setting.seeds]
+                for protocol in setting.protocols
+            }
+
+        runs, problems = _every(self.rows, runs_of)
+        table = _table([row for row in self.rows if row.name in runs], runs, setting)
+        blocks: list[Block] = [Paragraph(self.claim), Paragraph(f"Time: {self.hours}"), table]
         if ran := [(row.name, row.ran) for row in self.rows if row.ran]:
             blocks.append(Table(("row", "what the authors' code really ran"), ran, numbers=False))
         if reduced := [f"{row.name} ({', '.join(row.smoke)})" for row in self.rows if row.smoke and setting.smoke]:
@@ -119,25 +126,40 @@ class Study:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: validation accuracy after each epoch of rows that stand in a table too, and the authors' logs."""
+    """A figure: validation accuracy after each epoch of rows that are in a table too, and the authors' logs."""
 
     title: str
     claim: str
     rows: tuple[Row, ...]
 
     def run(self, setting: Setting) -> list[Section]:
-        """Train what is missing, under the first protocol and seed; the figure's part of the page. Errors as above."""
+        """Train what is missing, under the first protocol and seed; the figure's section. Errors as in Study."""
         protocol, seed = next(iter(setting.protocols)), setting.seeds[0]
         ours, problems = _every(self.rows, lambda row: _run(row, setting, protocol, seed)["curve"])
         theirs = {row.name: row.curve for row in self.rows if row.curve}
+        curves: dict[str, Sequence[float]] = {}
+        for name in ours:
+            curves |= {name: ours[name]} | ({f"{name}, the authors' log": theirs[name]} if name in theirs else {})
+        epochs = [epoch for epoch in SHOWN if epoch <= max(map(len, curves.values()))]
+        rows = [
+            (name, *(f"{100 * curve[epoch - 1]:.2f}" if epoch <= len(curve) else "-" for epoch in epochs))
+            for name, curve in curves.items()
+        ]
+        table = Table(("validation accuracy, %", *(f"epoch {epoch}" for epoch in epochs)), rows)
+        short = self.title.partition(":")[0]
+        logs = " and the authors' logs (dashed)" if theirs else ""
+        image = drawing(
+            figures.epochs_figure(ours, theirs),
+            setting.out,
+            re.sub(r"[^a-z0-9]+", "_", short.lower()).strip("_"),
+            f"{short}: validation accuracy, ours (lines){logs}",
+        )
         how = f"Ours: {setting.protocols[protocol][0]}, seed {seed}."
-        image = _image(self.title.partition(":")[0], ours, theirs, setting.out)
-        blocks: list[Block] = [Paragraph(f"{self.claim} {how}"), _epochs_table(ours, theirs), image]
-        return _complete(self.title, blocks, problems)
+        return _complete(self.title, [Paragraph(f"{self.claim} {how}"), table, image], problems)
 
 
 def run_all(parts: Sequence[Study | Figure], setting: Setting) -> list[Section]:
-    """The sections of several tables and figures. Incomplete if parts of them cannot run."""
+    """The sections of several tables and figures. Incomplete if some of their rows cannot run."""
     sections: list[Section] = []
     problems: list[str] = []
     for part in parts:
@@ -151,19 +173,19 @@ def run_all(parts: Sequence[Study | Figure], setting: Setting) -> list[Section]:
     return sections
 
 
-def _every(rows: Sequence[Row], find: Callable[[Row], Found]) -> tuple[dict[str, Found], list[str]]:
-    """What was found for the rows that can run, and a sentence for each of the others. InputError if none can."""
-    found: dict[str, Found] = {}
+def _every(rows: Sequence[Row], result: Callable[[Row], Result]) -> tuple[dict[str, Result], list[str]]:
+    """The results of the rows that can run, by name, and a sentence for each of the others. InputError if none can."""
+    results: dict[str, Result] = {}
     problems: list[str] = []
     for row in rows:
         try:
-            found[row.name] = find(row)
+            results[row.name] = result(row)
         except InputError as error:
             problems.append(f"{row.name}: {error}")
             first = error
-    if not found:
+    if not results:
         raise first
-    return found, problems
+    return results, problems
 
 
 def _complete(title: str, blocks: list[Block], problems: Sequence[str]) -> list[Section]:
@@ -173,38 +195,20 @@ def _complete(title: str, blocks: list[Block], problems: Sequence[str]) -> list[
     return [(title, blocks)]
 
 
-@dataclass
-class Scores:
-    """The accuracies of a row, protocol → one a seed, 0..1."""
-
-    test: dict[str, list[float]] = field(default_factory=dict)
-    train: dict[str, list[float]] = field(default_factory=dict)
-
-
-def _scores(row: Row, setting: Setting) -> Scores:
-    found = Scores()
-    for protocol in setting.protocols:
-        runs = [_run(row, setting, protocol, seed) for seed in setting.seeds]
-        found.test[protocol] = [run["test"] for run in runs]
-        found.train[protocol] = [run["train"] for run in runs]
-    return found
-
-
 def _run(row: Row, setting: Setting, protocol: str, seed: int) -> dict[str, Any]:
-    """Train, score and remember one run; or go on with it, or read what it gave."""
+    """The accuracies of one run, 0..1: "test", "train" and "curve"; trained and scored, resumed, or read."""
     changes = row.under(setting)
     plan = setting.recipe(protocol, changes, seed)
-    folder = setting.out / "runs" / protocol / _slug(changes) / f"seed{seed}"
+    name = re.sub(r"[^\w.=-]+", "_", "_".join(changes)).strip("_")
+    folder = setting.out / "runs" / protocol / name / f"seed{seed}"
     require_same(plan, folder)
     if not (folder / SCORE).is_file():
         Console(stderr=True).print(f"[bold]{row.name}[/], {protocol}, seed {seed}", highlight=False)
         train(plan, folder, resume=(folder / RECIPE).is_file())
         finish(folder)
-        accuracy = {
-            split: evaluate_folder(folder, split=split).evaluation.scores["accuracy"].value
-            for split in ("train", "test")
-        }
-        write_json(folder / SCORE, accuracy | {"curve": validation_curve(folder)})
+        evaluations = {split: evaluate_folder(folder, split=split).evaluation for split in ("train", "test")}
+        accuracies = {split: evaluation.scores["accuracy"].value for split, evaluation in evaluations.items()}
+        write_json(folder / SCORE, accuracies | {"curve": validation_curve(folder)})
     return json.loads((folder / SCORE).read_text(encoding="utf-8"))
 
 
@@ -214,35 +218,27 @@ def validation_curve(folder: Path) -> list[float]:
         return [float(row["val_accuracy"]) for row in csv.DictReader(file) if row["val_accuracy"]]
 
 
-def _slug(changes: Sequence[str]) -> str:
-    """A folder's name that rows with the same changes share."""
-    return re.sub(r"[^\w.=-]+", "_", "_".join(changes)).strip("_")
-
-
-def _table(rows: Sequence[Row], scores: Mapping[str, Scores], setting: Setting) -> Table:
+def _table(rows: Sequence[Row], runs: Mapping[str, Mapping[str, list[dict[str, Any]]]], setting: Setting) -> Table:
+    """Each row's accuracy and its distance from training under each protocol, beside the paper's number."""
     heads = [text for title, _ in setting.protocols.values() for text in (title, "training - test")]
-    body = [_cells(scores[row.name]) for row in rows]
-    if any(row.paper is not None for row in rows):
+    compared = any(row.paper is not None for row in rows)
+    if compared:
         heads[:1] = ["the paper, %", heads[0], "difference"]
-        for row, cells in zip(rows, body, strict=True):
-            cells[:1] = _beside(row.paper, scores[row.name], cells[0])
-    return Table(("row", *heads), [(row.name, *cells) for row, cells in zip(rows, body, strict=True)])
-
-
-def _cells(own: Scores) -> list[str]:
-    cells = []
-    for protocol, test in own.test.items():
-        gap = statistics.mean(own.train[protocol]) - statistics.mean(test)
-        cells += [mean_and_deviation(test), f"{100 * gap:+.1f}"]
-    return cells
-
-
-def _beside(paper: float | None, own: Scores, ours: str) -> list[str]:
-    """The paper's number, ours of the first protocol, and how far they differ."""
-    if paper is None:
-        return ["-", ours, "-"]
-    first = next(iter(own.test.values()))
-    return [f"{paper:.2f}", ours, f"{100 * statistics.mean(first) - paper:+.2f}"]
+    body = []
+    for row in rows:
+        cells: list[str] = []
+        for of_seeds in runs[row.name].values():
+            test = [run["test"] for run in of_seeds]
+            gap = statistics.mean(run["train"] for run in of_seeds) - statistics.mean(test)
+            ours = [mean_and_deviation(test)]
+            if compared and not cells:
+                if row.paper is None:
+                    ours = ["-", *ours, "-"]
+                else:
+                    ours = [f"{row.paper:.2f}", *ours, f"{100 * statistics.mean(test) - row.paper:+.2f}"]
+            cells += [*ours, f"{100 * gap:+.1f}"]
+        body.append((row.name, *cells))
+    return Table(("row", *heads), body)
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
@@ -250,26 +246,3 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     percent = [100 * value for value in values]
     spread = f" ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else ""
     return f"{statistics.mean(percent):.2f}{spread}"
-
-
-def _epochs_table(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Table:
-    curves = [pair for name in ours for pair in ((name, ours[name]), (f"{name}, the authors' log", theirs.get(name)))]
-    known = [(name, curve) for name, curve in curves if curve]
-    epochs = [epoch for epoch in SHOWN if epoch <= max(len(curve) for _, curve in known)]
-    body = [(name, *(_at(curve, epoch) for epoch in epochs)) for name, curve in known]
-    return Table(("validation accuracy, %", *(f"epoch {epoch}" for epoch in epochs)), body)
-
-
-def _at(curve: Sequence[float], epoch: int) -> str:
-    return f"{100 * curve[epoch - 1]:.2f}" if epoch <= len(curve) else "-"
-
-
-def _image(
-    title: str, ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], out: Path
-) -> Drawing:
-    figure = figures.epochs_figure(ours, theirs)
-    name = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
-    with atomic(out / f"{name}.png") as partial:
-        partial.write_bytes(figures.to_png(figure))
-    logs = " and the authors' logs (dashed)" if theirs else ""
-    return Drawing(f"{name}.png", figures.to_svg(figure, name), f"{title}: validation accuracy, ours (lines){logs}")

@@ -200,8 +200,8 @@ def test_intervals_are_those_of_drawn_indices():
     fast = metrics.scores(targets, logits, resamples=1500)
     for name, drawn in by_index(targets, logits, 1500).items():
         spread = drawn.std()
-        assert fast[name].low == pytest.approx(min(np.percentile(drawn, 2.5), fast[name].value), abs=0.25 * spread)
-        assert fast[name].high == pytest.approx(np.percentile(drawn, 97.5), abs=0.25 * spread)
+        assert fast[name].low == pytest.approx(min(np.percentile(drawn, 2.5), fast[name].value), abs=0.3 * spread)
+        assert fast[name].high == pytest.approx(np.percentile(drawn, 97.5), abs=0.3 * spread)
 
 
 def test_the_intervals_of_a_test_split_take_little_time():

@@ -23,8 +23,8 @@ TITLES = (
     *("Section 5.1", "Table 1: sizes", "Table 2: scaling", "Table 3: the hybrid", "Table 4: the systems"),
     *("Table 4 as the paper prints it", "Table 5: ablation", "Figure 4: ", "Figure 5: ", "Figure 6: ", "Figure 7: "),
     *("Section 3: augmentation", "Section 3, convergence", "Section 4.1: ", "Section 4.2: ", "Section 5.5: "),
-    *("The time mix&#x27;s width", "The schedule", "Row shift and 2-D positions"),
-    *("Outlook: newer versions", "Outlook: ViT&#x27;s sizes"),
+    *("The time mix&#39;s width", "The schedule", "Row shift and 2-D positions"),
+    *("Outlook: newer versions", "Outlook: ViT&#39;s sizes"),
 )
 
 
@@ -195,7 +195,7 @@ def test_a_full_disk_is_a_sentence_and_stops_nothing_else(tmp_path, only):
     only(full=full, whole=lambda setting: [("Whole", [])])
     html, problems = reproduce("all", Setting("toy", tmp_path))
     assert problems == [
-        "full: Cannot use events.out: No space left on device. Mend that, then run the command again; it goes on."
+        "full: Cannot use events.out: No space left on device. Once that is mended, rerun the same command to resume."
     ]
     assert "<h2>Whole</h2>" in html.read_text(encoding="utf-8")
 
