@@ -1,10 +1,13 @@
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.models import describe
 
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
@@ -31,3 +34,36 @@ def plans(monkeypatch):
 
     monkeypatch.setattr("facerwkv.evaluation.compare.train", note)
     return noted
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory):
+    """A folder of images that anything can learn: each expression is a colour; 12 to train, 4 for val and test."""
+    root = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    hues = rng.integers(0, 256, (len(EXPRESSIONS), 3))
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        for label, hue in zip(EXPRESSIONS, hues, strict=True):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise = rng.integers(-20, 21, (24, 24, 3))
+                Image.fromarray((hue + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number:04d}.png")
+    return root
+
+
+SMALL = [
+    "transform.image_size=[24,24]",
+    "model.options={patch_size: 8, width: 16}",
+    "data.batch_size=16",
+    "train.epochs=4",
+    "train.device=cpu",
+    "data.cache=false",
+    "train.save_every=2",
+]
+
+
+@pytest.fixture(scope="session")
+def small(colours):
+    """Changes that make of any recipe a run of seconds on the colours."""
+    return [*SMALL, f"data.source=imagefolder:{colours}"]

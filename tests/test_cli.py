@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import facerwkv as facerwkv_package
 from facerwkv.cli import RECIPES, app
-from facerwkv.evaluation.checkpoints import Split
+from facerwkv.evaluation.evaluate import Split
 from facerwkv.inference.explain import METHODS
 from facerwkv.inference.predictor import Engine
 from facerwkv.models.zoo import MODELS
@@ -165,7 +165,7 @@ TYPED = [
 def test_what_is_typed_arrives_as_typed(options, key, value, monkeypatch, tmp_path):
     plans = []
     monkeypatch.setattr("facerwkv.training.module.train", lambda plan, folder, resume: plans.append((plan, folder)))
-    monkeypatch.setattr("facerwkv.evaluation.checkpoints.finish", lambda folder: folder)
+    monkeypatch.setattr("facerwkv.evaluation.evaluate.finish", lambda folder: folder)
     assert facerwkv("train", *options, cwd=tmp_path).returncode == 0
     ((found, folder),) = plans
     assert folder == Path("runs") / f"modern-{found.model.name}"

@@ -9,7 +9,6 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.metrics import of_confusion
 from facerwkv.core.settings import Count, NotNegative, Positive, Settings, Share
 from facerwkv.data.config import AugmentConfig, DataConfig, TransformConfig
 from facerwkv.models.zoo import TIMM, model_line
@@ -19,6 +18,8 @@ RECIPES = files("facerwkv.training") / "recipes"
 
 def _of_validation(name: str) -> str:
     """A score that training computes on validation; ValueError lists them."""
+    from facerwkv.core.metrics import of_confusion  # loads NumPy, which recipes do without
+
     if name not in of_confusion():
         raise ValueError(f"Choose {', '.join(of_confusion())}")
     return name
