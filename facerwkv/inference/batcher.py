@@ -7,33 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from facerwkv.inference.options import Options
-from facerwkv.inference.results import Face, Result
-from facerwkv.media.geometry import Box
-
-
-class Crop(NamedTuple):
-    """A face, or a whole image without a box, as the model takes it, uint8 (h, w, c), and the detector's score."""
-
-    box: Box | None
-    detection: float | None
-    image: np.ndarray
-
-
-class Opened(NamedTuple):
-    """An image or a frame that was searched for faces: its crops, and the fields of its result but for the faces."""
-
-    fields: dict[str, Any]
-    crops: Sequence[Crop]
-    options: Options
-
-    def result(self, faces: Sequence[Face] = ()) -> Result:
-        return Result(**self.fields, faces=tuple(faces))
-
+from facerwkv.inference.results import Crop, Face, Opened, Result
 
 NOTHING = Opened({}, (), Options())
 
@@ -57,6 +33,7 @@ class Batch:
     closed: bool = False
 
 
+@dataclass(eq=False)
 class Batcher:
     """Groups images into batches. An image joins before it is opened, so a batch has images in the order in which they
     came, and each batch is classified by the thread that opens its last image. Any number of threads may use it.
@@ -64,11 +41,11 @@ class Batcher:
     `classify` gives a face for each of several crops, each with its own options, and is called with at most `most`.
     """
 
-    def __init__(self, classify: Callable[[list[Crop], list[Options]], list[Face]], most: int):
-        self.classify, self.most = classify, most
-        self._open: Batch | None = None
-        self._closed: list[Batch] = []
-        self._lock = threading.Lock()
+    classify: Callable[[list[Crop], list[Options]], list[Face]]
+    most: int
+    _open: Batch | None = field(default=None, init=False)
+    _closed: list[Batch] = field(default_factory=list, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def waits(self) -> bool:

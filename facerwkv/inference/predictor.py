@@ -19,9 +19,9 @@ from torch import Tensor
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import EvalTransform
-from facerwkv.inference.batcher import Batcher, Crop, Opened
+from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
-from facerwkv.inference.results import Face, Result
+from facerwkv.inference.results import Crop, Face, Opened, Result
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.frames import UnreadableVideo
 from facerwkv.media.geometry import whole_pixels
@@ -109,7 +109,7 @@ class Predictor:
         if not isinstance(checkpoint.model, OnnxModel):  # that one's device was chosen when it was read
             self.device = choose_device(device)
             self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
-        self._detector = detector
+        self._detector = detector or (FaceDetector() if checkpoint.transform.sees_faces else None)
         both = checkpoint.transform.crop == "both"
         crops = {mode: {"crop": "both", "no_box": "whole"} if both else {"crop": mode} for mode in ("scene", "face")}
         self._transforms = {
@@ -159,7 +159,7 @@ class Predictor:
         `options`, or single ones as keywords, are those of `Options`. Faces of several images share a batch; fewer than
         `batch_size` images wait for theirs to fill. An image that cannot be read gives a result that says why.
         """
-        options = Options.of(options, changes, "image")
+        options = options if options and not changes else Options.of(options, changes, "image")
         self._detector_for(options.mode)
         return self._in_batches((self.open(source, options, i) for i, source in enumerate(sources)), options)
 
@@ -182,15 +182,15 @@ class Predictor:
 
     def open_frames(self, frames: Iterable[tuple], name: str, options: Options) -> Iterator[Opened]:
         """Each frame, searched for faces; as in `predict_frames`."""
-        detector = self._detector_for(options.mode)
+        options = Options.of(options, {"channels": "rgb"}) if options.channels != "rgb" else options
+        self._detector_for(options.mode)
 
         def opened() -> Iterator[Opened]:
             time, number = 0.0, -1
             try:
                 for count, frame in enumerate(frames):
                     time, rgb, number = (*frame, count)[:3]
-                    fields = {"source": name, "size": rgb.shape[1::-1], "image": rgb, "time": time, "frame": number}
-                    yield self._crop(rgb, fields, detector, options)
+                    yield self.open(NamedImage(name, rgb), options, time=time, frame=number)
             except UnreadableVideo as error:
                 fields = {"source": name, "status": "unreadable", "message": str(error)}
                 yield Opened(fields | {"time": time, "frame": number + 1}, [], options)
@@ -200,10 +200,11 @@ class Predictor:
     def open(
         self, source: Source, options: Options, index: int = 0, max_pixels: int = MAX_PIXELS, **moment: Any
     ) -> Opened:
-        """An image, read and searched for faces: what the model would be shown.
+        """An image, read and searched for faces: what the model will be shown.
 
         `index` is its number among others, for those without a name; `moment` the `time` and `frame` of its result.
         """
+        detector, crops = self._detector_for(options.mode), []
         data = source.data if isinstance(source, NamedImage) else source
         if isinstance(source, NamedImage):
             name = source.name
@@ -218,8 +219,20 @@ class Predictor:
             empty = isinstance(data, str | Path) and os.path.isdir(data) and next(images_in(str(data))) == str(data)
             message = f"{name} is a folder without images." if empty else str(error)
             return Opened({"source": name, "status": "unreadable", "message": message, **moment}, [], options)
-        fields = {"source": name, "size": rgb.shape[1::-1], "image": data, "channels": options.channels, **moment}
-        return self._crop(rgb, fields, self._detector_for(options.mode), options)
+        height, width = rgb.shape[:2]
+        for face in detector(rgb) if detector else ():
+            score = face.score if isinstance(face, FaceBox) else None
+            corners = (face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4]
+            box = whole_pixels(corners, width, height)
+            if min(box[2] - box[0], box[3] - box[1]) >= max(1, options.min_face):
+                crops.append(Crop(box, score, self._transforms["face"](rgb, box)))
+        if not crops and (detector is None or options.on_no_face == "scene"):
+            crops = [Crop(None, None, self._transforms["scene"](rgb))]
+        fields = {"source": name, "size": (width, height), "image": data, "channels": options.channels, **moment}
+        fields["status"] = "ok" if crops else "no_face"
+        if not crops and options.on_no_face == "error":
+            fields["message"] = f"{name}: no face was found. Choose scene to classify it whole."
+        return Opened(fields, crops, options)
 
     def _detector_for(self, mode: Mode) -> Detector | None:
         """None where the whole image is shown."""
@@ -233,24 +246,6 @@ class Predictor:
             return None
         self._detector = self._detector or FaceDetector()
         return self._detector
-
-    def _crop(self, rgb: np.ndarray, fields: dict[str, Any], detector: Detector | None, options: Options) -> Opened:
-        """The faces' crops, or the whole image, with the status of the result."""
-        height, width = rgb.shape[:2]
-        crops = []
-        for face in detector(rgb) if detector else ():
-            score = face.score if isinstance(face, FaceBox) else None
-            corners = (face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4]
-            box = whole_pixels(corners, width, height)
-            if min(box[2] - box[0], box[3] - box[1]) >= max(1, options.min_face):
-                crops.append(Crop(box, score, self._transforms["face"](rgb, box)))
-        if not crops and (detector is None or options.on_no_face == "scene"):
-            crops = [Crop(None, None, self._transforms["scene"](rgb))]
-        if crops:
-            return Opened(fields | {"status": "ok"}, crops, options)
-        message = f"{fields['source']}: no face was found. Choose scene to classify it whole."
-        failed = {"message": message} if options.on_no_face == "error" else {}
-        return Opened(fields | {"status": "no_face"} | failed, crops, options)
 
     def _in_batches(self, images: Iterable[Opened], options: Options, ahead: int | None = None) -> Iterator[Result]:
         """A result leaves when it and all before it are complete."""

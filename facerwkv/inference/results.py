@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from facerwkv.core.errors import InputError
+from facerwkv.inference.options import Options
 from facerwkv.media.draw import draw_faces
 from facerwkv.media.geometry import Box
 from facerwkv.media.images import Channels, ImageSource, open_image
@@ -116,6 +118,25 @@ class Result:
 
     def __repr__(self) -> str:
         return describe(self).plain
+
+
+class Crop(NamedTuple):
+    """A face, or a whole image without a box, as the model takes it, uint8 (h, w, c), and the detector's score."""
+
+    box: Box | None
+    detection: float | None
+    image: np.ndarray
+
+
+class Opened(NamedTuple):
+    """An image or a frame that was searched for faces: its crops, and the fields of its result but for the faces."""
+
+    fields: dict[str, Any]
+    crops: Sequence[Crop]
+    options: Options
+
+    def result(self, faces: Sequence[Face] = ()) -> Result:
+        return Result(**self.fields, faces=tuple(faces))
 
 
 def describe(result: Result) -> "Text":

@@ -271,9 +271,9 @@ class Summary:
 
     def __str__(self) -> str:
         seconds = time.perf_counter() - self.started
-        counts = [count_of(self.images, "image")] * bool(self.images or not self.frames)
-        counts += [count_of(self.frames, "frame")] * bool(self.frames)
-        counts += [count_of(self.faces, "face")]
+        nouns = {"image": self.images, "frame": self.frames, "face": self.faces}
+        wanted = {"image": self.images or not self.frames, "frame": self.frames, "face": True}
+        counts = [f"{nouns[noun]} {noun}{'' if nouns[noun] == 1 else 's'}" for noun in nouns if wanted[noun]]
         counts += [f"{self.without} without a face"] * bool(self.without)
         counts += [f"{len(self.failed)} failed"] * bool(self.failed)
         speed = (self.images + self.frames) / max(seconds, 1e-9)

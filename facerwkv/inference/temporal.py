@@ -6,9 +6,8 @@ import torch
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import normalise
-from facerwkv.inference.batcher import Opened
 from facerwkv.inference.predictor import Predictor
-from facerwkv.inference.results import Result
+from facerwkv.inference.results import Opened, Result
 from facerwkv.media.tracks import Tracker
 from facerwkv.mixers import MIXERS
 from facerwkv.models.facerwkv import FaceRWKV

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
-from facerwkv.inference.batcher import Batcher, Opened, even_batch
+from facerwkv.inference.batcher import Batcher, even_batch
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor
-from facerwkv.inference.results import Result
+from facerwkv.inference.results import Opened, Result
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits

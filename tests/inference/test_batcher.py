@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from facerwkv.core.errors import InputError
-from facerwkv.inference.batcher import Batcher, Crop, Opened, even_batch
+from facerwkv.inference.batcher import Batcher, even_batch
 from facerwkv.inference.options import Options
-from facerwkv.inference.results import Face
+from facerwkv.inference.results import Crop, Face, Opened
 
 
 def opened(name: str, faces: int, **options) -> Opened:

@@ -12,8 +12,10 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
+from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load, notice
 from facerwkv.media.faces import FaceBox
+from facerwkv.media.images import NamedImage
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 
@@ -285,6 +287,56 @@ def test_the_notice_is_shown_once(tmp_path, caplog):
 
 def test_repr_names_model_and_device(face):
     assert repr(face) == "facerwkv4_small (7 labels, 0.0 M parameters) on cpu"
+
+
+@pytest.mark.parametrize(("pixels", "boxes"), [(0, 2), (36, 2), (37, 1), (70, 1), (71, 0)])
+def test_faces_with_a_shorter_side_than_min_face_are_left_out(face, pixels, boxes):
+    result = face.predict(noise(1), min_face=pixels)
+    assert (len(result.faces), result.status) == (boxes, "ok" if boxes else "no_face")
+    assert len(face.predict(noise(1), min_face=71, on_no_face="scene").faces) == 1
+
+
+def test_flip_is_the_softmax_of_the_mean_logits_of_image_and_mirror_image(face):
+    config = face.checkpoint.transform
+    crop = EvalTransform(config)(noise(1), (4, 6, 40, 50))
+    with torch.inference_mode():
+        both = normalise(torch.from_numpy(np.stack([crop, crop[:, ::-1]])), config)
+        expected = (face.checkpoint.model(both).mean(0) / 2.0).softmax(-1)
+    found, plain = face.predict(noise(1), tta="flip").faces[0], face.predict(noise(1)).faces[0]
+    assert list(found.probs.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+    assert found.probs != pytest.approx(plain.probs, abs=1e-4)
+
+
+def test_images_of_one_batch_keep_their_own_options(face):
+    asked = [Options(tta="flip"), Options(threshold=1.0)]
+    crops = [face.open(noise(1), options).crops[0] for options in asked]
+    flipped, plain = face.classify(crops, asked)
+    assert flipped.probs == pytest.approx(face.predict(noise(1), tta="flip").faces[0].probs, abs=1e-6)
+    assert plain.probs == pytest.approx(face.predict(noise(1)).faces[0].probs, abs=1e-6)
+    assert (flipped.unsure, plain.unsure) == (False, True)
+
+
+def test_a_threshold_marks_faces_from_the_start(face):
+    assert [found.unsure for found in face.predict(noise(1), threshold=1.0).faces] == [True, True]
+
+
+def test_names_are_those_that_are_given(tmp_path):
+    blind = Predictor(checkpoint("face"), "cpu", no_faces, name="mine")
+    assert repr(blind).startswith("mine (7 labels, ")
+    named = [NamedImage("party.jpg", noise(1)), NamedImage("bad.jpg", b""), noise(2)]
+    results = blind.predict(named, on_no_face="error")
+    assert [result.source for result in results] == ["party.jpg", "bad.jpg", "array 2"]
+    assert results[0].message == "party.jpg: no face was found. Choose scene to classify it whole."
+    assert results[1].message == "bad.jpg cannot be read: it is empty."
+    assert blind.predict(noise(1), name="party.jpg").source == "party.jpg"
+    save_checkpoint(tmp_path, blind.checkpoint)
+    assert load(tmp_path, "cpu", name="yours").name == "yours"
+
+
+@pytest.mark.parametrize(("options", "message"), [({"stride": 2}, "stride is an option for videos"), ({"x": 1}, "'x'")])
+def test_an_option_that_images_do_not_have_is_refused(face, options, message):
+    with pytest.raises(InputError, match=message):
+        face.predict(noise(1), **options)
 
 
 class TestSceneAndFace:

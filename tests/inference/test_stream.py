@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-import facerwkv
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
+from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Face, Result
 from facerwkv.inference.sinks import DrawnVideo
@@ -59,8 +59,8 @@ def frames_of(values, rate: float = 25.0) -> list[tuple[float, np.ndarray]]:
     return [(i / rate, np.full((64, 96, 3), value, np.uint8)) for i, value in enumerate(values)]
 
 
-def clip(path: Path, values) -> Path:
-    with av.open(path, "w", options={"movflags": "faststart"}) as file:
+def clip(path: Path, values, form: str | None = None) -> Path:
+    with av.open(path, "w", form, options={"movflags": "faststart"}) as file:
         track = file.add_stream("libx264", rate=25)
         track.width, track.height, track.pix_fmt = 96, 64, "yuv420p"
         track.codec_context.options = {"preset": "ultrafast"}
@@ -221,9 +221,29 @@ def test_a_face_that_comes_and_goes(predictor):
 
 def test_a_part_of_a_file(predictor, tmp_path):
     path = clip(tmp_path / "a.mp4", [100] * 75)
-    results = list(facerwkv.stream(predictor, path, start="0:01", end=2, stride=5))
+    results = list(stream(predictor, path, start="0:01", end=2, stride=5))
     assert [result.frame for result in results] == [25, 30, 35, 40, 45]
     assert {result.source for result in results} == {str(path)}
+
+
+def test_results_and_messages_call_a_video_by_the_name_that_is_given(predictor, tmp_path):
+    path = clip(tmp_path / "upload", np.random.default_rng(0).integers(0, 256, 60).tolist(), "mp4")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    *results, last = stream(predictor, path, name="talk.mp4")
+    assert {result.source for result in [*results, last]} == {"talk.mp4"}
+    assert last.message.startswith("talk.mp4 stops at ")
+    (missing,) = stream(predictor, tmp_path / "gone.mp4", name="talk.mp4")
+    assert missing.message == "talk.mp4 cannot be read: there is no such file."
+
+
+def test_options_may_be_given_whole(predictor):
+    frames, options = frames_of([100] * 9), Options(stride=3, min_face=31)
+    assert [(result.frame, result.status) for result in stream(predictor, frames, options)] == [
+        (0, "no_face"),
+        (3, "no_face"),
+        (6, "no_face"),
+    ]
+    assert [len(result.faces) for result in stream(predictor, frames, options, min_face=30)] == [1] * 3
 
 
 @pytest.mark.parametrize(

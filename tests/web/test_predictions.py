@@ -6,8 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from facerwkv.inference.batcher import Crop, Opened
-from facerwkv.inference.results import Face
+from facerwkv.inference.results import Crop, Face, Opened
 from facerwkv.web import predictions
 from facerwkv.web.guard import Limits
 from facerwkv.web.predictions import Predictions
