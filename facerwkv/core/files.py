@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files and folders that appear whole or not at all."""
 
 import os
 import shutil
@@ -15,28 +15,51 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` if the block succeeds, else remove it.
 
     The block writes one file under the yielded name. An operating-system error (a full disk, a folder that may not
-    be written) becomes an InputError that names the file; what stood at `path` before stays as it was.
+    be written) becomes an InputError that names the file; an earlier file at `path` stays as it was.
     """
     target = Path(path)
-    try:
+    with _named(target, "Choose another folder."):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         os.close(handle)
-    except OSError as error:
-        raise InputError(f"Cannot write {target}: {error.strerror or error}. Choose another folder.") from error
     partial = Path(name)
     try:
-        yield partial
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, target)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {target}: {error.strerror or error}. Nothing was left behind; free some space or choose "
-            "another folder, then run the command again."
-        ) from error
+        with _named(target, _NOTHING_LEFT):
+            yield partial
+            mask = os.umask(0)
+            os.umask(mask)
+            partial.chmod(0o666 & ~mask)
+            partial.replace(target)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a new folder beside `path`; it takes the place of `path` if the block succeeds, else it is removed.
+
+    Errors are those of `atomic`; an earlier folder at `path` stays as it was.
+    """
+    target = Path(path)
+    with _named(target, "Choose another folder."):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        new, old = beside / "new", beside / "old"
+        new.mkdir()
+    try:
+        with _named(target, _NOTHING_LEFT):
+            yield new
+            if target.exists():
+                target.replace(old)
+            try:
+                new.replace(target)
+            except OSError:
+                if old.exists():
+                    old.replace(target)
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -45,36 +68,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+_NOTHING_LEFT = "Nothing was left behind; free some space or choose another folder, then run the command again."
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target`; it takes that one's place if the block succeeds, else it is removed.
-
-    An operating-system error becomes an InputError that names `target`; what stood there before stays as it was.
-    """
+def _named(target: Path, advice: str) -> Iterator[None]:
+    """Turn an OSError of the block into an InputError that names `target`."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        yield
     except OSError as error:
-        raise InputError(f"Cannot write {target}: {error.strerror or error}. Choose another folder.") from error
-    new, old = beside / "new", beside / "old"
-    try:
-        new.mkdir()
-        yield new
-        if target.exists():
-            target.replace(old)
-        new.replace(target)
-    except OSError as error:
-        if old.exists():
-            old.replace(target)
-        raise InputError(
-            f"Cannot write {target}: {error.strerror or error}. Nothing was left behind; free some space or choose "
-            "another folder, then run the command again."
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise InputError(f"Cannot write {target}: {error.strerror or error}. {advice}") from error

@@ -21,15 +21,10 @@ export async function openImage(file, mostPixels) {
 
 /** ImageData of a bitmap or a video; transparency lies over white. */
 export function pixelsOf(source, width, height) {
-  return draw(document.createElement("canvas"), source, width, height).getImageData(0, 0, width, height);
-}
-
-/** Make the canvas so large and draw the source on it; its context. */
-export function draw(canvas, source, width, height) {
-  Object.assign(canvas, { width, height });
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const brush = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   brush.fillStyle = "white";
   brush.fillRect(0, 0, width, height);
   brush.drawImage(source, 0, 0, width, height);
-  return brush;
+  return brush.getImageData(0, 0, width, height);
 }

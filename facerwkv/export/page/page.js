@@ -1,12 +1,11 @@
-// The page: images come in, one after the other is classified and shown.
+// The page: images come in, are classified one after the other, and shown.
 
-import { card, summary } from "./about.js";
-import { element } from "./elements.js";
-import { loadModel } from "./model.js";
+import { card } from "./card.js";
+import { create, download, find, percent, receiveFiles } from "./elements.js";
 import { openImage, pixelsOf } from "./image.js";
-import { article, failure } from "./results.js";
+import { loadModel } from "./model.js";
+import { ImagePanel, reduced } from "./panel.js";
 
-const part = (id) => document.getElementById(id);
 const results = []; // as `facerwkv predict --json` gives them
 let model;
 let turn = Promise.resolve(); // images wait for each other
@@ -14,108 +13,95 @@ let waiting = 0;
 let stream = null;
 
 async function start() {
-  listen();
+  receiveFiles(take, find("files"));
   say("Loading the model…");
   try {
     model = await loadModel();
   } catch (error) {
     return say(`The model could not be loaded: ${error.message}`, true);
   }
-  part("model").textContent = summary(model.meta);
-  part("notice").textContent = model.meta.notice;
-  part("about").append(...card(model.meta));
-  part("about").hidden = false;
-  part("camera").hidden = !navigator.mediaDevices; // browsers give it to https and to this computer's own pages alone
-  part("files").disabled = part("camera").disabled = false;
+  find("camera").addEventListener("click", () => (stream ? stopCamera() : startCamera()));
+  find("save").addEventListener("click", save);
+  find("clear").addEventListener("click", clear);
+  find("model-name").textContent = model.meta.name;
+  find("model-licence").textContent = (model.meta.licence ?? "no licence stated").split(":")[0];
+  find("card-body").append(...card(model.meta));
+  find("card").hidden = false;
+  find("camera").hidden = !navigator.mediaDevices; // browsers give it to https and to this computer's own pages alone
+  find("files").disabled = find("camera").disabled = false;
   say("");
 }
 
-function listen() {
-  part("files").addEventListener("change", ({ target }) => {
-    take(target.files);
-    target.value = ""; // the same file may be chosen again
-  });
-  for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
-    addEventListener(kind, (event) => {
-      event.preventDefault();
-      part("give").classList.toggle("over", kind === "dragenter" || kind === "dragover");
-      if (kind === "drop") take(event.dataTransfer.files);
-    });
-  }
-  addEventListener("paste", (event) => take(event.clipboardData.files));
-  part("camera").addEventListener("click", () => (stream ? stopCamera() : startCamera()));
-  part("save").addEventListener("click", save);
-  part("clear").addEventListener("click", clear);
+function say(text, isError = false) {
+  find("status").textContent = text;
+  find("status").classList.toggle("error", isError);
 }
 
-function say(text, isError = false) {
-  part("status").textContent = text;
-  part("status").classList.toggle("error", isError);
-}
+/** The model runs where the page does, so what was said must be on the screen before. */
+const painted = () => new Promise((resolve) => setTimeout(resolve, 20));
+
+const titleOf = ({ label, score }, i, { length }) => [
+  length > 1 ? `${i + 1} ` : "", create("b", { textContent: label }), ` ${percent(score)}`,
+];
 
 function take(files) {
   if (!model) return;
   if (files.length && stream) stopCamera();
-  for (const file of files) {
-    waiting++;
-    turn = turn.then(() => look(file));
-  }
+  waiting += files.length;
+  for (const file of files) turn = turn.then(() => look(file));
 }
 
 async function look(file) {
   say(`${file.name}… (${waiting} to go)`);
   await painted();
+  const panel = new ImagePanel(file.name, model.meta, titleOf);
   try {
-    await classify(file);
+    const bitmap = await openImage(file, model.meta.most_pixels);
+    const { size, ...result } = await predict(file.name, bitmap, bitmap.width, bitmap.height);
+    panel.show({ size, ...result }, await reduced(bitmap));
+    results.push(result);
   } catch (error) {
+    panel.fail(error.message);
     results.push({ source: file.name, status: "unreadable", faces: [], message: error.message });
-    part("results").append(failure(file.name, error.message));
   }
-  part("tools").hidden = false;
+  find("results").append(panel.element);
+  find("tools").hidden = false;
   waiting--;
   if (!waiting) say("");
 }
 
-async function classify(file) {
-  const bitmap = await openImage(file, model.meta.most_pixels);
-  const faces = await model.predict(pixelsOf(bitmap, bitmap.width, bitmap.height));
-  part("results").append(article(file.name, bitmap, bitmap, faces, model.meta));
-  bitmap.close();
-  const found = faces.map(({ box, label, score, probs }) => ({ ...(box && { box }), label, score, probs }));
-  results.push({ source: file.name, status: faces.length ? "ok" : "no_face", faces: found });
-}
-
-/** The model runs where the page does, so what was said must be on the screen before. */
-function painted() {
-  return new Promise((resolve) => setTimeout(resolve, 20));
+async function predict(source, image, width, height) {
+  const found = await model.predict(pixelsOf(image, width, height));
+  const faces = found.map(({ box, label, score, probs }) => ({ ...(box && { box }), label, score, probs }));
+  return { source, status: faces.length ? "ok" : "no_face", faces, size: [width, height] };
 }
 
 async function startCamera() {
-  part("camera").disabled = true;
+  find("camera").disabled = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: true });
     stream.getVideoTracks()[0].addEventListener("ended", stopCamera); // it was unplugged
-    const video = element("video", { srcObject: stream, muted: true, playsInline: true });
+    const video = create("video", { srcObject: stream, muted: true, playsInline: true });
     await video.play();
     turn = turn.then(() => watch(video)).catch(failCamera);
-    part("camera").textContent = "Stop camera";
+    find("camera").textContent = "Stop camera";
     say("");
   } catch (error) {
     failCamera(error);
   }
-  part("camera").disabled = false;
+  find("camera").disabled = false;
 }
 
 /** Frame after frame, as fast as they are classified. */
 async function watch(video) {
-  const own = stream;
+  const [own, panel] = [stream, new ImagePanel("Camera", model.meta, titleOf)];
+  find("live").replaceChildren(panel.element);
   while (stream === own) {
-    const size = { width: video.videoWidth, height: video.videoHeight };
-    const faces = await model.predict(pixelsOf(video, size.width, size.height));
-    part("live").replaceChildren(article("Camera", video, size, faces, model.meta));
+    const result = await predict("Camera", video, video.videoWidth, video.videoHeight);
+    if (stream === own) panel.show(result, video);
     await painted();
   }
-  part("live").replaceChildren();
+  find("live").replaceChildren();
 }
 
 function failCamera(error) {
@@ -126,20 +112,17 @@ function failCamera(error) {
 function stopCamera() {
   stream?.getTracks().forEach((track) => track.stop());
   stream = null;
-  part("camera").textContent = "Start camera";
+  find("camera").textContent = "Start camera";
 }
 
 function save() {
-  const lines = results.map((result) => JSON.stringify(result) + "\n");
-  const address = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
-  element("a", { href: address, download: "results.jsonl" }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
+  download("results.jsonl", results.map((result) => `${JSON.stringify(result)}\n`).join(""), "application/jsonl");
 }
 
 function clear() {
   results.length = 0;
-  part("results").replaceChildren();
-  part("tools").hidden = true;
+  find("results").replaceChildren();
+  find("tools").hidden = true;
 }
 
 await start();

@@ -1,7 +1,8 @@
 // The camera: one frame on its way at a time, the faces over the live image, bars for the chosen one.
 
-import { announce, complain, create, find, percent } from "./dom.js";
 import { bars, drawFaces, fit } from "./draw.js";
+import { create, find, percent } from "./elements.js";
+import { announce, complain } from "./messages.js";
 import { socket } from "./service.js";
 import { byName, chips, drawStack, Exponential, likeliest, nameOf, WHOLE } from "./tracks.js";
 
@@ -181,7 +182,7 @@ function showRate() {
   live.times = [...live.times, now].filter((time) => now - time < 3000);
   const took = (now - live.times[0]) / 1000;
   const rate = took ? ((live.times.length - 1) / took).toFixed(1) : "–";
-  find("camera-rate").textContent = `${rate} frames a second`;
+  find("camera-rate").textContent = `${rate} frames per second`;
 }
 
 function showFaces(faces, [wide, tall]) {

@@ -1,9 +1,10 @@
 // The page: what the service is, tabs, mode, and where dropped and pasted files go.
 
 import { againCamera, setUpCamera, stopCamera } from "./camera.js";
-import { showCard } from "./card.js";
-import { complain, find } from "./dom.js";
+import { card } from "./card.js";
+import { find, receiveFiles } from "./elements.js";
 import { addImages, againImages, setUpImages } from "./images.js";
+import { complain } from "./messages.js";
 import { askJson } from "./service.js";
 import { chooseVideo, remembered, resume, setUpVideo } from "./video.js";
 
@@ -35,32 +36,18 @@ function setUpTabs() {
   });
 }
 
-function setUpMode(meta) {
+function setUpModel(meta) {
+  find("model-name").textContent = meta.name;
+  find("model-licence").textContent = (meta.licence ?? "no licence stated").split(":")[0];
+  find("model-licence").title = meta.notice ?? "";
+  find("version").textContent = `FaceRWKV ${meta.version}`;
+  find("card-body").append(...card(meta));
   const radios = [...document.querySelectorAll('[name="mode"]')];
-  const whole = meta.modes.includes("scene");
   radios[0].nextElementSibling.title = `The model was trained on ${meta.mode === "face" ? "faces" : "whole images"}`;
   for (const radio of radios.slice(1)) radio.disabled = !meta.modes.includes(radio.value);
-  find("no-face").disabled = !whole;
-  const changed = () => {
-    againImages();
-    againCamera();
-  };
-  radios.forEach((radio) => radio.addEventListener("change", changed));
+  find("no-face").disabled = !meta.modes.includes("scene");
+  for (const radio of radios) radio.addEventListener("change", () => (againImages(), againCamera()));
   find("no-face").addEventListener("change", againImages);
-}
-
-function setUpHandingOver() {
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    document.body.classList.add("dragging");
-  });
-  document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dragging"));
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    document.body.classList.remove("dragging");
-    take([...event.dataTransfer.files]);
-  });
-  document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
 }
 
 /** Files that were dropped or pasted go to their tab; of those without a known type the open tab decides. */
@@ -86,12 +73,11 @@ async function begin() {
       get mode() { return document.querySelector('[name="mode"]:checked').value; },
       get onNoFace() { return find("no-face").checked ? "scene" : "empty"; },
     };
-    showCard(meta);
-    setUpMode(meta);
+    setUpModel(meta);
     setUpImages(settings);
     setUpCamera(settings);
     setUpVideo(settings);
-    setUpHandingOver();
+    receiveFiles(take);
     document.body.classList.add("ready");
     if (remembered()) {
       openTab(find("tab-video"));

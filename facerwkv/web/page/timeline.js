@@ -1,7 +1,7 @@
 // The timeline: stacked probabilities of one face over the time of a video, a cursor, keys and clicks that seek.
 
-import { clock } from "./dom.js";
 import { fit } from "./draw.js";
+import { clock } from "./messages.js";
 import { drawStack } from "./tracks.js";
 
 const HEIGHT = 168;

@@ -1,7 +1,7 @@
 // Faces over time: tracks, smoothing, chips, and the stack of probabilities.
 
 import { colourOf } from "./draw.js";
-import { create } from "./dom.js";
+import { create } from "./elements.js";
 
 export const WHOLE = 0; // the track of what has no face's box
 

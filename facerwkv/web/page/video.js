@@ -1,7 +1,8 @@
 // A video: choose, upload, follow its job, then a player beside its timeline.
 
-import { announce, bytes, clock, complain, count, create, find, percent } from "./dom.js";
 import { bars, colourOf, drawFaces, fit } from "./draw.js";
+import { count, create, find, percent } from "./elements.js";
+import { announce, bytes, clock, complain } from "./messages.js";
 import { ask, askJson, link, upload } from "./service.js";
 import { Timeline } from "./timeline.js";
 import { byName, chips, likeliest, nameOf, smoothed, tracksOf } from "./tracks.js";
@@ -126,7 +127,7 @@ async function finished(job, signal) {
 
 function progressOf({ state, progress, frames, fps }) {
   if (state === "queued") return ["Waiting for its turn", null];
-  const rate = fps ? `, ${fps.toFixed(1)} a second` : "";
+  const rate = fps ? `, ${fps.toFixed(1)} per second` : "";
   return [`Reading: ${count(frames ?? 0, "frame")}${rate}`, progress];
 }
 

@@ -11,7 +11,7 @@ def test_the_camera_shows_live_bars_and_stops(page):
     page.get_by_role("tab", name="Camera").click()
     page.get_by_role("button", name="Start camera").click()
     expect(page.locator("#camera-chips .chip").first).to_have_text("Face 1")
-    expect(page.locator("#camera-rate")).to_have_text(re.compile(r"^\d+\.\d frames a second$"))
+    expect(page.locator("#camera-rate")).to_have_text(re.compile(r"^\d+\.\d frames per second$"))
     shares = [int(text[:-1]) for text in bars(page.locator("#camera-bars")).values()]
     assert 97 <= sum(shares) <= 103  # seven rounded numbers
     page.get_by_role("button", name="Stop camera").click()

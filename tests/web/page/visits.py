@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 WAIT = 60_000  # milliseconds: the machine may be busy
 LONG = 300_000
-RATE = 12  # frames a second
+RATE = 12  # frames per second
 
 expect.set_options(timeout=WAIT)
 
