@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
@@ -37,7 +37,7 @@ class Exported:
         return asdict(self)
 
     def __str__(self) -> str:
-        what = f"{self.model}, {self.bytes / 1e6:.1f} MB, logits as PyTorch's to {self.difference:.0e}"
+        what = f"{self.model}, {self.bytes / 1e6:.1f} MB, logits equal to PyTorch's within {self.difference:.0e}"
         return f"Wrote {self.file}: {what}. Licence: {self.licence or 'unknown'}"
 
 
@@ -58,8 +58,10 @@ def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
     with atomic(out) as partial:
         images = drawn_images(checkpoint.transform)
         expected = logits_of(checkpoint, images)
-        _write(checkpoint, images, partial)
-        difference = _difference(read_onnx(partial, "cpu").model, images, expected)
+        _write(checkpoint, images[:2], partial)
+        model = read_onnx(partial, "cpu").model
+        logits = torch.cat([model(images), model(images[:1])])  # in one batch, and the first image alone
+        difference = float((logits - torch.cat([expected, expected[:1]])).abs().max())
         if not difference <= TOLERANCE:
             raise InputError(
                 f"onnxruntime's logits for {checkpoint.title} differ from PyTorch's by {difference:.1e}, and "
@@ -70,7 +72,7 @@ def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
 
 
 def drawn_images(transform: TransformConfig) -> Tensor:
-    """The toy data set's first seven test images, one an expression, as a model is shown them: uint8 (7, h, w, c)."""
+    """The toy data set's first seven test images, one per expression, as the model gets them: uint8 (7, h, w, c)."""
     scenes = [render(index, "test") for index in range(len(EXPRESSIONS))]
     shown = [EvalTransform(transform)(scene.image, scene.box) for scene in scenes]
     return torch.from_numpy(np.stack(shown))
@@ -78,7 +80,7 @@ def drawn_images(transform: TransformConfig) -> Tensor:
 
 @torch.no_grad()
 def logits_of(checkpoint: Checkpoint, images: Tensor) -> Tensor:
-    """PyTorch's answer to images uint8 (B, h, w, c), float32 (B, C). InputError where it is not finite."""
+    """PyTorch's logits for images uint8 (B, h, w, c), float32 (B, C). InputError where it is not finite."""
     device = next(checkpoint.model.parameters()).device
     logits = checkpoint.model.eval()(normalise(images.to(device), checkpoint.transform)).float().cpu()
     if not torch.isfinite(logits).all():
@@ -86,24 +88,19 @@ def logits_of(checkpoint: Checkpoint, images: Tensor) -> Tensor:
     return logits
 
 
-def _write(checkpoint: Checkpoint, images: Tensor, path: Path) -> None:
-    program = _graph(checkpoint, images[:2])
-    description = Description.of(checkpoint, without_paths(checkpoint.card))
-    program.model.metadata_props.update(description.metadata())
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # where in which file of this computer it was traced
-    program.save(str(path), external_data=False)
-
-
-def _graph(checkpoint: Checkpoint, example: Tensor) -> Any:
+def _write(checkpoint: Checkpoint, example: Tensor, path: Path) -> None:
+    """Write the graph of the folded model, with the checkpoint's description in its metadata."""
     from onnxscript import optimizer
 
-    form = portable(fold(checkpoint.model, checkpoint.transform).cpu())
+    model = fold(checkpoint.model, checkpoint.transform).cpu()
+    for name, module in model.named_modules():  # an ONNX graph has PyTorch's operators only, none of our kernels
+        if name.endswith("time_mix") and hasattr(module, "implementation"):
+            module.implementation = module.portable
     sizes = ({0: torch.export.Dim("batch")},)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(form, (example,), dynamic_shapes=sizes)
+            program = torch.export.export(model, (example,), dynamic_shapes=sizes)
             names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
             exported: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, **names)
     except RuntimeError as error:
@@ -113,18 +110,8 @@ def _graph(checkpoint: Checkpoint, example: Tensor) -> Any:
     optimizer.fold_constants(exported.model)
     optimizer.remove_unused_nodes(exported.model)
     exported.rename_axes({exported.model.graph.inputs[0].shape[0]: "batch"})
-    return exported
-
-
-def portable(model: nn.Module) -> nn.Module:
-    """The model itself, with the recurrences in PyTorch's operators: an ONNX graph knows none of ours."""
-    for name, part in model.named_modules():
-        if name.endswith("time_mix") and hasattr(part, "implementation"):
-            part.implementation = part.portable
-    return model
-
-
-def _difference(model: nn.Module, images: Tensor, expected: Tensor) -> float:
-    """The largest of any logit, all images at once and the first alone."""
-    found = torch.cat([model(images), model(images[:1])])
-    return float((found - torch.cat([expected, expected[:1]])).abs().max())
+    description = Description.of(checkpoint, without_paths(checkpoint.card))
+    exported.model.metadata_props.update(description.metadata())
+    for node in exported.model.graph.all_nodes():
+        node.metadata_props.clear()  # where in which file of this computer it was traced
+    exported.save(str(path), external_data=False)

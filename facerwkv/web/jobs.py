@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fastapi import HTTPException
@@ -26,26 +26,19 @@ TICK = 5.0
 logger = logging.getLogger("facerwkv")
 
 
-class LockedFolder:
-    """A temporary folder at `path`, locked while this process lives and removed by `close`.
+@contextmanager
+def locked_folder() -> Iterator[Path]:
+    """A temporary folder, locked while the block runs and removed after it.
 
     The folders that killed services left, whose locks are free, are removed first.
     """
-
-    def __init__(self) -> None:
-        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-            with suppress(OSError, Timeout):  # another user's, or in use
-                if (folder / LOCK).is_file() and not folder.is_symlink():
-                    with FileLock(folder / LOCK, timeout=0):
-                        shutil.rmtree(folder, ignore_errors=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
-        self.path = Path(self._folder.name)
-        self._lock = FileLock(self.path / LOCK)
-        self._lock.acquire()
-
-    def close(self) -> None:
-        self._lock.release()
-        self._folder.cleanup()
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, Timeout):  # another user's, or in use
+            if (folder / LOCK).is_file() and not folder.is_symlink():
+                with FileLock(folder / LOCK, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name, FileLock(Path(name) / LOCK):
+        yield Path(name)
 
 
 class Jobs:
@@ -53,7 +46,8 @@ class Jobs:
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
-        self._folder = LockedFolder()
+        self._open = ExitStack()
+        self._folder = self._open.enter_context(locked_folder())
         self._jobs: dict[str, Job] = {}
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -67,7 +61,7 @@ class Jobs:
         with self._lock:
             if len(self._jobs) >= self.limits.jobs:
                 raise HTTPException(429, f"There are {self.limits.jobs} videos already. Delete one, or wait.")
-            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self._folder.path)))
+            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self._folder)))
             self._jobs[job.id] = job
         try:
             yield job
@@ -111,7 +105,7 @@ class Jobs:
             job.cancelled.set()
         self._queue.put(None)
         self._worker.join()
-        self._folder.close()
+        self._open.close()
 
     def _remove(self, job: Job) -> None:
         with self._lock:
@@ -131,25 +125,21 @@ class Jobs:
                 if job.cancelled.is_set():
                     continue
                 job.state = "running"
-            state = self._finish(job)
+            state: State = "failed"
+            try:
+                work_on(job, self.predictor, self.limits)
+                job.upload.unlink()
+                job.progress, state = 1.0, "done"
+            except Cancelled:
+                state = "cancelled"
+            except InputError as error:
+                job.message = str(error)
+            except Exception:
+                logger.exception("A video failed.")
+                job.message = "The service failed on this video. What went wrong is in its log."
+            if state == "failed":
+                shutil.rmtree(job.folder, ignore_errors=True)
             with self._lock:
                 job.state, job.ended, cancelled = state, time.monotonic(), job.cancelled.is_set()
             if cancelled:
                 self._remove(job)
-
-    def _finish(self, job: Job) -> State:
-        """Analyse a job's video; what goes wrong is its message."""
-        try:
-            work_on(job, self.predictor, self.limits)
-            job.upload.unlink()
-            job.progress = 1.0
-            return "done"
-        except Cancelled:
-            return "cancelled"
-        except InputError as error:
-            job.message = str(error)
-        except Exception:
-            logger.exception("A video failed.")
-            job.message = "The service failed on this video. What went wrong is in its log."
-        shutil.rmtree(job.folder, ignore_errors=True)
-        return "failed"

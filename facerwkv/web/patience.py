@@ -1,4 +1,9 @@
-"""HTTP/1.1 with an end to waiting: headers that do not arrive close a connection, and a refusal arrives."""
+"""HTTP/1.1 with two things that uvicorn does not limit or do.
+
+None of its settings ends a request whose headers do not arrive: `timeout_keep_alive` only runs between a response and
+the next byte, `h11_max_incomplete_event_size` bounds the headers' size, and `limit_concurrency` refuses the other
+clients once enough such connections are open. And it closes a connection at once after refusing what it sent.
+"""
 
 import asyncio
 from typing import Any
@@ -7,21 +12,15 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LINGER = 1.0
-"""Seconds in which what a refused client still sends is read."""
-
-
-def patient(seconds: float) -> "type[PatientProtocol]":
-    """The protocol with a time that the headers of a request may take."""
-    return type("Protocol", (PatientProtocol,), {"seconds": seconds})
+"""Seconds during which what a refused client still sends is read."""
 
 
 class PatientProtocol(H11Protocol):
-    """Uvicorn's protocol, which waits for a header's end for ever, with a limit to that.
+    """Uvicorn's protocol for an `app` with `state.limits.header_seconds`, the time that headers may take.
 
-    Of its two, the one with h11, since that bounds the size of the headers.
+    Of uvicorn's two protocols it is the one with h11, since that bounds the size of the headers.
     """
 
-    seconds = 20.0
     _deadline: asyncio.TimerHandle | None = None
     _refused = False
 
@@ -34,6 +33,20 @@ class PatientProtocol(H11Protocol):
             super().data_received(data)
             self._watch()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._watch(lost=True)
+
+    def _watch(self, lost: bool = False) -> None:
+        """Run the clock from the first awaited byte of a request until its headers are complete."""
+        awaiting = self.conn.their_state is h11.IDLE and not lost
+        if awaiting and self._deadline is None:
+            seconds = self.config.app.state.limits.header_seconds  # type: ignore[union-attr]
+            self._deadline = self.loop.call_later(seconds, self.transport.close)
+        elif not awaiting and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
     def send_400_response(self, msg: str) -> None:
         """Answer, and drop for LINGER seconds what still arrives: closed at once, TCP would lose the answer."""
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
@@ -43,19 +56,3 @@ class PatientProtocol(H11Protocol):
         self._refused = True
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._stop_watching()
-
-    def _watch(self) -> None:
-        """Run the clock from the first byte that is awaited until the headers are there."""
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_watching()
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.seconds, self.transport.close)
-
-    def _stop_watching(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

@@ -1,13 +1,13 @@
 """`facerwkv serve`: one process, one port, until Ctrl-C."""
 
 import gc
-import importlib
 import logging
 import os
 import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,8 @@ def serve(
     A host that other machines can reach needs a token; if none is given, one is made and printed. InputError if the
     port is in use, the host, the model or a limit does not exist, or the extra `serve` is not installed.
     """
-    for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(f'The service needs {name}: pip install "facerwkv[serve]"') from error
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise InputError(f'The service needs {", ".join(missing)}: pip install "facerwkv[serve]"')
     from facerwkv.web.guard import Limits, is_loopback
     from facerwkv.web.predictions import ThreadDetectors
 
@@ -83,7 +80,7 @@ def _run(predictor: Predictor, limits: "Limits", token: str | None, local: bool,
     import uvicorn
 
     from facerwkv.web.app import create_app
-    from facerwkv.web.patience import patient
+    from facerwkv.web.patience import PatientProtocol
 
     # The requests share the cores; if each used all of them, they would wait for one another.
     torch.set_num_threads(1)
@@ -93,7 +90,7 @@ def _run(predictor: Predictor, limits: "Limits", token: str | None, local: bool,
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damaged uploads are no news
     config = uvicorn.Config(
         create_app(predictor, limits, token, local),
-        http=patient(limits.header_seconds),
+        http=PatientProtocol,
         ws_max_size=limits.upload_bytes,
         ws_max_queue=2,
         log_level="critical",  # addresses contain the token

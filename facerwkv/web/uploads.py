@@ -66,7 +66,7 @@ class Form(MultiPartParser):
 
     def on_headers_finished(self) -> None:
         if len(self.items) == self.max_files:
-            raise too_many(self.max_files)
+            raise HTTPException(413, f"The form has too many files; the limit is {self.max_files} per request.")
         super().on_headers_finished()
         part = self._current_part
         if part.field_name != self.field or part.file is None:
@@ -98,18 +98,14 @@ async def read_images(
 
     `reserve` is called with the bytes of memory that each piece of the body needs, as it arrives.
     """
-    limit, seconds = limits.upload_bytes, limits.upload_seconds
-    if field == "files" and content_type(request) == "application/json":
-        # In memory twice: as text, and decoded.
-        async with limited_body(request, limit, seconds, lambda size: reserve(2 * size)) as body:
+    as_json = field == "files" and content_type(request) == "application/json"
+    count = (lambda size: reserve(2 * size)) if as_json else reserve  # JSON is there as text, and decoded
+    async with limited_body(request, limits.upload_bytes, limits.upload_seconds, count) as body:
+        if as_json:
             text = b"".join([piece async for piece in body])
-        images = await asyncio.to_thread(_from_json, text)
-        if len(images) > limits.files:
-            raise too_many(limits.files)
-        return images
-    async with limited_body(request, limit, seconds, reserve) as body:
+            return await asyncio.to_thread(_from_json, text, limits.files)
         uploads = await Form(request, body, field, limits.files).uploads()
-    return [UploadedImage(base_name(each.filename or ""), each.file.read()) for each in uploads]
+        return [UploadedImage(base_name(each.filename or ""), each.file.read()) for each in uploads]
 
 
 async def save_video(request: Request, limits: Limits, path: Path) -> str:
@@ -153,19 +149,15 @@ async def limited_body(
         raise HTTPException(408, f"The upload took longer than {seconds:g} seconds.") from error
 
 
-def _from_json(body: bytes) -> list[UploadedImage]:
+def _from_json(body: bytes, files: int) -> list[UploadedImage]:
     try:
-        images = json.loads(body)["images"]
-        decoded = [UploadedImage(f"image {i}", base64.b64decode(each, validate=True)) for i, each in enumerate(images)]
+        texts = json.loads(body)["images"]
+        images = [UploadedImage(f"image {i}", base64.b64decode(text, validate=True)) for i, text in enumerate(texts)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:  # binascii.Error is a ValueError
         raise HTTPException(422, 'The body must be {"images": ["...", ...]}, each image as base64.') from error
-    if not decoded:
-        raise HTTPException(422, 'The list "images" is empty; give at least one image as base64.')
-    return decoded
-
-
-def too_many(limit: float) -> HTTPException:
-    return HTTPException(413, f"Too many files in one request; the limit is {limit}.")
+    if not 0 < len(images) <= files:
+        raise HTTPException(413 if images else 422, f"Give 1 to {files} images per request, not {len(images)}.")
+    return images
 
 
 def content_type(request: Request) -> str:

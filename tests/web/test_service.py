@@ -21,7 +21,7 @@ from facerwkv.cli import main
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.inference.explain import METHODS
 from facerwkv.media.draw import COLOURS
-from facerwkv.web.jobs import LockedFolder
+from facerwkv.web.jobs import locked_folder
 from facerwkv.web.serve import _listening
 from tests.web.conftest import MODEL, serving
 
@@ -316,11 +316,13 @@ def test_what_a_killed_service_left_is_removed_by_the_next(tmp_path, shared, mon
         client.post("/jobs", files={"file": ("talk.mp4", video)})
         (left,) = killed.temp.glob("facerwkv-serve-*")
         monkeypatch.setattr(tempfile, "tempdir", str(killed.temp))
-        LockedFolder().close()
+        with locked_folder():
+            pass
         assert left.is_dir()  # somebody works there
         killed.process.kill()
         killed.process.wait(60)
-    LockedFolder().close()
+    with locked_folder():
+        pass
     assert list(killed.temp.iterdir()) == []
 
 

@@ -1,0 +1,90 @@
+"""The application in this process: its files, its schema, and what it says when it fails."""
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+import facerwkv
+from facerwkv.core.errors import InputError
+from facerwkv.export.browser import SHARED
+from facerwkv.web import serve
+from facerwkv.web.app import PAGE, create_app
+from facerwkv.web.guard import HEADERS
+from tests.web.clients import BOUNDARY, form
+from tests.web.conftest import MODEL
+
+
+@pytest.fixture(scope="module")
+def app():
+    app = create_app(facerwkv.load(MODEL, "cpu"))
+
+    async def broken():
+        raise RuntimeError("a secret of this machine")
+
+    app.add_api_route("/broken", broken)
+    return app
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    return TestClient(app, "http://localhost", raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("file", sorted([*PAGE.iterdir(), *SHARED.iterdir()]), ids=lambda path: path.name)
+def test_the_page_and_what_it_shares_are_served(client, file):
+    answer = client.get(f"/page/{file.name}")
+    assert (answer.status_code, answer.content) == (200, file.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["", "nothing.js", "a%00b", "x" * 5000, "../app.py", "model.js"])
+def test_the_page_has_no_other_files(client, name):
+    answer = client.get(f"/page/{name}")
+    assert (answer.status_code, answer.json()["detail"][-1]) == (404, ".")
+
+
+def test_a_failure_is_a_sentence_without_its_reason(client, caplog):
+    answer = client.get("/broken")
+    assert (answer.status_code, answer.json()) == (500, {"detail": "The service failed. The reason is in its log."})
+    assert answer.headers.items() >= {name.lower(): value for name, value in HEADERS.items()}.items()
+    assert "/broken failed." in caplog.text
+    assert "a secret of this machine" in caplog.text
+
+
+def test_a_stream_from_another_page_is_refused_before_it_opens(client):
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/stream", headers={"Origin": "http://evil"}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "detail"),
+    [
+        (form(b"x"), "image/jpeg", 415, "Send a form (multipart/form-data) with the file in its field 'files'."),
+        (form(b"x"), "multipart/form-data", 400, "The upload's form is damaged."),
+        (form(b"x"), f"multipart/form-data; boundary={BOUNDARY}; charset=undefined", 400, "The upload's form is damaged."),
+        (form(b"x")[:-8], None, 400, "The upload is cut short."),
+        (f"--{BOUNDARY}--\r\n".encode(), None, 422, "There is no file in the form; its field is called 'files'."),
+        (form(b"x", field="other"), None, 422, "The form has a field 'other'; send nothing but files in 'files'."),
+        (
+            form(b"x").replace(b'; filename="image.jpg"', b""),
+            *(None, 422, "The form has a field 'files'; send nothing but files in 'files'."),
+        ),
+        (
+            form(b"x")[: -len(BOUNDARY) - 6] * 17 + f"--{BOUNDARY}--\r\n".encode(),
+            *(None, 413, "The form has too many files; the limit is 16 per request."),
+        ),
+        (b'{"images": []}', "application/json", 422, "Give 1 to 16 images per request, not 0."),
+        (b'{"images": %s}' % str([""] * 17).replace("'", '"').encode(), "application/json", 413,
+         "Give 1 to 16 images per request, not 17."),
+        (b"[]", "application/json", 422, 'The body must be {"images": ["...", ...]}, each image as base64.'),
+    ],
+)  # fmt: skip
+def test_an_upload_that_is_refused_gets_a_sentence(client, body, kind, status, detail):
+    kind = kind or f"multipart/form-data; boundary={BOUNDARY}"
+    answer = client.post("/predict", content=body, headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()) == (status, {"detail": detail})
+
+
+def test_without_its_packages_the_service_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name in ("av", "uvicorn") else name)
+    with pytest.raises(InputError, match=r'The service needs uvicorn, av: pip install "facerwkv\[serve\]"'):
+        serve.serve()
