@@ -20,7 +20,6 @@ from facerwkv.inference.results import Opened, Result
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits
-from facerwkv.web.uploads import UploadedImage
 
 BATCH = 12
 """The most images that a batch waits for."""
@@ -43,7 +42,7 @@ class ThreadDetectors(threading.local):
 class Request:
     """An image that waits for a thread, and its result."""
 
-    image: UploadedImage
+    image: NamedImage
     options: Options
     moment: dict[str, Any]
     future: "Future[Result]" = field(default_factory=Future)
@@ -69,7 +68,7 @@ class Predictions:
             thread.start()
 
     async def __call__(
-        self, images: Sequence[UploadedImage], options: Options | None = None, **moment: Any
+        self, images: Sequence[NamedImage], options: Options | None = None, **moment: Any
     ) -> list[Result]:
         """`moment` is the `time` and `frame` of the results, if they are of a stream."""
         waiting = [Request(image, options or Options(), moment) for image in images]
@@ -108,7 +107,7 @@ class Predictions:
             if request and entry:
                 opened: Opened | Exception
                 try:
-                    image, limit = NamedImage(*request.image), self.limits.pixels
+                    image, limit = request.image, self.limits.pixels
                     opened = self.predictor.open(image, request.options, max_pixels=limit, **request.moment)
                 except Exception as error:
                     opened = error

@@ -17,7 +17,7 @@ from facerwkv.inference.results import Result
 from facerwkv.inference.stream import Follower
 from facerwkv.media.images import NamedImage
 from facerwkv.web.answers import ServiceOptions, as_json
-from facerwkv.web.uploads import UploadedImage, read_images, save_video
+from facerwkv.web.uploads import read_images, save_video
 from facerwkv.web.videos import JobOptions, check_video
 
 router = APIRouter()
@@ -69,7 +69,7 @@ async def explain_image(
     """Which patches of each face speak for a label, and which against it."""
     state, options = request.app.state, Options(mode=mode)
     with state.memory.reserved() as reserve, state.explanations.reserved(1):
-        image = NamedImage(*(await read_images(request, state.limits, reserve, "file"))[0])
+        image = (await read_images(request, state.limits, reserve, "file"))[0]
         call = partial(explain, state.predictor, image, method, label or None, options, max_pixels=state.limits.pixels)
         explanations = await asyncio.get_running_loop().run_in_executor(state.explainer, call)
     return {"explanations": [explanation.to_dict() for explanation in explanations]}
@@ -105,7 +105,7 @@ async def _answer(state: Any, data: bytes | None, options: Options, moment: dict
         text = "Send a JPEG or PNG as one binary message."
     else:
         try:
-            return (await state.predictions([UploadedImage("The frame", data)], options, **moment))[0]
+            return (await state.predictions([NamedImage("The frame", data)], options, **moment))[0]
         except HTTPException as error:  # too much waits: this frame is passed over
             text = error.detail
     return Result("The frame", "unreadable", message=text, **moment)

@@ -8,21 +8,15 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from fastapi import HTTPException, Request, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits
 
 LONGEST_NAME = 200
-
-
-class UploadedImage(NamedTuple):
-    """An image file that is not decoded yet, and its name."""
-
-    name: str
-    data: bytes
 
 
 class Quota:
@@ -69,9 +63,11 @@ class Form(MultiPartParser):
             raise HTTPException(413, f"The form has too many files; the limit is {self.max_files} per request.")
         super().on_headers_finished()
         part = self._current_part
-        if part.field_name != self.field or part.file is None:
+        if part.field_name != self.field:
             name = part.field_name[:50]
-            raise HTTPException(422, f"The form has a field {name!r}; send nothing but files in {self.field!r}.")
+            raise HTTPException(422, f"The form has a field {name!r}; send only files, in {self.field!r}.")
+        if part.file is None:
+            raise HTTPException(422, f"The field {self.field!r} is a text; send it as a file.")
         if self.file is not None:
             part.file.file = self.file
 
@@ -91,9 +87,7 @@ class Form(MultiPartParser):
         return found  # type: ignore[return-value]  # no text: on_headers_finished refuses it
 
 
-async def read_images(
-    request: Request, limits: Limits, reserve: Callable[[int], None], field: str
-) -> list[UploadedImage]:
+async def read_images(request: Request, limits: Limits, reserve: Callable[[int], None], field: str) -> list[NamedImage]:
     """The images of a form's `field`, or of {"images": [base64, ...]} where that is "files".
 
     `reserve` is called with the bytes of memory that each piece of the body needs, as it arrives.
@@ -105,7 +99,7 @@ async def read_images(
             text = b"".join([piece async for piece in body])
             return await asyncio.to_thread(_from_json, text, limits.files)
         uploads = await Form(request, body, field, limits.files).uploads()
-        return [UploadedImage(base_name(each.filename or ""), each.file.read()) for each in uploads]
+        return [NamedImage(base_name(each.filename or ""), each.file.read()) for each in uploads]
 
 
 async def save_video(request: Request, limits: Limits, path: Path) -> str:
@@ -149,10 +143,10 @@ async def limited_body(
         raise HTTPException(408, f"The upload took longer than {seconds:g} seconds.") from error
 
 
-def _from_json(body: bytes, files: int) -> list[UploadedImage]:
+def _from_json(body: bytes, files: int) -> list[NamedImage]:
     try:
         texts = json.loads(body)["images"]
-        images = [UploadedImage(f"image {i}", base64.b64decode(text, validate=True)) for i, text in enumerate(texts)]
+        images = [NamedImage(f"image {i}", base64.b64decode(text, validate=True)) for i, text in enumerate(texts)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:  # binascii.Error is a ValueError
         raise HTTPException(422, 'The body must be {"images": ["...", ...]}, each image as base64.') from error
     if not 0 < len(images) <= files:

@@ -55,31 +55,28 @@ def test_a_stream_from_another_page_is_refused_before_it_opens(client):
         pass
 
 
+FORM, END = f"multipart/form-data; boundary={BOUNDARY}", f"--{BOUNDARY}--\r\n".encode()
+ONE, JSON = form(b"x"), "application/json"
+DAMAGED = "The upload's form is damaged."
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status", "detail"),
     [
-        (form(b"x"), "image/jpeg", 415, "Send a form (multipart/form-data) with the file in its field 'files'."),
-        (form(b"x"), "multipart/form-data", 400, "The upload's form is damaged."),
-        (form(b"x"), f"multipart/form-data; boundary={BOUNDARY}; charset=undefined", 400, "The upload's form is damaged."),
-        (form(b"x")[:-8], None, 400, "The upload is cut short."),
-        (f"--{BOUNDARY}--\r\n".encode(), None, 422, "There is no file in the form; its field is called 'files'."),
-        (form(b"x", field="other"), None, 422, "The form has a field 'other'; send nothing but files in 'files'."),
-        (
-            form(b"x").replace(b'; filename="image.jpg"', b""),
-            *(None, 422, "The form has a field 'files'; send nothing but files in 'files'."),
-        ),
-        (
-            form(b"x")[: -len(BOUNDARY) - 6] * 17 + f"--{BOUNDARY}--\r\n".encode(),
-            *(None, 413, "The form has too many files; the limit is 16 per request."),
-        ),
-        (b'{"images": []}', "application/json", 422, "Give 1 to 16 images per request, not 0."),
-        (b'{"images": %s}' % str([""] * 17).replace("'", '"').encode(), "application/json", 413,
-         "Give 1 to 16 images per request, not 17."),
-        (b"[]", "application/json", 422, 'The body must be {"images": ["...", ...]}, each image as base64.'),
+        (ONE, "image/jpeg", 415, "Send a form (multipart/form-data) with the file in its field 'files'."),
+        (ONE, "multipart/form-data", 400, DAMAGED),
+        (ONE, f"{FORM}; charset=undefined", 400, DAMAGED),
+        (ONE[:-8], FORM, 400, "The upload is cut short."),
+        (END, FORM, 422, "There is no file in the form; its field is called 'files'."),
+        (form(b"x", field="other"), FORM, 422, "The form has a field 'other'; send only files, in 'files'."),
+        (ONE.replace(b'; filename="image.jpg"', b""), FORM, 422, "The field 'files' is a text; send it as a file."),
+        (ONE[: -len(END)] * 17 + END, FORM, 413, "The form has too many files; the limit is 16 per request."),
+        (b'{"images": []}', JSON, 422, "Give 1 to 16 images per request, not 0."),
+        (b'{"images": [%s]}' % b", ".join([b'""'] * 17), JSON, 413, "Give 1 to 16 images per request, not 17."),
+        (b"[]", JSON, 422, 'The body must be {"images": ["...", ...]}, each image as base64.'),
     ],
-)  # fmt: skip
+)
 def test_an_upload_that_is_refused_gets_a_sentence(client, body, kind, status, detail):
-    kind = kind or f"multipart/form-data; boundary={BOUNDARY}"
     answer = client.post("/predict", content=body, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
 

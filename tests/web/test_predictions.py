@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from facerwkv.inference.results import Crop, Face, Opened
+from facerwkv.media.images import NamedImage
 from facerwkv.web import predictions
 from facerwkv.web.guard import Limits
 from facerwkv.web.predictions import Predictions
-from facerwkv.web.uploads import UploadedImage
 
 
 class Recorder:
@@ -39,7 +39,7 @@ def ask(faces: int, count: int) -> list[list[int]]:
     recorder = Recorder(faces)
     service = Predictions(recorder, Limits())
     try:
-        results = asyncio.run(service([UploadedImage(str(i), b"") for i in range(count)]))
+        results = asyncio.run(service([NamedImage(str(i), b"") for i in range(count)]))
     finally:
         service.close()
     assert [result.source for result in results] == [str(i) for i in range(count)]
@@ -68,7 +68,7 @@ def test_nobody_waits_for_an_image_that_takes_long_to_open(monkeypatch):
     service = Predictions(recorder, Limits())
 
     async def ask_all():
-        waiting = [asyncio.create_task(service([UploadedImage(str(i), b"")])) for i in range(4)]
+        waiting = [asyncio.create_task(service([NamedImage(str(i), b"")])) for i in range(4)]
         done, _ = await asyncio.wait([waiting[i] for i in (0, 2, 3)], timeout=20)
         assert len(done) == 3, "the others wait for the slow image"
         recorder.released.set()
@@ -90,7 +90,7 @@ def test_an_image_whose_client_is_gone_holds_nobody_up(monkeypatch):
     service = Predictions(recorder, Limits())
 
     async def ask_all():
-        first, second, gone = (asyncio.create_task(service([UploadedImage(str(i), b"")])) for i in range(3))
+        first, second, gone = (asyncio.create_task(service([NamedImage(str(i), b"")])) for i in range(3))
         await asyncio.sleep(0.05)
         gone.cancel()
         await asyncio.sleep(0.05)
@@ -109,7 +109,7 @@ def test_an_image_that_fails_fails_alone():
     service = Predictions(recorder, Limits())
 
     async def ask_all():
-        tasks = [service([UploadedImage(name, b"")]) for name in ("0", "no number", "2")]
+        tasks = [service([NamedImage(name, b"")]) for name in ("0", "no number", "2")]
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     try:
