@@ -47,7 +47,10 @@ VISION_RWKV = {"vrwkv_tiny": 6_155_176, "vrwkv_small": 23_820_136, "vrwkv_base":
 STEP = {"linear": 20, "resnet": 20, "resnet_frozen": 20}
 FACERWKV = [name for name, line in MODELS.items() if isinstance(line.config, ModelConfig)]
 OURS = [name for name, line in MODELS.items() if not isinstance(line.config, BackboneConfig)]
-every_model = pytest.mark.parametrize("name", MODELS)
+HEAVY = ("alexnet", "vgg19", "resnet152", "vit_base", "poster_v2")  # most of the time of all
+every_model = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in MODELS]
+)
 every_facerwkv = pytest.mark.parametrize("name", FACERWKV)
 
 

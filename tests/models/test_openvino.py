@@ -22,7 +22,6 @@ from tests.export.test_export import BOXES, checkpoint, described, foreign, nois
 
 FIRST = {line.config.mixer: name for name, line in reversed(MODELS.items()) if hasattr(line.config, "mixer")}
 """Mixer → the first model that has it."""
-QUICK = ("rwkv4",)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +35,8 @@ def openvino(path: Path) -> OnnxModel:
     return read_onnx(path, "cpu", "openvino").model
 
 
-@pytest.mark.parametrize(
-    "mixer", [pytest.param(mixer, marks=[] if mixer in QUICK else pytest.mark.slow) for mixer in FIRST]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", FIRST)
 def test_logits_on_drawn_images(mixer, tmp_path):
     original = checkpoint(FIRST[mixer], **small(FIRST[mixer]), depth=2)
     export_onnx(original, tmp_path / "model.onnx")
@@ -79,6 +77,7 @@ def test_repr_names_what_computes(tiny_file):
     assert repr(load(tiny_file, engine="openvino")) == "facerwkv4_small (7 labels) on OpenVINO's CPU"
 
 
+@pytest.mark.slow
 def test_the_command_sends_nothing_home(tiny_file, tmp_path):
     """OpenVINO's own package counts every import and keeps a number for its user in their home."""
     Image.fromarray(noise(0)).save(tmp_path / "noise.png")
