@@ -16,8 +16,17 @@ from facerwkv.data.toy.brush import Brush, Light
 from facerwkv.data.toy.face import PROTOTYPES
 from facerwkv.data.toy.person import HAIRLINES, draw_look
 from facerwkv.data.toy.places import PLACES
-from facerwkv.data.toy.render import draw_person
-from facerwkv.data.toy.scenes import COUNTS, RENDER_VERSION, Scene, ToyImage, montage, plan, render, toy_samples
+from facerwkv.data.toy.scenes import (
+    COUNTS,
+    RENDER_VERSION,
+    Scene,
+    ToyImage,
+    draw_person,
+    montage,
+    plan,
+    render,
+    toy_samples,
+)
 from facerwkv.data.transforms import TransformConfig, crop_box
 
 
@@ -144,7 +153,7 @@ def test_a_place_is_drawn_from_its_random_numbers_alone(place):
 
 @pytest.mark.parametrize("style", HAIRLINES)
 def test_every_hair_style_is_drawn(style):
-    face = plan(0, "train").faces[0].moved(200.0, 200.0)
+    face = replace(plan(0, "train").faces[0], centre=(200.0, 200.0))
     canvas = np.zeros((400, 400, 3), np.uint8)
     look = replace(draw_look(np.random.default_rng(0)), style=style)
     draw_person(Brush(canvas, face, Light((0.0, 0.0, 1.0), 0.5), face.matrix()), look)

@@ -7,28 +7,25 @@ import numpy as np
 
 from facerwkv.data.toy.face import Face
 
-Colour = tuple[float, float, float]
-Point = tuple[float, float]
-_T = np.linspace(0, 1, 12)
-_BERNSTEIN = np.stack([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], axis=1)
+Colour = tuple[float, ...]
+Point = tuple[float, float] | np.ndarray
+_T = np.linspace(0, 1, 12)[:, None]
+_BERNSTEIN = np.concatenate([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], axis=1)
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
     """`share` of the second colour in the first."""
-    a, b = first, second
-    return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share
+    return tuple([a + (b - a) * share for a, b in zip(first, second, strict=True)])
 
 
 def shade(colour: Colour, factor: float) -> Colour:
     """A colour made darker (below 1) or lighter."""
-    return min(colour[0] * factor, 255.0), min(colour[1] * factor, 255.0), min(colour[2] * factor, 255.0)
+    return tuple([min(value * factor, 255.0) for value in colour])
 
 
 def vary(rng: np.random.Generator, colour: Colour, brightness: float, hue: float) -> Colour:
     """A colour of about that brightness (a relative spread) and hue (a spread of each channel)."""
-    varied = np.array(colour) * rng.normal(1, brightness) + rng.normal(0, hue, 3)
-    red, green, blue = np.clip(varied, 10, 250).tolist()
-    return red, green, blue
+    return tuple(np.clip(np.array(colour) * rng.normal(1, brightness) + rng.normal(0, hue, 3), 10, 250).tolist())
 
 
 def ellipse(x: float, y: float, a: float, b: float, n: int = 32) -> np.ndarray:
@@ -85,9 +82,9 @@ class Brush:
         cv2.polylines(self.canvas, [self.pixels(line)], False, colour, thickness, cv2.LINE_AA, 4)
 
     def tone(self, x: float, y: float) -> float:
-        """The light at a place of the frontal face."""
-        place = self.face.turn(np.array([[x, y]]))
-        return float(self.light.on_head(place[:, 0], place[:, 1], self.face.width)[0])
+        """The light at a point of the frontal face."""
+        (u, v), *_ = self.face.turn(np.array([[x, y]]))
+        return float(self.light.on_head(u, v, self.face.width))
 
     def upright(self, share: float) -> "Brush":
         """A brush that keeps `share` of the head's roll, turned about the neck: for the body."""

@@ -1,4 +1,4 @@
-"""What a person looks like, and the parts of a person that show no expression: hair, clothes, glasses."""
+"""What a person looks like, and what of a person shows no expression: hair, clothes, glasses."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,14 @@ import numpy as np
 
 from facerwkv.data.toy.brush import Brush, Colour, bezier, ellipse, mix, shade, vary
 
-SKINS = (
-    (246, 214, 190),
-    (238, 198, 168),
-    (226, 180, 144),
-    (208, 156, 118),
-    (180, 126, 90),
-    (146, 98, 68),
-    (116, 76, 54),
-)
+# fmt: off
+SKINS = ((246, 214, 190), (238, 198, 168), (226, 180, 144), (208, 156, 118), (180, 126, 90), (146, 98, 68),
+         (116, 76, 54))
 HAIRS = ((40, 30, 26), (62, 42, 30), (98, 66, 42), (142, 98, 58), (206, 168, 106), (156, 74, 38), (152, 150, 148))
+# fmt: on
 IRISES = ((84, 54, 34), (110, 76, 42), (92, 112, 66), (88, 120, 152), (104, 112, 118))
 BEARDS = ("none", "stubble", "moustache", "full")
-COLLARS = ("round", "vee", "shirt", "stripes")
+COLLARS = {"round": 1.55, "vee": 2.3, "shirt": 2.0, "stripes": 1.6}  # and how low they reach
 HAIRLINES = {  # from the left temple over the forehead to the right one
     "crop": ((-0.8, -0.2), (-0.7, -0.6), (-0.5, -0.84), (0.0, -0.93), (0.5, -0.84), (0.7, -0.6), (0.8, -0.2)),
     "parted": ((-0.8, -0.1), (-0.73, -0.52), (-0.4, -0.97), (0.1, -0.84), (0.5, -0.68), (0.72, -0.45), (0.8, -0.1)),
@@ -53,7 +48,7 @@ class Look:
     nose: float
     mouth: float  # lowered by, in face coordinates
     gaze: tuple[float, float]
-    parting: float  # side and place of the parting, -1..1
+    parting: float  # from the left, -1, to the right, 1
     seed: int  # of curls, strands and stubble
 
 
@@ -61,50 +56,34 @@ def draw_look(rng: np.random.Generator) -> Look:
     """A person at random."""
     skin = vary(rng, SKINS[rng.integers(len(SKINS))], 0.06, 3)
     style = tuple(HAIRLINES)[rng.integers(len(HAIRLINES))]
+    hair = vary(rng, HAIRS[rng.integers(len(HAIRS))], 0.12, 3)
+    iris = vary(rng, IRISES[rng.integers(len(IRISES))], 0.1, 5)
+    lips = mix(skin, (172, 58, 62), rng.uniform(0.35, 0.75))
+    clothes, trim = vary(rng, (128, 128, 128), 0.3, 52), vary(rng, (150, 150, 150), 0.25, 52)
+    collar = tuple(COLLARS)[rng.integers(len(COLLARS))]
     beards = (0.96, 0.04, 0, 0) if style in ("long", "bob", "bun", "scarf") else (0.58, 0.16, 0.12, 0.14)
-    return Look(
-        skin=skin,
-        hair=vary(rng, HAIRS[rng.integers(len(HAIRS))], 0.12, 3),
-        iris=vary(rng, IRISES[rng.integers(len(IRISES))], 0.1, 5),
-        lips=mix(skin, (172, 58, 62), rng.uniform(0.35, 0.75)),
-        clothes=vary(rng, (128, 128, 128), 0.3, 52),
-        trim=vary(rng, (150, 150, 150), 0.25, 52),
-        style=style,
-        collar=COLLARS[rng.integers(len(COLLARS))],
-        beard=str(rng.choice(BEARDS, p=beards)),
-        glasses=bool(rng.random() < 0.18),
-        eyes=rng.uniform(0.92, 1.12),
-        brows=rng.uniform(0.8, 1.3),
-        nose=rng.uniform(0.85, 1.2),
-        mouth=rng.uniform(-0.03, 0.03),
-        gaze=(rng.uniform(-0.05, 0.05), rng.uniform(-0.015, 0.015)),
-        parting=rng.uniform(-1, 1),
-        seed=int(rng.integers(1 << 31)),
-    )
+    beard, glasses = str(rng.choice(BEARDS, p=beards)), bool(rng.random() < 0.18)
+    lowest, highest = (0.92, 0.8, 0.85, -0.03, -0.05, -0.015, -1), (1.12, 1.3, 1.2, 0.03, 0.05, 0.015, 1)
+    eyes, brows, nose, mouth, *gaze, parting = rng.uniform(lowest, highest).tolist()
+    colours, seed = (skin, hair, iris, lips, clothes, trim), int(rng.integers(1 << 31))
+    return Look(*colours, style, collar, beard, glasses, eyes, brows, nose, mouth, tuple(gaze), parting, seed)
 
 
 def draw_body(head: Brush, look: Look) -> None:
-    """Neck, shoulders and clothes."""
+    """Neck, shoulders and clothes, which keep a third of the head's roll."""
     brush = head.upright(0.3)
-    dim = 0.55 + 0.35 * brush.light.ambient
+    dim, dark = 0.55 + 0.35 * brush.light.ambient, shade(look.clothes, 0.72)
     half = np.array([[0.43, 0.4], [0.45, 1.15], [0.7, 1.35], [0.3, 1.9]])
     brush.fill(np.concatenate([half, half[::-1] * [-1, 1]]), shade(look.skin, dim))
     under_chin = np.concatenate([[[-0.43, 0.5], [0.43, 0.5]], bezier((0.44, 1.02), (0, 1.32), (-0.44, 1.02))])
     brush.fill(under_chin, shade(look.skin, 0.78 * dim))
-    depth = {"round": 1.55, "vee": 2.3, "shirt": 2.0, "stripes": 1.6}[look.collar]
-    collar = bezier((-0.48, 1.2), (0, depth), (0.48, 1.2))
+    collar = bezier((-0.48, 1.2), (0, COLLARS[look.collar]), (0.48, 1.2))
     left, right = bezier((-0.48, 1.2), (-1.75, 1.36), (-1.9, 2.3)), bezier((1.9, 2.3), (1.75, 1.36), (0.48, 1.2))
     arms = np.array([[-2.3, 5.0], [-2.2, 14.0], [2.2, 14.0], [2.3, 5.0]])
     brush.fill(np.concatenate([left, arms, right, collar[::-1]]), look.clothes)
-    _clothes(brush, look, collar)
-
-
-def _clothes(brush: Brush, look: Look, collar: np.ndarray) -> None:
-    dark = shade(look.clothes, 0.72)
-    if look.collar == "stripes":
-        for y in np.arange(1.95, 8, 0.42):
-            half = 1.72 + 0.2 * min(max(y - 2.0, 0.0), 2.4)
-            brush.stroke(bezier((-half, y), (0, y + 0.18), (half, y)), look.trim, 0.12)
+    for y in np.arange(1.95, 8, 0.42) if look.collar == "stripes" else ():
+        wide = 1.72 + 0.2 * min(max(y - 2.0, 0.0), 2.4)
+        brush.stroke(bezier((-wide, y), (0, y + 0.18), (wide, y)), look.trim, 0.12)
     side = 1.0 if brush.light.direction[0] < 0 else -1.0
     rim = bezier((0.62 * side, 1.215), (1.72 * side, 1.42), (1.9 * side, 2.3))
     inner = np.array([[2.3, 5.0], [2.2, 14.0], [1.95, 14.0], [2.0, 5.0], [1.66, 2.4]]) * [side, 1]
@@ -140,14 +119,36 @@ def draw_hair_behind(brush: Brush, look: Look) -> None:
 
 def draw_hair(brush: Brush, look: Look) -> None:
     """The hair, cap or headscarf on the head."""
-    light = min(brush.light.ambient + 0.45, 1.0)
+    light, wide = min(brush.light.ambient + 0.45, 1.0), np.array([brush.face.width, 1.0])
     if look.style == "scarf":
-        _scarf(brush, look, light)
-    elif look.style != "bald":
-        colour = shade(look.trim if look.style == "cap" else look.hair, light)
-        line, crown = _hairline(brush, look)
-        brush.fill(np.concatenate([line, crown[::-1]]), colour)
-        {"cap": _brim, "curls": _locks}.get(look.style, _strands)(brush, look, colour)
+        inner, outer = brush.face.outline(top=0.86) * [0.92, 1.0], brush.face.outline(top=1.28) * [1.2, 1.07]
+        brush.fill(outer, shade(look.trim, light), inner)
+        brush.stroke(np.concatenate([inner, inner[:1]]), shade(look.trim, 0.7 * light), 0.03)
+    if look.style in ("scarf", "bald"):
+        return
+    colour, rng = shade(look.trim if look.style == "cap" else look.hair, light), np.random.default_rng(look.seed)
+    line, crown = _hairline(brush, look)
+    brush.fill(np.concatenate([line, crown[::-1]]), colour)
+    if look.style == "cap":
+        shift = 0.25 * np.sin(brush.face.yaw)
+        brim = (
+            bezier((-0.84, -0.52), (shift, -0.92), (0.84, -0.52)),
+            bezier((0.84, -0.48), (shift, -0.5), (-0.84, -0.48)),
+        )
+        brush.fill(np.concatenate(brim) * wide, shade(colour, 0.68))
+    elif look.style == "curls":
+        rng = np.random.default_rng(look.seed + 1)
+        for x, y, radius in _curls(look):
+            curl = ellipse(0.93 * x, 0.93 * y - 0.1, 0.8 * radius, 0.8 * radius, 14)
+            brush.fill(curl * wide, shade(colour, rng.uniform(0.84, 1.1)))
+    else:  # strands, combed from the parting to the hairline
+        root = 15 + 7 * look.parting
+        for spot in rng.uniform(2, 27, 22):
+            middle, start, end = round((spot + root) / 2), round(0.1 * spot + 0.9 * root), round(spot)
+            over = 0.7 * crown[middle] + 0.3 * line[middle]
+            tip = line[end] + (crown[end] - line[end]) * rng.uniform(0.05, 0.4)
+            tone = shade(colour, float(rng.choice((0.8, 0.88, 1.1, 1.18))))
+            brush.stroke(bezier(0.97 * crown[start], over, tip), tone, 0.018)
 
 
 def _hairline(brush: Brush, look: Look) -> tuple[np.ndarray, np.ndarray]:
@@ -155,58 +156,23 @@ def _hairline(brush: Brush, look: Look) -> tuple[np.ndarray, np.ndarray]:
     line = np.array(HAIRLINES[look.style])
     if look.parting < 0:
         line = line[::-1] * [-1, 1]
-    steps, knots = np.linspace(0, len(line) - 1, 30), np.arange(len(line))
-    dense = np.stack([np.interp(steps, knots, line[:, i]) for i in (0, 1)], axis=1)
-    soft = np.pad(dense, ((2, 2), (0, 0)), mode="edge")
-    soft = (soft[:-4] + soft[1:-3] + soft[2:-2] + soft[3:-1] + soft[4:]) / 5
+    steps = np.linspace(0, len(line) - 1, 30)
+    dense = np.stack([np.interp(steps, np.arange(len(line)), axis) for axis in line.T], axis=1)
+    padded = np.pad(dense, ((2, 2), (0, 0)), mode="edge")
+    soft = np.sum([padded[i : i + 30] for i in range(5)], axis=0) / 5
     soft[:, 0] += 0.1 * np.sin(brush.face.yaw) * (1 - np.abs(soft[:, 0]))
     volume = 0.85 if look.style in ("crop", "receding", "cap", "bun") else 0.93
     end = 0.1 if look.style == "cap" else -0.04
     angle = np.linspace((1 + end) * np.pi, (2 - end) * np.pi, 30)
     crown = np.stack([volume * np.cos(angle), -0.2 + (volume + 0.16) * np.sin(angle)], axis=1)
-    wide = np.array([brush.face.width, 1.0])
-    return soft * wide, crown * wide
-
-
-def _strands(brush: Brush, look: Look, colour: Colour) -> None:
-    """Combed from the parting to the hairline."""
-    rng = np.random.default_rng(look.seed)
-    line, crown = _hairline(brush, look)
-    root = 15 + 7 * look.parting
-    for place in rng.uniform(2, 27, 22):
-        middle, start, end = round((place + root) / 2), round(0.1 * place + 0.9 * root), round(place)
-        over = 0.7 * crown[middle] + 0.3 * line[middle]
-        tip = line[end] + (crown[end] - line[end]) * rng.uniform(0.05, 0.4)
-        tone = shade(colour, float(rng.choice((0.8, 0.88, 1.1, 1.18))))
-        brush.stroke(bezier(tuple(0.97 * crown[start]), tuple(over), tuple(tip)), tone, 0.018)
+    return soft * [brush.face.width, 1.0], crown * [brush.face.width, 1.0]
 
 
 def _curls(look: Look) -> list[tuple[float, float, float]]:
-    """Centre and radius of every lock."""
+    """Centre and radius of every curl."""
     rng = np.random.default_rng(look.seed)
     angles = np.linspace(0.97 * np.pi, 2.03 * np.pi, 15) + rng.normal(0, 0.05, 15)
     return [(0.82 * np.cos(a), -0.3 + 0.95 * np.sin(a), rng.uniform(0.2, 0.32)) for a in angles]
-
-
-def _locks(brush: Brush, look: Look, colour: Colour) -> None:
-    rng = np.random.default_rng(look.seed + 1)
-    for x, y, radius in _curls(look):
-        outline = ellipse(0.93 * x, 0.93 * y - 0.1, 0.8 * radius, 0.8 * radius, 14) * [brush.face.width, 1.0]
-        brush.fill(outline, shade(colour, rng.uniform(0.84, 1.1)))
-
-
-def _brim(brush: Brush, look: Look, colour: Colour) -> None:
-    shift = 0.25 * np.sin(brush.face.yaw)
-    lower = bezier((0.84, -0.48), (shift, -0.5), (-0.84, -0.48))
-    brim = np.concatenate([bezier((-0.84, -0.52), (shift, -0.92), (0.84, -0.52)), lower])
-    brush.fill(brim * [brush.face.width, 1.0], shade(colour, 0.68))
-
-
-def _scarf(brush: Brush, look: Look, light: float) -> None:
-    inner = brush.face.outline(top=0.86) * [0.92, 1.0]
-    outer = brush.face.outline(top=1.28) * [1.2, 1.07]
-    brush.fill(outer, shade(look.trim, light), inner)
-    brush.stroke(np.concatenate([inner, inner[:1]]), shade(look.trim, 0.7 * light), 0.03)
 
 
 def draw_glasses(brush: Brush, look: Look) -> None:

@@ -14,7 +14,7 @@ def palette(rng: np.random.Generator, hue: float) -> Palette:
     """Five colours around one hue (OpenCV's 0..180), from muted to strong."""
     hues = (hue + rng.normal(0, 14, 5)) % 180
     hsv = np.stack([hues, rng.uniform(20, 150, 5), rng.uniform(70, 235, 5)], axis=-1).astype(np.uint8)
-    return [(float(r), float(g), float(b)) for r, g, b in cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0].tolist()]
+    return [tuple(colour) for colour in cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0].astype(float).tolist()]
 
 
 def _gradient(rng: np.random.Generator, first: Colour, second: Colour, scale: int = 4) -> np.ndarray:
@@ -41,9 +41,15 @@ def room(rng: np.random.Generator, colours: Palette) -> np.ndarray:
     floor = int(rng.uniform(250, 360))
     cv2.rectangle(image, (0, floor), (600, 400), shade(colours[1], 0.6), -1)
     cv2.rectangle(image, (0, floor - 8), (600, floor), shade(colours[0], 1.2), -1)
-    for _ in range(rng.integers(2, 5)):
-        _window(rng, image, colours)
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(2, 5)):  # windows
+        x, y, w, h = (int(v) for v in rng.uniform((-30, 10, 50, 50), (560, 180, 150, 140)))
+        frame, glass = shade(colours[2], 0.5), mix(colours[3], (235, 240, 245), rng.uniform(0, 0.8))
+        cv2.rectangle(image, (x, y), (x + w, y + h), frame, -1)
+        cv2.rectangle(image, (x + 6, y + 6), (x + w - 6, y + h - 6), glass, -1)
+        if rng.random() < 0.5:
+            cv2.line(image, (x + w // 2, y), (x + w // 2, y + h), frame, 5)
+            cv2.line(image, (x, y + h // 2), (x + w, y + h // 2), frame, 5)
+    for _ in range(rng.integers(1, 4)):  # furniture
         x, y, width = (int(v) for v in rng.uniform((-40, floor - 90, 60), (560, floor + 40, 190)))
         colour = colours[rng.integers(5)]
         cv2.rectangle(image, (x, y), (x + width, 400), colour, -1)
@@ -51,16 +57,6 @@ def room(rng: np.random.Generator, colours: Palette) -> np.ndarray:
         for shelf in range(y + 40, 400, 34):
             cv2.line(image, (x, shelf), (x + width, shelf), shade(colour, 0.8), 3)
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.5))
-
-
-def _window(rng: np.random.Generator, image: np.ndarray, colours: Palette) -> None:
-    x, y, w, h = (int(v) for v in rng.uniform((-30, 10, 50, 50), (560, 180, 150, 140)))
-    frame, glass = shade(colours[2], 0.5), mix(colours[3], (235, 240, 245), rng.uniform(0, 0.8))
-    cv2.rectangle(image, (x, y), (x + w, y + h), frame, -1)
-    cv2.rectangle(image, (x + 6, y + 6), (x + w - 6, y + h - 6), glass, -1)
-    if rng.random() < 0.5:
-        cv2.line(image, (x + w // 2, y), (x + w // 2, y + h), frame, 5)
-        cv2.line(image, (x, y + h // 2), (x + w, y + h // 2), frame, 5)
 
 
 def street(rng: np.random.Generator, colours: Palette) -> np.ndarray:
@@ -125,10 +121,5 @@ def wallpaper(rng: np.random.Generator, colours: Palette) -> np.ndarray:
 
 
 PLACES: dict[str, Callable[[np.random.Generator, Palette], np.ndarray]] = {
-    "studio": studio,
-    "room": room,
-    "street": street,
-    "lights": lights,
-    "garden": garden,
-    "wallpaper": wallpaper,
+    place.__name__: place for place in (studio, room, street, lights, garden, wallpaper)
 }
