@@ -4,14 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from facerwkv.data.datasets import DATASETS, load_dataset
 from facerwkv.data.leaks import Leaks, compare, fingerprints
 from facerwkv.data.samples import Dataset, Split
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 SHOWN = 10
 """Lines of a kind that are printed; `to_dict` has them all."""
@@ -69,8 +66,9 @@ class Report:
             "leaks": self.leaks.to_dict() if self.leaks else None,
         }
 
-    def __rich__(self) -> "Group":
-        from rich.console import Group
+    def print(self) -> None:
+        """A table of the counts, then a line for each fault and leak, to standard output."""
+        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -84,7 +82,8 @@ class Report:
         if self.published:
             table.add_row("published", *(f"{self.published.get(split, 0):,}" for split in self.counts))
         table.add_row("largest : smallest", *(f"{ratio:g}" for ratio in self.imbalance.values()))
-        return Group(table, *(Text(line) for line in self._lines()))
+        console = Console(soft_wrap=True)
+        console.print(table, *map(Text, self._lines()), sep="\n")
 
     def _lines(self) -> list[str]:
         lines = []
@@ -104,11 +103,6 @@ class Report:
             repeats = self.leaks.within.items()
             lines += [f"Within {split} {count:,} images repeat another." for split, count in repeats]
         return [*lines, f"Terms: {self.dataset.spec.terms}"]
-
-    def print(self) -> None:
-        from rich.console import Console
-
-        Console(soft_wrap=True).print(self)
 
 
 def check(source: str | Dataset, leaks: bool = False) -> Report:

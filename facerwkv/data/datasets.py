@@ -393,8 +393,7 @@ def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Pat
         raise InputError(f"{error} {expected}") from error
     except (OSError, csv.Error) as error:
         raise InputError(f"{source} cannot be read: {error}.") from error
-    dataset = Dataset(
-        spec, root, tuple(names.values()), readers.relabel(found, names, bool(labels), problems), problems
-    )
+    splits = readers.relabel(found, names, bool(labels), problems)
+    dataset = Dataset(spec, root, tuple(names.values()), splits, problems)
     readers.require_classes(dataset, source, expected)
     return dataset

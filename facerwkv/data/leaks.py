@@ -45,11 +45,10 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An image of one split, the one of the other split that it copies, and in how many bits their looks differ."""
+    """The names of an image of one split and of the image of the other split that it copies."""
 
     name: str
     of: str
-    bits: int
     same_label: bool
 
 
@@ -75,11 +74,6 @@ class Leaks:
                     "examples": [[copy.name, copy.of] for copy in copies[:10]],
                 }
         return counts
-
-
-def find_leaks(dataset: Dataset, near: bool = True) -> Leaks:
-    """Read every image and compare the splits. Unreadable images are passed over."""
-    return compare(fingerprints(dataset.splits, near), near)
 
 
 def drop_leaks(dataset: Dataset) -> Dataset:
@@ -132,7 +126,7 @@ def look(image: np.ndarray) -> int | None:
 
 
 def compare(prints: Mapping[Split, Sequence[Fingerprint]], near: bool = True) -> Leaks:
-    """The leaks between the splits of which there are fingerprints."""
+    """The leaks between the splits of which there are fingerprints; unreadable images are passed over."""
     pairs = [pair for pair in PAIRS if set(pair) <= prints.keys()]
     exact = {(split, other): _exact(prints[split], prints[other]) for split, other in pairs}
     alike: dict[Pair, list[Copy]] = {}
@@ -158,7 +152,7 @@ def _exact(ours: Sequence[Fingerprint], theirs: Sequence[Fingerprint]) -> list[C
     for each in ours:
         of = known.get((each.pixels, each.sample.label)) or known.get((each.pixels, ""))
         if each.pixels and of:
-            copies.append(Copy(each.sample.name, of.name, 0, of.label == each.sample.label))
+            copies.append(Copy(each.sample.name, of.name, of.label == each.sample.label))
     return copies
 
 
@@ -168,12 +162,9 @@ def _near(ours: Sequence[Fingerprint], theirs: Sequence[Fingerprint]) -> list[Co
     if not ours or not theirs:
         return []
     looks = (np.array([each.look for each in those], np.uint64) for those in (ours, theirs))
-    copies = []
-    for each, bits, row in zip(ours, *nearest(*looks), strict=True):
-        of = theirs[row].sample
-        if bits <= NEAR:
-            copies.append(Copy(each.sample.name, of.name, int(bits), of.label == each.sample.label))
-    return copies
+    rows = zip(ours, *nearest(*looks), strict=True)
+    pairs = [(each.sample, theirs[row].sample) for each, bits, row in rows if bits <= NEAR]
+    return [Copy(sample.name, of.name, of.label == sample.label) for sample, of in pairs]
 
 
 def nearest(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from facerwkv.data.datasets import load_dataset
-from facerwkv.data.leaks import NEAR, copies_in_training, drop_leaks, find_leaks, look, nearest
+from facerwkv.data.leaks import NEAR, compare, copies_in_training, drop_leaks, fingerprints, look, nearest
 from tests.data import trees
 
 
@@ -15,6 +15,10 @@ def scene(seed: int, shift: float = 0.0) -> Image.Image:
     """A smooth image, brighter by `shift`."""
     coarse = np.random.default_rng(seed).uniform(30, 200, (6, 8, 3)) + shift
     return Image.fromarray(coarse.astype(np.uint8)).resize((80, 60), Image.Resampling.BICUBIC)
+
+
+def find_leaks(dataset, near: bool = True):
+    return compare(fingerprints(dataset.splits, near), near)
 
 
 @pytest.fixture

@@ -55,8 +55,8 @@ class Scene(Plan):
 
 def plan(index: int, split: Split, seed: int = 0) -> Plan:
     """The class and the faces of a scene. Every block of seven indices holds each class once."""
-    block, place = divmod(index, len(EXPRESSIONS))
-    label = _order(block, split, seed)[place]
+    block, position = divmod(index, len(EXPRESSIONS))
+    label = _order(block, split, seed)[position]
     rng = _rng(_FACES, index, split, seed)
     faces: list[Face] = []
     unit = 46 * (112 / 46) ** rng.random()
@@ -74,10 +74,11 @@ def plan(index: int, split: Split, seed: int = 0) -> Plan:
                 break
     boxes = []
     for face in faces:  # as an annotator or a detector gives them: edges off by some 4 %, YuNet's error
-        box = np.array(face.box())
-        sizes = np.tile(box[2:] - box[:2], 2)
-        x1, y1, x2, y2 = (box + np.clip(rng.normal(0, 0.035, 4), -0.1, 0.1) * sizes).tolist()
-        boxes.append(clip((x1, y1, x2, y2), WIDTH, HEIGHT))
+        x1, y1, x2, y2 = box = face.box()
+        errors = np.clip(rng.normal(0, 0.035, 4), -0.1, 0.1).tolist()
+        sizes = (x2 - x1, y2 - y1, x2 - x1, y2 - y1)
+        edges = [edge + error * size for edge, error, size in zip(box, errors, sizes, strict=True)]
+        boxes.append(clip(edges, WIDTH, HEIGHT))
     return Plan(label, tuple(faces), tuple(boxes))
 
 
