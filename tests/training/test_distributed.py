@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from facerwkv.training.run import read_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["model.options={stem: linear, patch_size: 16, width: 32, depth: 2, heads: 2}", "train.epochs=2"]
 
 
