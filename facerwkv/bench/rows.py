@@ -180,4 +180,4 @@ ROWS: dict[str, BenchRow] = {
     ),
 }
 REASONS: dict[str, str] = {}
-"""BenchRow → why it misses its bar, as a sentence."""
+"""Name of a row → why it misses its bar, as a sentence."""

@@ -8,7 +8,8 @@ To add one, write `mixers/NAME.py` with its two halves and list them in MIXERS; 
 
 and may have, where the mathematics allows it,
 
-    stream(x, state) -> (y, state)   both halves: forward's outputs when tokens come in pieces; None is the first state
+    stream(x, state) -> (y, state)   both halves: forward's outputs when tokens come in pieces. The first state is None,
+                                     later ones are tensors, alone or in tuples and dicts
     last(x, count) -> y              a time mix: forward's last `count` outputs for less work. The channel mix then
                                      looks no further back than the token before
     folded() -> nn.Module            what gives the same answers, to rounding, from constants worked out beforehand
@@ -31,10 +32,10 @@ from facerwkv.mixers.config import MixerConfig
 
 @dataclass(frozen=True)
 class Mixer:
-    """A line of MIXERS: the file of its two halves and what one line says about it.
+    """A line of MIXERS: the file of its two halves and one line about it.
 
-    prefix: what the names of its classes start with, before TimeMix and ChannelMix. norm: the one before each half,
-    of torch.nn. The file is imported when a class is asked for, so that configurations load no torch.
+    prefix: what the names of its classes start with, before TimeMix and ChannelMix. norm_name: the norm before each
+    half, a class of torch.nn. The file is imported when a class is asked for: configurations load no torch.
     """
 
     file: str
