@@ -27,7 +27,7 @@ class Kernel:
     measured: str
     inputs: Callable[[int], list[Tensor]]
     defined_up_to: int | None = None
-    """Tokens up to which the reference fits in memory; for more, "chunked" in float64 stands in for it."""
+    """Tokens up to which the reference fits in memory; for more, "chunked" in float64 replaces it."""
 
     def form(self, implementation: str | None = None) -> Form:
         """The call, its implementation chosen, giving the outputs alone. The module is imported only here."""

@@ -129,7 +129,7 @@ def native_refusal(name: str, k: Tensor) -> str | None:
 
 
 def fastest(name: str, k: Tensor) -> str:
-    """The implementation of the operator called `name` that "auto" stands for, with keys like k (B, T, H, N).
+    """The implementation of the operator called `name` that "auto" means, with keys like k (B, T, H, N).
 
     fla's products are taken in half precision or tf32, so it is chosen for half-precision inputs only.
     """

@@ -64,7 +64,7 @@ class RecurrentTimeMix(TimeMix):
 
 
 def require_past_only(scan: str = "forward", shift: str = "token") -> None:
-    """InputError for some of the tokens where a token sees those after it, or looks a whole row back."""
+    """InputError for a piece of the tokens where a token sees those after it, or looks a whole row back."""
     for option, value, use in (("scan", scan, "forward"), ("shift", shift, "token")):
         if value != use:
             raise InputError(f"A mixer with {option} {value!r} needs all tokens at once; use {option}={use!r}.")

@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 
 def token_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
-    """y_t = x_{t-1} for x (B, T, D); `last` (B, D) stands before the first token, zeros if None."""
+    """y_t = x_{t-1} for x (B, T, D); `last` (B, D) comes before the first token, zeros if None."""
     first = torch.zeros_like(x[:, :1]) if last is None else last[:, None]
     return torch.cat([first, x[:, :-1]], 1)
 

@@ -72,7 +72,7 @@ class ChannelMix(nn.Module):
 
 
 class _After(nn.Module):
-    """Normalises what a mixer gives, and scales it by channel: the block's norm stands after the mixer, not before."""
+    """Normalises what a mixer gives, and scales it by channel: the block's norm comes after the mixer, not before."""
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__(config, layer)
