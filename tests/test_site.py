@@ -36,6 +36,7 @@ SMALL = {
     ),
 }
 """What makes a training short, put behind its command."""
+LONG = ("compare", "export", "train")  # pages that take longer than all others together
 INCOMPLETE = "facerwkv data check fer2013"  # says, with exit code 1, that this made-up tree is smaller than published
 
 
@@ -76,7 +77,9 @@ def run(line: str) -> None:
     assert result.exit_code == int(command.startswith(INCOMPLETE)), f"{command}\n{result.output}\n{result.exception!r}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=pytest.mark.slow if page.stem in LONG else ()) for page in PAGES]
+)
 def test_everything_on_a_page_runs(page, there):
     shutil.rmtree(there / "runs", ignore_errors=True)
     if "runs/fer" in page.read_text(encoding="utf-8") and page.stem != "train":
