@@ -3,10 +3,29 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from facerwkv.core.metrics import SCORES
 from facerwkv.experiments import EXPERIMENTS
+from facerwkv.inference.options import Options, facts
+from facerwkv.inference.sinks import COLUMNS, SINKS, TYPES, UNSURE, VIDEO_COLUMNS
 from facerwkv.training.recipe import Recipe, shipped
 
 HOW_TO = Path(__file__).resolve().parents[1] / "docs" / "how-to"
+MEANINGS = {
+    "source": "the image, or the video, as it was named",
+    "status": "`ok`, `no_face` or `unreadable`",
+    "time": "seconds from the start of the video",
+    "frame": "the number of the frame, from 0",
+    "track": "the number that a face keeps through the video, from 1",
+    "x1": "left edge of the face in pixels of the upright image; empty for a whole image",
+    "y1": "top edge",
+    "x2": "right edge",
+    "y2": "bottom edge",
+    "detection": "the score of the face detector, 0 to 1",
+    "label": "the most likely label",
+    "score": "its probability, 0 to 1",
+    UNSURE: "with `--threshold`: whether the score is below it",
+}
+"""Of the columns of a table, besides one column per label with its probability."""
 
 
 def experiments() -> str:
@@ -19,11 +38,43 @@ def recipes() -> str:
     return "".join(f"- `{name}`: {' '.join(Recipe.read(name).about.split())}\n" for name in shipped())
 
 
+def scores() -> str:
+    """Every score, by the name that files and programs use."""
+    rows = "".join(f"| `{name}` | {metric.title} | {metric.about} |\n" for name, metric in SCORES.items())
+    return f"| name | title | meaning |\n|---|---|---|\n{rows}"
+
+
+def options() -> str:
+    """Every option of prediction, as the command line and Python call it."""
+    text = "| command line | Python | default | meaning |\n|---|---|---|---|\n"
+    for name, field in Options.model_fields.items():
+        fact = facts()[name]
+        command = f"`--{name.replace('_', '-')}`" if fact.command else "–"
+        meaning = ("" if "image" in fact.kinds else "Videos: ") + str(field.description)
+        default = "–" if field.default is None else f"`{field.default}`"
+        text += f"| {command} | `{name}` | {default} | {meaning} |\n"
+    return text
+
+
+def formats() -> str:
+    """The endings of the files that `--out` writes, and the columns of tables."""
+    extras = (f"`{ending}`" + (f" (extra `{sink.extra}`)" if sink.extra else "") for ending, sink in SINKS.items())
+    types = {column: kind.rstrip("_") for kind, columns in TYPES.items() for column in columns}
+    text = f"`--out` writes {', '.join(extras)}. The columns of a table:\n\n"
+    text += "| column | type | in | meaning |\n|---|---|---|---|\n"
+    for column in (*VIDEO_COLUMNS, UNSURE):
+        where = "all" if column in (*COLUMNS, UNSURE) else "videos"
+        text += f"| `{column}` | {types.get(column, 'float64')} | {where} | {MEANINGS[column]} |\n"
+    return f"{text}| each label, by name | float64 | all | its probability, 0 to 1 |\n"
+
+
 def table(first: str, second: str, rows: Iterable[tuple[str, str]]) -> str:
     return f"| {first} | {second} |\n|---|---|\n" + "".join(f"| `{name}` | {about} |\n" for name, about in rows)
 
 
 LISTS: dict[str, dict[str, Callable[[], str]]] = {
+    "evaluate": {"scores": scores},
+    "predict": {"formats": formats, "options": options},
     "reproduce": {"experiments": experiments},
     "train": {"recipes": recipes},
 }
