@@ -11,6 +11,7 @@ import typer
 
 from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
+from facerwkv.experiments import EXPERIMENTS
 from facerwkv.inference.command import PredictionCommand
 
 app = typer.Typer(
@@ -144,13 +145,14 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
     without_copies: Annotated[bool, typer.Option(help="Also score the images that have no copy in training.")] = False,
     subgroups: Annotated[
-        str | None, typer.Option(metavar="gender,race,age|all", help="Also score by who is shown, where the data say.")
+        str | None,
+        typer.Option(metavar="gender,race,age|all", help="Also score by who is shown, where that is known."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the report goes. Default: MODEL/SPLIT.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report. Default: MODEL/SPLIT.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Score a checkpoint on a data set: accuracy, UAR, macro-F1 with intervals, calibration, report."""
+    """Score a checkpoint on a data set, with 95 % intervals, and write a report."""
     from facerwkv.evaluation.evaluate import evaluate_folder
 
     scored = evaluate_folder(model, data, split, out, device, without_copies, subgroups)
@@ -166,13 +168,13 @@ def compare(
         list[str], typer.Argument(metavar="NAME... [[PATTERN:]KEY=VALUE]...", help="Models, timm:NAME, or run folders.")
     ],
     data: DataOption = None,
-    recipe: Annotated[str, typer.Option(help="For all; or own: each model's own where it has one.")] = "modern",
-    out: Annotated[Path, typer.Option(help="The runs and the table; there it goes on.")] = Path("runs/compare"),
+    recipe: Annotated[str, typer.Option(help="One for all, or own: each model's own, where it has one.")] = "modern",
+    out: Annotated[Path, typer.Option(help="Folder of the runs and the table.")] = Path("runs/compare"),
     split: Annotated[Literal["val", "test"], typer.Option()] = "test",
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train or load several models under one recipe, score and time them alike: one table."""
+    """Train or load several models under one recipe, score and time them alike, in one table."""
     from facerwkv.evaluation.compare import compare as run
 
     values = {"data.source": data, "train.device": device}
@@ -306,15 +308,15 @@ def demo(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="A name from facerwkv/experiments, or all.")],
+    name: Annotated[str, typer.Argument(help=f"all, or one of: {', '.join(EXPERIMENTS)}.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     data: DataOption = None,
-    out: Annotated[Path, typer.Option()] = Path("runs"),
-    seeds: Annotated[list[int] | None, typer.Option(help="--seeds 0 --seeds 1 ...")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and the page.")] = Path("runs"),
+    seeds: Annotated[list[int] | None, typer.Option(help="--seeds 0 --seeds 1 ... Default: 0, 1, 2.")] = None,
     as_coded: Annotated[
-        bool, typer.Option("--as-coded", help="As the authors' code ran, not as the text says.")
+        bool, typer.Option("--as-coded", help="As the authors' code ran, not as the paper says.")
     ] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Everything small, on drawn faces: does it run?")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A small trial on drawn faces, to see that it runs.")] = False,
 ) -> None:
     """Run an experiment of the paper and write a page with the paper's numbers beside ours."""
     from facerwkv.experiments.reproduce import reproduce

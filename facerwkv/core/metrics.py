@@ -62,7 +62,7 @@ class Metric:
         return f"{value:{self.form}}" if np.isfinite(value) else UNDEFINED
 
     def interval(self, score: Score) -> str:
-        return f"{self.number(score.low)}–{self.number(score.high)}"
+        return f"{self.number(score.low)}{'–' if score.low >= 0 else ' to '}{self.number(score.high)}"
 
     def text(self, score: Score | None) -> str:
         """Value and interval for people, "61.4% (60.0%–62.8%)"; a dash for a score that is not defined."""

@@ -43,7 +43,7 @@ CLASSES = ("class", *metrics.CLASS_COLUMNS.values())
 
 READING = (
     "Intervals contain 95 % of 2,000 resamples of the images; they do not cover the variation between training runs. "
-    f"{metrics.UNDEFINED} marks a score that is not defined for these images."
+    "A dash marks a score that is not defined for these images."
 )
 READING_GROUPS = (
     f"The groups are those that the data set's annotators saw. One of fewer than {FEW} images is marked (few); it and "
@@ -265,7 +265,7 @@ def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], n
     lines, thumbnails = [], []
     for row in rows:
         truth, guess = evaluation.labels[evaluation.targets[row]], evaluation.labels[evaluation.predictions[row]]
-        lines.append((evaluation.names[row], f"{truth}, taken for {guess} ({evaluation.probs[row].max():.0%})"))
+        lines.append((evaluation.names[row], f"{truth}, predicted {guess} ({evaluation.probs[row].max():.0%})"))
         thumbnails.append(_thumbnail(images, int(evaluation.indices[row])))
     return Gallery(("image", "mistake"), lines, thumbnails)
 

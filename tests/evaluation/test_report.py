@@ -71,7 +71,7 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path, run):
 def test_the_markdown_escapes_names_and_links_the_images(tmp_path, run):
     write_report(evaluation(), tmp_path, run=run)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert r'| &lt;script&gt;alert("x")&lt;/script&gt; \| \*a\*.png | anger, taken for fear (70%) |' in text
+    assert r'| &lt;script&gt;alert("x")&lt;/script&gt; \| \*a\*.png | anger, predicted fear (70%) |' in text
     for name in ("confusion", "curves", "reliability"):
         assert f"]({name}.png)" in text
     assert "| accuracy | 75.0% |" in text
@@ -98,7 +98,7 @@ def test_an_image_that_is_gone_leaves_its_line(tmp_path):
 
     page = write_report(evaluation(), tmp_path, images=image).read_text(encoding="utf-8")
     assert "<img" not in page
-    assert "anger, taken for fear (70%)" in page
+    assert "anger, predicted fear (70%)" in page
 
 
 def test_a_report_is_made_from_a_runs_folder(tmp_path, run):

@@ -225,7 +225,7 @@ def test_an_interrupted_one_goes_on_with_the_same_command(tmp_path, only, monkey
         context.setattr(study, "evaluate_folder", interrupted)
         stopped = CliRunner().invoke(app, command)
     assert stopped.exit_code == 1
-    assert "Stopped. The same command goes on from here." in stopped.stderr
+    assert "Stopped. Rerun the same command to resume." in stopped.stderr
     (curves,) = tmp_path.rglob("metrics.csv")
     before = curves.read_text()
     done = CliRunner().invoke(app, command)
