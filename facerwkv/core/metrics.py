@@ -204,21 +204,18 @@ def scores(
 
     targets (N,), logits (N, C). A resample is N of the N images drawn with replacement.
     """
-    matrix = confusion(targets, logits.argmax(-1), logits.shape[-1])
-    found: dict[str, Score | None] = {**confusion_scores(matrix, resamples, seed)}
+    found = confusion_scores(confusion(targets, logits.argmax(-1), logits.shape[-1]), resamples, seed)
     for of, divisor in (("reliability", 1.0), ("calibrated reliability", temperature)):
         if divisor is not None:
             probs = softmax(logits, divisor)
-            table, draws = reliability(probs, targets), _reliability_draws(of, probs, targets, resamples, seed)
-            found |= {name: Score.of(float(SCORES[name].function(table)), values) for name, values in draws.items()}
-    return {name: score for name in SCORES if (score := found.get(name))}
+            draws = _reliability_draws(of, probs, targets, resamples, seed)
+            found |= _scored(reliability(probs, targets), draws)
+    return {name: found[name] for name in SCORES if name in found}
 
 
 def confusion_scores(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Score]:
     """The scores that a confusion matrix (C, C) defines, with their intervals."""
-    draws = confusion_draws(matrix, resamples, seed)
-    found = {name: Score.of(float(SCORES[name].function(matrix)), values) for name, values in draws.items()}
-    return {name: score for name, score in found.items() if score}
+    return _scored(matrix, confusion_draws(matrix, resamples, seed))
 
 
 def confusion_draws(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
@@ -248,15 +245,18 @@ def _draws(
     of: str, counts: np.ndarray, table: Callable[[np.ndarray], np.ndarray], resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
     """The scores (resamples,) of tables made of multinomial draws (R, K) of counts (K,)."""
-    rng, n = np.random.default_rng(seed), int(counts.sum())
-    chosen = {name: metric.function for name, metric in SCORES.items() if metric.of == of}
-    parts: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in chosen}
-    step = max(1, _CHUNK // len(counts))
-    for start in range(0, resamples if chosen else 0, step):
+    rng, n, step = np.random.default_rng(seed), int(counts.sum()), max(1, _CHUNK // len(counts))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name, metric in SCORES.items() if metric.of == of}
+    for start in range(0, resamples, step):
         drawn = table(rng.multinomial(n, counts / n, min(step, resamples - start)))
-        for name, function in chosen.items():
-            parts[name].append(function(drawn))
+        for name, values in parts.items():
+            values.append(SCORES[name].function(drawn))
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _scored(table: np.ndarray, draws: Mapping[str, np.ndarray]) -> dict[str, Score]:
+    found = {name: Score.of(float(SCORES[name].function(table)), values) for name, values in draws.items()}
+    return {name: score for name, score in found.items() if score}
 
 
 def stored(summary: Mapping[str, Any]) -> dict[str, Score]:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,20 +137,14 @@ def read_curves(path: Path) -> tuple[dict[str, list[tuple[float, float]]], str]:
         rows = list(csv.DictReader(file))
     names = [name for name in (rows[0] if rows else ()) if name not in ("epoch", "step")]
     for x_name, offset in (("epoch", 1), ("step", 0)):
-        curves = {name: [(x + offset, y) for x, y in _points(rows, x_name, name)] for name in names}
+        curves: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+        for row, name in ((row, name) for row in rows for name in names):
+            with suppress(KeyError, TypeError, ValueError):
+                x, y = float(row[x_name]) + offset, float(row[name])
+                curves[name] += [(x, y)] if math.isfinite(x) and math.isfinite(y) else []
         if all(len({x for x, _ in points}) == len(points) for points in curves.values()):
             break
     return {name: points for name, points in curves.items() if points}, x_name
-
-
-def _points(rows: list[dict[str, str]], x_name: str, y_name: str) -> Iterator[tuple[float, float]]:
-    for row in rows:
-        try:
-            point = float(row[x_name]), float(row[y_name])
-        except (KeyError, TypeError, ValueError):
-            continue
-        if all(map(math.isfinite, point)):
-            yield point
 
 
 def _sections(
@@ -262,27 +257,21 @@ def _calibration(evaluation: Evaluation, out: Path) -> list[Block]:
 
 
 def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], np.ndarray] | None) -> Gallery:
-    lines, thumbnails = [], []
+    """The mistakes in these rows, with small images (JPEG) but of those that can no longer be read."""
+    lines: list[tuple[str, str]] = []
+    thumbnails: list[bytes | None] = []
     for row in rows:
         truth, guess = evaluation.labels[evaluation.targets[row]], evaluation.labels[evaluation.predictions[row]]
         lines.append((evaluation.names[row], f"{truth}, predicted {guess} ({evaluation.probs[row].max():.0%})"))
-        thumbnails.append(_thumbnail(images, int(evaluation.indices[row])))
+        thumbnails.append(None)
+        if images is not None:
+            with suppress(InputError, OSError):
+                array = np.asarray(images(int(evaluation.indices[row])))
+                image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+                image.thumbnail((THUMBNAIL, THUMBNAIL))
+                image.save(file := io.BytesIO(), "JPEG", quality=85)
+                thumbnails[-1] = file.getvalue()
     return Gallery(("image", "mistake"), lines, thumbnails)
-
-
-def _thumbnail(images: Callable[[int], np.ndarray] | None, index: int) -> bytes | None:
-    """JPEG bytes; None without images, or where this one can no longer be read."""
-    if images is None:
-        return None
-    try:
-        array = np.asarray(images(index))
-    except (InputError, OSError):
-        return None
-    image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return file.getvalue()
 
 
 def drawing(figure: Any, out: Path, name: str, alt: str) -> Drawing:

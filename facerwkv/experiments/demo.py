@@ -17,9 +17,12 @@ from facerwkv.training.run import RECIPE
 
 
 def run(out: Path) -> None:
-    """Train, evaluate, predict; print where everything is."""
+    """Train, evaluate, predict; print where everything is. An earlier demo in `out` is removed, and nothing else."""
     console = Console()
-    _clear(out)
+    if out.exists() and any(out.iterdir()):
+        if not (out / RECIPE).is_file() or "facerwkv demo" not in Recipe.read(out / RECIPE).about:
+            raise InputError(f"{out} is not an earlier demo; choose another folder with --out.")
+        shutil.rmtree(out)
     console.print("[bold]1/3[/] Training a small FaceRWKV on drawn faces")
     train(Recipe.read("demo"), out)
     finish(out)
@@ -28,7 +31,10 @@ def run(out: Path) -> None:
     scored.print()
     model = load()
     console.print(f"\n[bold]3/3[/] Naming the expressions in one image with the shipped {model.checkpoint.name}")
-    result = model.predict(_image(out), mode="face", on_no_face="scene")
+    image = out / "image.png"  # a scene of the test split with several faces
+    with atomic(image) as partial:
+        Image.fromarray(read_image(load_dataset("toy").splits["test"][0])).save(partial, "PNG")
+    result = model.predict(image, mode="face", on_no_face="scene")
     console.print(result)
     with atomic(out / "image_drawn.png") as partial:
         result.plot().save(partial, "PNG")
@@ -38,20 +44,3 @@ def run(out: Path) -> None:
         "the drawn image": out / "image_drawn.png",
     }.items():
         console.print(f"{what:>18}: {path}")
-
-
-def _clear(out: Path) -> None:
-    """Remove an earlier demo, and nothing else."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not (out / RECIPE).is_file() or "facerwkv demo" not in Recipe.read(out / RECIPE).about:
-        raise InputError(f"{out} holds something other than an earlier demo; choose another folder with --out.")
-    shutil.rmtree(out)
-
-
-def _image(out: Path) -> Path:
-    """A scene of the test split with several faces, as a file."""
-    sample = load_dataset("toy").splits["test"][0]
-    with atomic(out / "image.png") as partial:
-        Image.fromarray(read_image(sample)).save(partial, "PNG")
-    return out / "image.png"

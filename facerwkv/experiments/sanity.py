@@ -17,11 +17,12 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
-from facerwkv.data.datasets import Sample, load_dataset, read_image
+from facerwkv.data.datasets import load_dataset, read_image
 from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_SIZE, Setting, validation_curve
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
+from facerwkv.training.run import RECIPE
 
 PAPER = "about 100 % after 8 epochs"
 EPOCHS = 8
@@ -36,52 +37,45 @@ CHANGES = [
 
 
 def run(setting: Setting) -> list[Section]:
-    """Train once a seed; the accuracy on the fourteen after each epoch."""
+    """Train once per seed; the accuracy on the fourteen after each epoch."""
     out = setting.out / "sanity"
     manifest, images = _write_images("toy" if setting.smoke else setting.data, out)
     small = [f"transform.image_size={SMOKE_SIZE[setting.as_coded]}"] if setting.smoke else []
-    curves = {}
+    rows = []
     for seed in setting.seeds:
         folder = out / f"seed{seed}"
         own = [f"transform={standard(images)}", f"train.seed={seed}"]
         source = {"data.source": f"manifest:{manifest}"}
         recipe = Recipe.read("paper", [*CHANGES, *own, *small, *setting.changes], source)
-        train(recipe, folder, resume=(folder / "recipe.yaml").is_file())
-        curves[seed] = validation_curve(folder)
-    return [("Section 5.1: fourteen images by heart", [Paragraph(f"The paper: {PAPER}."), _table(curves)])]
+        train(recipe, folder, resume=(folder / RECIPE).is_file())
+        rows.append((str(seed), *(f"{accuracy:.0%}" for accuracy in validation_curve(folder))))
+    table = Table(("seed", *(f"epoch {epoch}" for epoch in range(1, EPOCHS + 1))), rows)
+    return [("Section 5.1: fourteen images by heart", [Paragraph(f"The paper: {PAPER}."), table])]
 
 
 def standard(images: Sequence[np.ndarray]) -> str:
-    """The transform whose mean and deviation a channel are those of the images."""
+    """The transform whose mean and deviation per channel are those of the images."""
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
     mean, std = pixels.mean(0).round(4).tolist(), pixels.std(0).round(4).tolist()
     return f"{{image_size: [400, 600], mean: {mean}, std: {std}}}"
 
 
 def _write_images(data: str, out: Path) -> tuple[Path, list[np.ndarray]]:
-    """Two training images a class as PNG, named in a manifest twice: for training and for scoring; and their pixels."""
+    """Two training images per class as PNG, listed in a manifest twice: to train on and to score; and their pixels."""
     dataset = load_dataset(data)
-    chosen = [sample for label in dataset.labels for sample in _first(dataset.splits["train"], label, data)]
-    images = [read_image(sample) for sample in chosen]
-    rows = []
-    for number, (sample, image) in enumerate(zip(chosen, images, strict=True)):
-        name = f"{number:02d}-{sample.label}.png"
-        with atomic(out / name) as partial:
-            Image.fromarray(image).save(partial, "PNG")
-        rows += [(name, sample.label, split) for split in ("train", "val")]
+    images, rows = [], []
+    for label in dataset.labels:
+        samples = [sample for sample in dataset.splits["train"] if sample.label == label][:PER_CLASS]
+        if len(samples) < PER_CLASS:
+            raise InputError(
+                f"{data} has {len(samples)} training images of {label}; the sanity check needs {PER_CLASS}."
+            )
+        for sample in samples:
+            name = f"{len(images):02d}-{label}.png"
+            images.append(read_image(sample))
+            rows += [(name, label, split) for split in ("train", "val")]
+            with atomic(out / name) as partial:
+                Image.fromarray(images[-1]).save(partial, "PNG")
     with atomic(out / "images.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])
     return out / "images.csv", images
-
-
-def _first(samples: list[Sample], label: str, data: str) -> list[Sample]:
-    found = [sample for sample in samples if sample.label == label][:PER_CLASS]
-    if len(found) < PER_CLASS:
-        raise InputError(f"{data} has {len(found)} training images of {label}; the sanity check needs {PER_CLASS}.")
-    return found
-
-
-def _table(curves: dict[int, list[float]]) -> Table:
-    epochs = [f"epoch {epoch}" for epoch in range(1, EPOCHS + 1)]
-    rows = [(str(seed), *(f"{value:.0%}" for value in values)) for seed, values in curves.items()]
-    return Table(("seed", *epochs), rows)

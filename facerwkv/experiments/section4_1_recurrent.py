@@ -30,23 +30,22 @@ STEPS = 16  # tokens that come one by one, at the end
 NOISE = 0.1  # added to every weight, since a fresh mixer hands on nothing
 CLAIM = "The paper: constant memory and speed, whatever the length. That holds from RWKV-4 on, not for its RWKV-1."
 NOTE = (
-    "difference: the largest between the logits of the recurrent and of the parallel form, as a part of the largest "
-    "logit. state: the numbers kept after so many tokens. ms: for one token there. The weights are random."
+    "difference: the largest between the logits of the recurrent and of the parallel form, as a share of the largest "
+    "logit. state: the numbers kept after that many tokens. ms: for one token there. The weights are random."
 )
 
 
 def run(setting: Setting) -> list[Section]:
-    """The table's part of the page."""
+    """The table's section of the page."""
     head = ("model", "difference", *(f"state after {count}" for count in SIZES), *(f"ms at {count}" for count in SIZES))
     where = environment()
     about = f"{NOTE} Measured on {where['processor']}, {where['threads']} threads."
-    return [("Section 4.1: the recurrent form", [Paragraph(CLAIM), Table(head, [*map(_row, NAMES)]), Paragraph(about)])]
-
-
-def _row(name: str) -> tuple[str, ...]:
-    differences, states, seconds = zip(*measured(name), strict=True)
-    times = (f"{1000 * each:.2f}" for each in seconds)
-    return (name, f"{max(differences):.0e}", *(f"{state:,}" for state in states), *times)
+    rows = []
+    for name in NAMES:
+        differences, states, seconds = zip(*measured(name), strict=True)
+        times = (f"{1000 * each:.2f}" for each in seconds)
+        rows.append((name, f"{max(differences):.0e}", *(f"{state:,}" for state in states), *times))
+    return [("Section 4.1: the recurrent form", [Paragraph(CLAIM), Table(head, rows), Paragraph(about)])]
 
 
 @torch.inference_mode()
