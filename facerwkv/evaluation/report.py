@@ -257,7 +257,7 @@ def _calibration(evaluation: Evaluation, out: Path) -> list[Block]:
 
 
 def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], np.ndarray] | None) -> Gallery:
-    """The mistakes in these rows, with small images (JPEG) but of those that can no longer be read."""
+    """The mistakes in these rows, with a small image (JPEG) of each that can still be read."""
     lines: list[tuple[str, str]] = []
     thumbnails: list[bytes | None] = []
     for row in rows:
