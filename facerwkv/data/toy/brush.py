@@ -1,6 +1,6 @@
 """Colours, curves, light, and a brush that draws in the coordinates of one face. Colours are RGB, 0..255."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -85,11 +85,3 @@ class Brush:
         """The light at a point of the frontal face."""
         (u, v), *_ = self.face.turn(np.array([[x, y]]))
         return float(self.light.on_head(u, v, self.face.width))
-
-    def upright(self, share: float) -> "Brush":
-        """A brush that keeps `share` of the head's roll, turned about the neck: for the body."""
-        neck = np.array([0.0, 0.75])
-        turned = replace(self.face, roll=self.face.roll * share).matrix()[:, :2] / self.face.unit
-        linear = turned * np.hypot(self.affine[0, 0], self.affine[1, 0])
-        shift = self.affine[:, :2] @ neck + self.affine[:, 2] - linear @ neck
-        return replace(self, affine=np.column_stack([linear, shift]))

@@ -1,6 +1,6 @@
 """What a person looks like, and what of a person shows no expression: hair, clothes, glasses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,8 +70,12 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def draw_body(head: Brush, look: Look) -> None:
-    """Neck, shoulders and clothes, which keep a third of the head's roll."""
-    brush = head.upright(0.3)
+    """Neck, shoulders and clothes; they keep a third of the head's roll, turned about the neck."""
+    neck = np.array([0.0, 0.75])
+    turned = replace(head.face, roll=head.face.roll * 0.3).matrix()[:, :2] / head.face.unit
+    linear = turned * np.hypot(head.affine[0, 0], head.affine[1, 0])
+    shift = head.affine[:, :2] @ neck + head.affine[:, 2] - linear @ neck
+    brush = replace(head, affine=np.column_stack([linear, shift]))
     dim, dark = 0.55 + 0.35 * brush.light.ambient, shade(look.clothes, 0.72)
     half = np.array([[0.43, 0.4], [0.45, 1.15], [0.7, 1.35], [0.3, 1.9]])
     brush.fill(np.concatenate([half, half[::-1] * [-1, 1]]), shade(look.skin, dim))
@@ -131,11 +135,9 @@ def draw_hair(brush: Brush, look: Look) -> None:
     brush.fill(np.concatenate([line, crown[::-1]]), colour)
     if look.style == "cap":
         shift = 0.25 * np.sin(brush.face.yaw)
-        brim = (
-            bezier((-0.84, -0.52), (shift, -0.92), (0.84, -0.52)),
-            bezier((0.84, -0.48), (shift, -0.5), (-0.84, -0.48)),
-        )
-        brush.fill(np.concatenate(brim) * wide, shade(colour, 0.68))
+        upper = bezier((-0.84, -0.52), (shift, -0.92), (0.84, -0.52))
+        lower = bezier((0.84, -0.48), (shift, -0.5), (-0.84, -0.48))
+        brush.fill(np.concatenate([upper, lower]) * wide, shade(colour, 0.68))
     elif look.style == "curls":
         rng = np.random.default_rng(look.seed + 1)
         for x, y, radius in _curls(look):
