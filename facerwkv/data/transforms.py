@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.config import TransformConfig
-from facerwkv.kernels.pixels import by_table, runs_natively
+from facerwkv.kernels.pixels import look_up, runs_natively
 
 Box = tuple[float, float, float, float]
 
@@ -119,8 +119,8 @@ def normalise(images: Tensor, config: TransformConfig, augment: Callable[[Tensor
     Training, evaluation, prediction and exported graphs share it. `augment` changes the images on the way, as floats in
     0..1, (B, c, h, w). Bytes on a CPU that are not augmented are looked up in a table of the same values.
     """
-    if augment is None and runs_natively(images):
-        return by_table(images, _table(images.shape[-1], config))
+    if augment is None and not images.is_floating_point() and runs_natively(images):
+        return look_up(images, _table(images.shape[-1], config))
     images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
     images = images if augment is None else augment(images)
     for values, apply, nothing in zip(config.normalisation, (torch.sub, torch.div), (0, 1), strict=True):

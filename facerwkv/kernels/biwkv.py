@@ -31,8 +31,11 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "aut
     """
     check_shapes("biwkv", w, u, k, v)
     exact = torch.promote_types(k.dtype, torch.float32)
-    portable = "chunked" if refusal("biwkv", k, devices=SHAPED, cast=True) else "native"
-    form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else portable)
+    if implementation == "auto" and k.device.type != "cuda" and not refusal("biwkv", k, devices=SHAPED, cast=True):
+        from facerwkv.kernels.native.wkv import biwkv as operator
+
+        return call(operator, w.to(exact), u.to(exact), k.to(exact), v.to(exact)).to(v.dtype)
+    form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else "chunked")
     kept = form is _triton  # its loads convert
     y = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact))
     return y.to(v.dtype)

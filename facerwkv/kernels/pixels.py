@@ -32,6 +32,11 @@ def _native(images: Tensor, table: Tensor) -> Tensor:
     if not runs_natively(images):
         reason = missing("pixels") or f"No C kernel looks up {images.dtype} on {images.device}."
         raise InputError(f"{reason} Or use implementation='reference'.")
+    return look_up(images, table)
+
+
+def look_up(images: Tensor, table: Tensor) -> Tensor:
+    """The native form, for images that `runs_natively` takes."""
     images, table = images.contiguous(), table.to(torch.float32).contiguous()
     batch, height, width, channels = images.shape
     y = torch.empty(batch, channels, height, width)

@@ -37,7 +37,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation
         large = math.prod(x.shape[:-1]) >= FEWEST and min(weight.shape) >= FEWEST
         if large and onednn_pays() and _fits(*inputs) and not torch.is_autocast_enabled("cpu") and not traced(*inputs):
             auto = "onednn"
-    return choose(IMPLEMENTATIONS, implementation, auto)(x, weight, bias)
+    form = IMPLEMENTATIONS[auto] if implementation == "auto" else choose(IMPLEMENTATIONS, implementation, auto)
+    return form(x, weight, bias)
 
 
 class Linear(nn.Linear):

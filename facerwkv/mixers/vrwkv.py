@@ -5,6 +5,7 @@ Source: Vision-RWKV (arXiv 2403.02308) and OpenGVLab's code and initialisation. 
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.products import Linear
@@ -12,7 +13,17 @@ from facerwkv.mixers import base
 from facerwkv.mixers.base import truncated_normal
 from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.rwkv4 import initial_values
-from facerwkv.mixers.shift import quad_shift
+
+
+def quad_shift(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Vision-RWKV's shift on the grid (Hp, Wp): the four quarters of the channels come from the left, right, upper and
+    lower neighbour, zeros beyond the border. x (B, T, D) with T = Hp·Wp in raster order.
+    """
+    width = x.shape[-1]
+    quarters = x.unflatten(1, grid).tensor_split([width // 4, width // 2, 3 * width // 4], -1)  # (B, Hp, Wp, D / 4)
+    left, right = pad(quarters[0], (0, 0, 1, -1)), pad(quarters[1], (0, 0, -1, 1))
+    upper, lower = pad(quarters[2], (0, 0, 0, 0, 1, -1)), pad(quarters[3], (0, 0, 0, 0, -1, 1))
+    return torch.cat([left, right, upper, lower], -1).flatten(1, 2)
 
 
 class TimeMix(base.TimeMix):

@@ -30,8 +30,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         """`shared`: what the blocks of one forward pass hand on to later ones; empty before the first."""
-        x = _sum(x, self.drop_path(self.time_mix(self.norm1(x), grid, *self.handed(shared))))
-        return _sum(x, self.drop_path(self.channel_mix(self.norm2(x), grid)))
+        inplace = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # nobody else holds y
+        y = self.drop_path(self.time_mix(self.norm1(x), grid, *self.handed(shared)))
+        x = y.add_(x) if inplace and y.dtype == x.dtype else x + y
+        y = self.drop_path(self.channel_mix(self.norm2(x), grid))
+        return y.add_(x) if inplace and y.dtype == x.dtype else x + y
 
     def stream(self, x: Tensor, state: tuple | None, shared: dict[str, Tensor]) -> tuple[Tensor, tuple]:
         """The next tokens (B, t, D), given the state after those before them."""
@@ -64,6 +67,7 @@ class FaceRWKV(nn.Module):
         )
         grid = self.stem.grid(*config.image_size)
         self.position = getattr(position, POSITIONS[config.position])(grid, config.width)
+        self.norm_first: nn.Module = nn.Identity()  # Vision-RWKV has one
         self.blocks = nn.ModuleList(_blocks(config, grid[0] * grid[1]))
         self.norm: nn.Module = nn.Identity()
         pooled = config.width * (grid[0] * grid[1] if config.pool == "flatten" else 1)
@@ -95,7 +99,7 @@ class FaceRWKV(nn.Module):
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Image → tokens (B, T, D) with their positions, and the grid (Hp, Wp)."""
         x, grid = self.stem(x)
-        return self.position(x, grid), grid
+        return self.norm_first(self.position(x, grid)), grid
 
     def stream(self, tokens: Tensor, state: dict | None = None) -> tuple[Tensor, dict]:
         """The paper's "RNN mode" (section 4.1): tokens (B, t, D) from `embed`, in pieces of any length.
@@ -201,12 +205,6 @@ class FaceRWKV(nn.Module):
         if self.config.pool == "flatten":
             return x.flatten(1)
         return x[:, -1] if self.config.pool == "last" else x.mean(1)
-
-
-def _sum(x: Tensor, y: Tensor) -> Tensor:
-    """x + y for a y that nobody else holds: in its place where no gradient is wanted."""
-    inplace = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and y.dtype == x.dtype
-    return y.add_(x) if inplace else x + y
 
 
 def _blocks(config: ModelConfig, tokens: int) -> list[Block]:

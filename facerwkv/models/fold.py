@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.kernels.products import Linear, onednn_pays
 from facerwkv.models.facerwkv import Block, FaceRWKV
 from facerwkv.models.position import NoPosition, UnusedPosition
 from facerwkv.models.stem import PatchEmbed
@@ -96,6 +97,9 @@ def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
     if model.config.pool == "last" and model.config.shift == "token" and hasattr(model.blocks[-1].time_mix, "last"):
         model.blocks[-1] = LastToken(model.blocks[-1])
     model.drop = nn.Identity()
+    for module in model.modules():  # where oneDNN never pays, torch's own product without asking at each call
+        if type(module) is Linear and module.implementation == "auto" and not onednn_pays():
+            module.__class__ = nn.Linear
     return model
 
 

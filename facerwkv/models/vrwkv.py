@@ -30,10 +30,6 @@ class VRWKV(FaceRWKV):
                 nn.init.constant_(parameter, config.layer_scale)
         truncated_normal(self.classifier)
 
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        x, grid = super().embed(x)
-        return self.norm_first(x), grid
-
 
 NAMES = {  # pattern of a public key → ours
     r"patch_embed\.projection\.(weight|bias)": r"stem.proj.\1",

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from facerwkv.mixers.shift import quad_shift, row_shift
+from facerwkv.mixers.shift import row_shift
+from facerwkv.mixers.vrwkv import quad_shift
 
 
 def test_each_quarter_looks_one_way_and_beyond_the_border_is_nothing():

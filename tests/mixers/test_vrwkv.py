@@ -5,7 +5,7 @@ from torch.nn import functional
 from facerwkv.core.errors import InputError
 from facerwkv.kernels.biwkv import biwkv
 from facerwkv.mixers import MIXERS, MixerConfig
-from facerwkv.mixers.shift import quad_shift
+from facerwkv.mixers.vrwkv import quad_shift
 
 CONFIG = MixerConfig(width=8, depth=3, heads=1, time_mix_dim=8, hidden=None, tokens=24)
 GRID = (4, 6)

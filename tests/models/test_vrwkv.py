@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from facerwkv.core.errors import InputError
-from facerwkv.mixers.shift import quad_shift
+from facerwkv.mixers.vrwkv import quad_shift
 from facerwkv.models.vrwkv import convert_vrwkv, load_vrwkv
 from facerwkv.models.zoo import create_model
 
