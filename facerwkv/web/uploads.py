@@ -99,7 +99,11 @@ async def read_images(request: Request, limits: Limits, reserve: Callable[[int],
             text = b"".join([piece async for piece in body])
             return await asyncio.to_thread(_from_json, text, limits.files)
         uploads = await Form(request, body, field, limits.files).uploads()
-        return [NamedImage(base_name(each.filename or ""), each.file.read()) for each in uploads]
+    images = []
+    for upload in uploads:
+        with upload.file as file:  # closed at once: its memory is counted once
+            images.append(NamedImage(base_name(upload.filename or ""), file.read()))
+    return images
 
 
 async def save_video(request: Request, limits: Limits, path: Path) -> str:

@@ -1,4 +1,4 @@
-// Image → face boxes: what FaceDetector in facerwkv/faces.py does, and OpenCV's FaceDetectorYN below it.
+// Image → face boxes: what FaceDetector in facerwkv/media/faces.py does, and OpenCV's FaceDetectorYN below it.
 
 import { Tensor } from "./ort.wasm.min.mjs";
 import { resizeArea, resizeLinear, roundHalfEven } from "./resize.js";

@@ -16,9 +16,9 @@ export async function loadModel() {
 
 /** The faces of an image, or the whole image with box null: a list of { box, detection, label, score, probs }. */
 async function predict(image, meta, model, detector) {
-  const places = detector ? await findFaces(image, detector, meta.detector) : [{ box: null, score: null }];
+  const found = detector ? await findFaces(image, detector, meta.detector) : [{ box: null, score: null }];
   const faces = [];
-  for (const { box, score } of places) {
+  for (const { box, score } of found) {
     faces.push({ box, detection: score, ...(await classify(toInput(image, box, meta.transform), meta, model)) });
   }
   return faces;

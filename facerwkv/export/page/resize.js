@@ -1,7 +1,7 @@
 // Images of another size, pixel by pixel as PyTorch and OpenCV make them.
 // An image is { width, height, data }: RGBA, one byte each, as in ImageData; its alpha is not looked at.
 //
-// For every place of the result, along one axis, the taps are { first, weights }: what it takes of the source.
+// For each position of the result along one axis, the taps are { first, weights }: its share of the source.
 
 /** Python's rounding: a half goes to the even neighbour. */
 export function roundHalfEven(x) {

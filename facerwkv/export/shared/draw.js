@@ -19,12 +19,12 @@ export function fit(canvas, width, height) {
 /** The colour of a label. */
 export const colourOf = ({ colours, labels }, label) => colours[Math.max(labels.indexOf(label), 0) % colours.length];
 
-/** Boxes and tags of faces. `place` takes a box to CSS pixels x, y, width, height; `names` are the faces' names. */
-export function drawFaces(pen, faces, meta, place, names, bounds) {
-  const placed = faces.map((face, i) => (
-    { ...face, name: names[i], at: face.box && place(face.box), colour: colourOf(meta, face.label) }
+/** Boxes and tags of faces. `toPixels` maps a box to x, y, width and height in CSS pixels; `names` are the faces' names. */
+export function drawFaces(pen, faces, meta, toPixels, names, bounds) {
+  const framed = faces.map((face, i) => (
+    { ...face, name: names[i], at: face.box && toPixels(face.box), colour: colourOf(meta, face.label) }
   ));
-  for (const { at, colour } of placed.filter((face) => face.at)) {
+  for (const { at, colour } of framed.filter((face) => face.at)) {
     pen.beginPath();
     pen.roundRect(...at, 6);
     for (const [lineWidth, strokeStyle] of [[5, "rgb(255 255 255 / 0.9)"], [2.5, colour]]) {
@@ -32,7 +32,7 @@ export function drawFaces(pen, faces, meta, place, names, bounds) {
       pen.stroke();
     }
   }
-  for (const face of placed) drawTag(pen, face, bounds);
+  for (const face of framed) drawTag(pen, face, bounds);
 }
 
 /** Name, label and score above a box, or as much as fits; at the lower edge for the whole image. */

@@ -86,8 +86,8 @@ export class ImagePanel {
       pen.fillText("This browser cannot show the image's format.", 16, 30, bounds.width - 32);
     }
     this.overlay(pen, scale, bounds);
-    const place = ([x1, y1, x2, y2]) => [x1, y1, x2 - x1, y2 - y1].map((value) => value * scale);
+    const toPixels = ([x1, y1, x2, y2]) => [x1, y1, x2 - x1, y2 - y1].map((value) => value * scale);
     const names = result.faces.map((_, i) => (result.faces.length > 1 ? i + 1 : ""));
-    drawFaces(pen, result.faces, this.meta, place, names, bounds);
+    drawFaces(pen, result.faces, this.meta, toPixels, names, bounds);
   }
 }

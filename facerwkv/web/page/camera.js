@@ -15,8 +15,8 @@ const REFUSED = {
 };
 const CLOSED = {
   1001: "No image came from the camera for too long. Start it again.",
-  1009: "The camera's frames are larger than the service takes.",
-  1013: "The service follows as many cameras as it may. Close another page that uses one, then start the camera again.",
+  1009: "The camera's frames are larger than the service accepts.",
+  1013: "The service's limit of cameras is reached. Close another page that uses one, then start the camera again.",
 };
 const LOST = "The connection to the service ended. Start the camera again.";
 
@@ -38,7 +38,7 @@ export function setUpCamera(given) {
   new ResizeObserver(() => fit(overlay, video.clientWidth, video.clientHeight)).observe(video);
 }
 
-/** Start again, in the mode that is chosen now, if the camera is on. */
+/** Restart in the mode that is chosen now, if the camera is on. */
 export function againCamera() {
   if (live) restart();
 }
@@ -51,7 +51,7 @@ function restart() {
 async function start() {
   complain("");
   if (!navigator.mediaDevices) {
-    complain("The browser gives its camera only to pages of this computer and over https. Open the page there.");
+    complain("Browsers allow the camera only on pages of this computer or over https. Open the page there.");
     return;
   }
   button.disabled = true;
@@ -189,10 +189,10 @@ function showFaces(faces, [wide, tall]) {
   const bounds = { width: video.clientWidth, height: video.clientHeight };
   const pen = fit(overlay, bounds.width, bounds.height);
   const [across, down] = [bounds.width / wide, bounds.height / tall];
-  const place = ([x1, y1, x2, y2]) => [
+  const toPixels = ([x1, y1, x2, y2]) => [
     live.mirrored ? bounds.width - x2 * across : x1 * across, y1 * down, (x2 - x1) * across, (y2 - y1) * down,
   ];
-  drawFaces(pen, faces, settings.meta, place, faces.map(({ number }) => number || ""), bounds);
+  drawFaces(pen, faces, settings.meta, toPixels, faces.map(({ number }) => number || ""), bounds);
 }
 
 function showHistory(points, now) {

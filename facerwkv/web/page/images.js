@@ -72,8 +72,8 @@ async function predict(entry) {
     entry.patches = {};
     // null where this browser cannot show the format
     panel.show(results[0], panel.source ?? await createImageBitmap(file).then(reduced).catch(() => null));
-    const told = results[0].faces.map((face) => `${face.label} ${percent(face.score)}`);
-    announce(`${file.name}: ${[panel.found, ...told].join(", ")}`);
+    const spoken = results[0].faces.map((face) => `${face.label} ${percent(face.score)}`);
+    announce(`${file.name}: ${[panel.found, ...spoken].join(", ")}`);
     if (find("patches").checked) await explain(entry);
   } catch (error) {
     complain(error.message);
@@ -122,8 +122,8 @@ async function explain(entry) {
   const answer = await askJson("explain", { query, method: "POST", body: form("file", file) });
   patches[key] = answer.explanations;
   panel.paint();
-  const told = answer.explanations.map(({ label, prob }) => `${label} ${percent(prob)}`).join(", ");
-  announce(`The patches that decided are shown for ${file.name}: ${told}`);
+  const spoken = answer.explanations.map(({ label, prob }) => `${label} ${percent(prob)}`).join(", ");
+  announce(`The patches that decided are shown for ${file.name}: ${spoken}`);
 }
 
 function remove(entry) {

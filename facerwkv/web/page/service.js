@@ -3,7 +3,7 @@
 const token = new URLSearchParams(location.search).get("token");
 const headers = token ? { Authorization: `Bearer ${token}` } : {};
 
-const SILENT = "The service does not answer. Look whether facerwkv serve is still running, then try again.";
+const SILENT = "The service does not answer. Check that facerwkv serve is still running, then try again.";
 
 /** What went wrong, as a sentence for a person. */
 export class ServiceError extends Error {}

@@ -9,7 +9,7 @@ const AXIS = 22;
 const STEPS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 
 export class Timeline {
-  /** `onSeek` is told the seconds that a person chose. */
+  /** `onSeek` is called with the seconds that a person chose. */
   constructor(root, colours, onSeek) {
     Object.assign(this, { root, colours, onSeek, points: [], length: 0, step: 1, time: 0 });
     this.canvas = root.querySelector("canvas");
@@ -22,14 +22,14 @@ export class Timeline {
     root.addEventListener("keydown", (event) => this.key(event));
   }
 
-  /** Show the points {time, probs} of one face in a video of so many seconds, whose frames are a step apart. */
+  /** Show the points {time, probs} of one face in a video of `length` seconds; `step` is the time between frames. */
   show(points, length, step) {
     Object.assign(this, { points, length, step });
     this.root.setAttribute("aria-valuemax", length.toFixed(1));
     this.paint();
   }
 
-  /** Put the cursor there; `text` says what is there to those who listen. */
+  /** Move the cursor; `text` describes that moment to screen readers. */
   move(time, text) {
     this.time = time;
     const share = this.length ? Math.min(1, time / this.length) : 0;

@@ -7,7 +7,7 @@ export const WHOLE = 0; // the track of what has no face's box
 
 export const nameOf = (number) => (number === WHOLE ? "Whole image" : `Face ${number}`);
 
-/** Every face of a video, the longest seen first: its number and points {time, probs in the labels' order}. */
+/** The faces of a video, the longest visible first: number and points {time, probs in the labels' order}. */
 export function tracksOf(results, labels) {
   const tracks = new Map();
   for (const { time, faces } of results) {
@@ -42,8 +42,8 @@ export const byName = (probs, labels) => Object.fromEntries(labels.map((label, i
 export function chips(root, meta, onChoose) {
   const buttons = new Map();
   return function show(faces, chosen) {
-    const there = new Set(faces.map((face) => face.number));
-    for (const [number, chip] of buttons) if (!there.has(number)) chip.button.remove(), buttons.delete(number);
+    const numbers = new Set(faces.map((face) => face.number));
+    for (const [number, chip] of buttons) if (!numbers.has(number)) chip.button.remove(), buttons.delete(number);
     for (const { number, label, text } of faces) {
       if (!buttons.has(number)) buttons.set(number, newChip(root, number, onChoose));
       const { button, dot, words } = buttons.get(number);

@@ -15,7 +15,7 @@ const [player, overlay] = [find("video-player"), find("video-boxes")];
 let settings, panel, timeline, showChips;
 let file = null;
 let running = null; // the AbortController of what is uploaded or read
-let seen = null; // what is shown: job, results, tracks, points of the chosen one, step, whether the player shows `file`
+let shown = null; // what is shown: job, results, tracks, points of the chosen one, step, whether the player shows `file`
 
 export function setUpVideo(given) {
   settings = given;
@@ -44,9 +44,9 @@ function listen() {
   find("video-frames").addEventListener("change", follow);
   find("video-smooth").addEventListener("input", (event) => {
     find("video-smooth-text").value = +event.target.value ? percent(event.target.value / 100) : "off";
-    choose(seen.chosen);
+    choose(shown.chosen);
   });
-  player.addEventListener("error", () => seen?.own && playDrawn());
+  player.addEventListener("error", () => shown?.own && playDrawn());
   for (const name of ["timeupdate", "seeking", "seeked", "loadedmetadata"]) player.addEventListener(name, follow);
   player.addEventListener("play", run);
   new ResizeObserver(follow).observe(player);
@@ -57,14 +57,14 @@ export async function chooseVideo(chosen) {
   complain("");
   const { video_bytes: most } = settings.meta.limits;
   if (chosen.size > most) {
-    complain(`${chosen.name} is larger than the ${bytes(most)} that are taken. Cut it or make it smaller first.`);
+    complain(`${chosen.name} is larger than ${bytes(most)}. Cut it or make it smaller first.`);
     return;
   }
   if (running) {
     complain("One video at a time: wait for this one, or cancel it.");
     return;
   }
-  if (seen) await removeVideo();
+  if (shown) await removeVideo();
   file = chosen;
   find("video-name").replaceChildren(create("b", { textContent: file.name }), ` ${bytes(file.size)}`);
   find("video-start").disabled = false;
@@ -79,10 +79,10 @@ function analyse() {
   return work((signal) => upload("jobs", { query, field: "file", file, signal, onProgress }));
 }
 
-/** The number of the video that was here before the page was loaded again. */
+/** The id of the video that was here before the page was reloaded. */
 export const remembered = () => sessionStorage.getItem(REMEMBERED);
 
-/** Go on with the video that was here before the page was loaded again. */
+/** Resume the video that was here before the page was reloaded. */
 export function resume() {
   const id = remembered();
   sessionStorage.removeItem(REMEMBERED); // should it be gone, that is said once
@@ -110,8 +110,8 @@ async function work(begin) {
   }
   running = null;
   find("video-progress").hidden = true;
-  find("video-form").hidden = Boolean(seen);
-  if (!seen) find(file ? "video-start" : "video-file").focus();
+  find("video-form").hidden = Boolean(shown);
+  if (!shown) find(file ? "video-start" : "video-file").focus();
 }
 
 /** Look at a job until it ends. */
@@ -153,7 +153,7 @@ async function showJob(job) {
   const tracks = tracksOf(results, settings.meta.labels);
   const length = Math.max(job.seconds ?? 0, results.at(-1)?.time ?? 0);
   const url = file && URL.createObjectURL(file);
-  seen = { job, results, tracks, length, step: stepOf(results), own: Boolean(file), url };
+  shown = { job, results, tracks, length, step: stepOf(results), own: Boolean(file), url };
   find("video-frames").disabled = false;
   if (file) player.src = url;
   else playDrawn();
@@ -175,25 +175,25 @@ function stepOf(results) {
 
 /** The browser cannot play the file, or lost it: the service's own, with its faces drawn, takes its place. */
 function playDrawn() {
-  seen.own = false;
+  shown.own = false;
   find("video-frames").disabled = true; // they are part of its images
-  if (seen.job.files.includes("drawn.mp4")) player.src = link(`jobs/${seen.job.id}/drawn.mp4`);
+  if (shown.job.files.includes("drawn.mp4")) player.src = link(`jobs/${shown.job.id}/drawn.mp4`);
 }
 
 function choose(number) {
   const { labels } = settings.meta;
-  const track = seen.tracks.find((each) => each.number === number);
-  seen.chosen = number;
-  seen.points = smoothed(track?.points ?? [], find("video-smooth").value / 100);
-  showChips(seen.tracks.map((each) => chipOf(each, labels)), number);
-  timeline.show(seen.points, seen.length, seen.step);
+  const track = shown.tracks.find((each) => each.number === number);
+  shown.chosen = number;
+  shown.points = smoothed(track?.points ?? [], find("video-smooth").value / 100);
+  showChips(shown.tracks.map((each) => chipOf(each, labels)), number);
+  timeline.show(shown.points, shown.length, shown.step);
   follow();
 }
 
 function chipOf({ number, points }, labels) {
-  const there = Math.min(seen.length, points.length * seen.step).toFixed(1);
+  const length = Math.min(shown.length, points.length * shown.step).toFixed(1);
   const sums = labels.map((_, i) => points.reduce((sum, { probs }) => sum + probs[i], 0));
-  return { number, label: likeliest(sums, labels), text: `${nameOf(number)}, ${there} s` };
+  return { number, label: likeliest(sums, labels), text: `${nameOf(number)}, ${length} s` };
 }
 
 function seek(time) {
@@ -208,14 +208,14 @@ function run() {
 
 /** Everything that depends on the player's time. */
 function follow() {
-  if (!seen) return;
+  if (!shown) return;
   const time = player.currentTime;
   const { labels } = settings.meta;
-  const point = at(seen.points, time);
+  const point = at(shown.points, time);
   const label = point && likeliest(point.probs, labels);
-  const said = point ? `${label} ${percent(Math.max(...point.probs))}` : "not seen";
-  const text = seen.chosen === null ? "No face was found in any frame."
-    : `${clock(time)}  ${nameOf(seen.chosen)}: ${said}`;
+  const said = point ? `${label} ${percent(Math.max(...point.probs))}` : "not visible";
+  const text = shown.chosen === null ? "No face was found in any frame."
+    : `${clock(time)}  ${nameOf(shown.chosen)}: ${said}`;
   find("video-moment").textContent = text;
   panel.show(point ? byName(point.probs, labels) : null);
   timeline.move(time, text);
@@ -231,24 +231,24 @@ function at(all, time) {
     else high = middle;
   }
   const found = all[low - 1];
-  return found && time - found.time <= 2.5 * seen.step ? found : null;
+  return found && time - found.time <= 2.5 * shown.step ? found : null;
 }
 
 function paintFaces(time) {
   const bounds = { width: player.clientWidth, height: player.clientHeight };
   const pen = fit(overlay, bounds.width, bounds.height);
-  const faces = at(seen.results, time)?.faces ?? [];
-  if (!seen.own || !player.videoWidth || !find("video-frames").checked) return;
+  const faces = at(shown.results, time)?.faces ?? [];
+  if (!shown.own || !player.videoWidth || !find("video-frames").checked) return;
   const [wide, tall] = [player.videoWidth, player.videoHeight];
   const scale = Math.min(bounds.width / wide, bounds.height / tall);
   const [left, top] = [(bounds.width - wide * scale) / 2, (bounds.height - tall * scale) / 2];
-  const place = ([x1, y1, x2, y2]) => [left + x1 * scale, top + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale];
-  drawFaces(pen, faces, settings.meta, place, faces.map(({ track }) => track ?? ""), bounds);
+  const toPixels = ([x1, y1, x2, y2]) => [left + x1 * scale, top + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale];
+  drawFaces(pen, faces, settings.meta, toPixels, faces.map(({ track }) => track ?? ""), bounds);
 }
 
 async function removeVideo() {
-  const { job, url } = seen;
-  seen = null;
+  const { job, url } = shown;
+  shown = null;
   file = null;
   player.removeAttribute("src");
   player.load();
