@@ -216,13 +216,13 @@ def predict(
     """Name the apparent expression in images and videos."""
     from facerwkv.inference.predictor import load
     from facerwkv.inference.ray_runner import predict_on_ray
-    from facerwkv.inference.sinks import columns_for, deliver
+    from facerwkv.inference.sinks import deliver, table_columns
     from facerwkv.inference.stream import predict_sources
-    from facerwkv.media.sources import expand_sources
+    from facerwkv.media.sources import expand_sources, is_video
 
     predictor, options = load(model, device, detector_model, engine), ctx.obj
     named = list(expand_sources(sources, sys.stdin)) if out else expand_sources(sources, sys.stdin)
-    columns = columns_for(named, options.threshold) if out else ()
+    columns = table_columns(any(map(is_video, named)), options.threshold) if out else ()
     bar = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
     journal = Path(f"{out}.journal") if out and runner == "ray" else None
     if runner == "ray":

@@ -1,8 +1,8 @@
 """The faces of an image or of a video's frame with their expressions, as people and programs read them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,7 +15,6 @@ from facerwkv.media.geometry import Box
 from facerwkv.media.images import Channels, ImageSource, open_image
 
 if TYPE_CHECKING:
-    from rich.console import Group
     from rich.text import Text
 
 Status = Literal["ok", "no_face", "unreadable"]
@@ -98,12 +97,6 @@ class Result:
         size = tuple(values.get("size", (0, 0)))
         return cls(**(values | {"faces": faces, "size": size, "image": values["source"]}))
 
-    def with_threshold(self, threshold: float) -> "Result":
-        """The same faces, those with a score below `threshold`, 0 to 1, marked as unsure."""
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}; a score is a probability, so choose one from 0 to 1.")
-        return replace(self, faces=[replace(face, threshold=threshold) for face in self.faces])
-
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
 
@@ -156,13 +149,6 @@ def describe(result: Result) -> "Text":
         line.highlight_words([face.label], "yellow" if face.unsure else "bold green")
         text.append_text(line)
     return text.append(f"\n  {result.message}", style="red") if result.message else text
-
-
-def table(results: Iterable[Result]) -> "Group":
-    """`describe` of every result, to print with rich."""
-    from rich.console import Group
-
-    return Group(*map(describe, results))
 
 
 def ranked_text(probs: Mapping[str, float], threshold: float | None) -> str:

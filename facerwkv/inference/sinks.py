@@ -19,7 +19,6 @@ from facerwkv.inference.results import Result, count_of, describe, ranked_text
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.frames import VideoWriter
 from facerwkv.media.geometry import area
-from facerwkv.media.sources import is_video
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -148,20 +147,6 @@ def writer(path: str | Path, labels: Sequence[str], columns: Sequence[str] = COL
         raise stopped
 
 
-def write_results(
-    results: Iterable[Result], path: str | Path, labels: Sequence[str], columns: Sequence[str] = COLUMNS
-) -> None:
-    """Write results as they come, in constant memory; see `writer`."""
-    with writer(path, labels, columns) as write:
-        for result in results:
-            write(result)
-
-
-def columns_for(sources: Iterable[str], threshold: float | None = None) -> tuple[str, ...]:
-    """`table_columns` of images, or of these sources if a video is among them."""
-    return table_columns(any(map(is_video, sources)), threshold)
-
-
 def table_columns(video: bool, threshold: float | None = None) -> tuple[str, ...]:
     """A table's columns before those of the labels: a video's have time, frame, track and detection too, and where
     there is a threshold, unsure is the last."""
@@ -239,15 +224,6 @@ class Media:
         self._names[(name + ending).lower()] += 1
         again = self._names[(name + ending).lower()]
         return self.folder / (f"{name}-{again}{ending}" if again > 1 else name + ending)
-
-
-def save_media(results: Iterable[Result], folder: str | Path) -> list[Path]:
-    """Draw every image that could be read, and every video; the files' paths."""
-    media = Media(folder)
-    try:
-        return list(dict.fromkeys(path for path in map(media, results) if path))
-    finally:
-        media.close()
 
 
 @dataclass

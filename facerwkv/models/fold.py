@@ -99,7 +99,7 @@ def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
     model.drop = nn.Identity()
     for module in model.modules():  # where oneDNN never pays, torch's own product without asking at each call
         if type(module) is Linear and module.implementation == "auto" and not onednn_pays():
-            module.__class__ = nn.Linear
+            module.__class__ = nn.Linear  # type: ignore[assignment]
     return model
 
 

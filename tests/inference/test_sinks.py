@@ -2,6 +2,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -11,20 +12,32 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.inference.results import Result
 from facerwkv.inference.sinks import (
+    COLUMNS,
     SINKS,
     VIDEO_COLUMNS,
     Media,
     Summary,
     TextReport,
-    columns_for,
     deliver,
-    save_media,
-    write_results,
+    table_columns,
+    writer,
 )
 from facerwkv.media.frames import read_frames
+from facerwkv.media.sources import is_video
 from tests.examples import HAPPY, LABELS, RESULTS
 
 DICTS = [result.to_dict() for result in RESULTS]
+
+
+def write_results(results, path, labels, columns=COLUMNS) -> None:
+    with writer(path, labels, columns) as write:
+        for result in results:
+            write(result)
+
+
+def judged(results, threshold: float) -> list[Result]:
+    """The results with the threshold below which a label is unsure."""
+    return [replace(result, faces=[replace(face, threshold=threshold) for face in result.faces]) for result in results]
 
 
 def frame(number: int, *tracks: int, source: str = "talk.mp4") -> Result:
@@ -87,10 +100,9 @@ def test_parquet_has_the_same_rows_with_their_types(tmp_path, monkeypatch, rows_
 
 def test_with_a_threshold_a_table_says_what_is_unsure(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    judged = [result.with_threshold(0.6) for result in RESULTS]
-    columns = columns_for(["a.jpg"], 0.6)
+    columns = table_columns(video=False, threshold=0.6)
     for name in ("out.csv", "out.parquet"):
-        write_results(judged, tmp_path / name, LABELS, columns)
+        write_results(judged(RESULTS, 0.6), tmp_path / name, LABELS, columns)
     with open(tmp_path / "out.csv", newline="") as file:
         assert [row["unsure"] for row in csv.DictReader(file)] == ["False", "False", "True", "", ""]
     table = parquet.read_table(tmp_path / "out.parquet")
@@ -101,8 +113,8 @@ def test_with_a_threshold_a_table_says_what_is_unsure(tmp_path):
 @pytest.mark.parametrize(("threshold", "doubt"), [(0.75, ""), (0.8, "  (unsure: below 0.8)")])
 def test_a_face_whose_mean_through_a_video_is_below_the_threshold_is_unsure(threshold, doubt):
     report = TextReport()
-    for result in CLIP[:2]:
-        assert list(report(result.with_threshold(threshold))) == []
+    for result in judged(CLIP[:2], threshold):
+        assert list(report(result)) == []
     (text,) = report.end()
     assert text.plain.splitlines()[1] == f"  2  0.0-0.2 s  happiness 0.75  anger 0.25{doubt}"
 
@@ -124,7 +136,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     ("sources", "moving"), [(["a.jpg", "b.mp4"], True), (["rtsp://x/y"], True), (["a.jpg"], False)]
 )
 def test_a_table_has_a_videos_columns_if_there_is_one(sources, moving):
-    assert ("track" in columns_for(sources)) is moving
+    assert ("track" in table_columns(any(map(is_video, sources)))) is moving
 
 
 @pytest.mark.parametrize("results", [RESULTS, []])
@@ -183,7 +195,8 @@ def drawable(source: str) -> Result:
 
 def test_drawings_get_safe_unique_names_and_unreadable_images_none(tmp_path):
     sources = ["a/party.jpg", "b/Party.png", "../we?ird\n name.jpg", "array 0", "ünï.webp", ".jpg"]
-    files = save_media([*map(drawable, sources), RESULTS[3]], tmp_path / "drawn")
+    with closing(Media(tmp_path / "drawn")) as media:
+        files = [path for path in map(media, [*map(drawable, sources), RESULTS[3]]) if path]
     assert [file.name for file in files] == [
         "party_drawn.jpg",
         "Party_drawn-2.jpg",
@@ -228,7 +241,9 @@ def test_people_get_text_a_summary_and_the_files_they_asked_for(capsys, tmp_path
 
 def test_frames_of_a_source_become_one_video(tmp_path):
     again = frame(0, 1)
-    files = save_media([*CLIP, frame(0, 1, source="b.mov"), frame(1, source="b.mov"), again], tmp_path)
+    clips = [*CLIP, frame(0, 1, source="b.mov"), frame(1, source="b.mov"), again]
+    with closing(Media(tmp_path)) as media:
+        files = list(dict.fromkeys(path for path in map(media, clips) if path))
     assert [file.name for file in files] == ["talk_drawn.mp4", "b_drawn.mp4", "talk_drawn-2.mp4"]
     assert [len(list(read_frames(file))) for file in files] == [3, 2, 1]
 
