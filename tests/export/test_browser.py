@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.core.metrics import score_titles
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.export import Exported
@@ -391,6 +392,7 @@ def test_meta_json_says_what_the_checkpoint_does(quick, runtime, tmp_path):
     assert meta["transform"] == original.transform.model_dump(mode="json")
     assert meta["temperature"] == original.temperature
     assert meta["licence"] == original.card["licence"]
+    assert (meta["name"], meta["scores"]) == ("facerwkv_fer_tiny", score_titles())
     assert meta["colours"] == list(COLOURS)
     assert meta["runtime"] == "onnxruntime-web 1.2.3"
     assert meta["detector"]["score_threshold"] == 0.6

@@ -6,6 +6,7 @@ from starlette.websockets import WebSocketDisconnect
 
 import facerwkv
 from facerwkv.core.errors import InputError
+from facerwkv.core.metrics import score_titles
 from facerwkv.export.browser import SHARED
 from facerwkv.web import serve
 from facerwkv.web.app import PAGE, create_app
@@ -34,6 +35,10 @@ def client(app):
 def test_the_page_and_what_it_shares_are_served(client, file):
     answer = client.get(f"/page/{file.name}")
     assert (answer.status_code, answer.content) == (200, file.read_bytes())
+
+
+def test_the_scores_titles_and_formats_come_from_their_table(client):
+    assert client.get("/meta").json()["scores"] == score_titles()
 
 
 @pytest.mark.parametrize("name", ["", "nothing.js", "a%00b", "x" * 5000, "../app.py", "model.js"])

@@ -124,6 +124,8 @@ def test_the_page_says_what_the_model_is_and_is_for(page, server):
     card = page.locator("#card-body")
     for text in (meta["name"], meta["notice"], meta["intended_use"], "28,006 train", "61.2% (59.7% to 62.7%)"):
         expect(card).to_contain_text(text)
+    for score in meta["scores"].values():
+        expect(card).to_contain_text(score["title"])
     expect(page.locator(".notice")).to_contain_text("apparent expression")
     expect(page.locator(".notice")).to_contain_text("Nothing is stored")
 
