@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """What a person gave cannot be used: the message names it and says what to do next.
+    """The input cannot be used: the message names the bad value and says what to do next.
 
     The command line prints the message without a traceback and exits with 2.
     """

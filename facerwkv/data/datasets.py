@@ -368,8 +368,8 @@ DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
 def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Path | str | None = None) -> Dataset:
     """Read the lists of a data set: "NAME:ROOT", or "toy". No image is opened unless faces are to be detected.
 
-    labels: the classes in the wanted order, by any of their names ("Happy", "happiness") or names of one's own for
-    one's own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
+    labels: the classes in the wanted order, by any of their names ("Happy", "happiness"), or your own names for your
+    own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
     published for CAER-S), paths as below the root; or "detect", for the largest face that the detector finds where the
     data set has no box, kept in the cache. Raises InputError for an unknown source, layout or label, and for a class
     without training images.

@@ -20,7 +20,7 @@ TABLE, LOGITS, SUMMARY = "predictions.csv", "logits.npz", "evaluation.json"
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model answered on one split, and the scores that follow from it.
+    """A model's logits on one split, and the scores computed from them.
 
     labels: C names, in the order of the logits' columns. names: N, what each image is called. targets int64 (N,).
     logits float (N, C). temperature: divides the logits in predictions.csv; None where none was fitted.

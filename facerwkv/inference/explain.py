@@ -34,7 +34,7 @@ BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """How the patches of one face speak for `label` (above 0) or against it (below 0).
+    """How much each patch of a face is evidence for `label` (above 0) or against it (below 0).
 
     scores: float32 (Hp, Wp), in units of the logit. image: uint8 (h, w, c), RGB or grey, what the model was shown.
     prob: the label's probability, 0..1. box: x1, y1, x2, y2 in pixels, None for a whole image.

@@ -51,11 +51,11 @@ def load(
 ) -> "Predictor":
     """A trained model, ready to predict: a shipped one by name (None: facerwkv_fer), a folder, or "hf-hub:ORG/NAME".
 
-    A file that `facerwkv export` wrote, FILE.onnx, runs in onnxruntime, or in OpenVINO where that is the `engine`:
-    "onnx" and "openvino" take nothing else, "torch" takes all but that, None takes both. `device` is "auto" (cuda, mps
-    or cpu, the first that is there) or a device's name, `detector_model` YuNet's ONNX file, `name` what messages call
-    the model instead of its own name. When the model may be used for research only, logging says so, once per process.
-    InputError if there is no such checkpoint, device or file.
+    A file that `facerwkv export` wrote, FILE.onnx, runs in onnxruntime, or in OpenVINO if that is the `engine`; every
+    other checkpoint runs in PyTorch ("torch"); None chooses by the file. `device` is "auto" (the first available of
+    cuda, mps and cpu) or a device's name. `detector_model` is YuNet's ONNX file, `name` what messages call the model.
+    If the model may be used for research only, a notice is logged once per process. InputError if there is no such
+    checkpoint, device or file.
     """
     source = name_or_folder or DEFAULT
     exported = Path(source).suffix.lower() == EXPORTED

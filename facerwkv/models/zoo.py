@@ -214,7 +214,7 @@ TIMM = "timm:"  # before the name of any of timm's models
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names in MODELS that fit a shell pattern."""
+    """The names in MODELS that match a shell pattern."""
     return [name for name in MODELS if fnmatch(name, pattern)]
 
 

@@ -124,10 +124,10 @@ class TrainingModule(LightningModule):
 
 
 def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bool = True) -> Path:
-    """Train as the recipe says and return the run's folder; what it holds stands in `run`'s docstring.
+    """Train as the recipe says and return the run's folder; `facerwkv.training.run` lists the files in it.
 
-    With `resume`, go on from where the run in `folder` stopped, under the recipe stored there. On the CPU a resumed run
-    ends with the same numbers as one that was never stopped. Ctrl-C stops it and leaves last/ and resume.ckpt.
+    With `resume`, continue where the run in `folder` stopped, under the recipe stored there. On the CPU a resumed run
+    ends with the same numbers as an uninterrupted one. Ctrl-C stops it and leaves last/ and resume.ckpt.
     """
     folder = Path(folder)
     with alone(folder):

@@ -103,7 +103,7 @@ class TrainPart(Settings):
 
 
 class Recipe(Settings):
-    """One run, whole. `Recipe.read("modern", ["train.epochs=5"])` is how one comes about."""
+    """All settings of one run. `Recipe.read("modern", ["train.epochs=5"])` creates one."""
 
     about: str = ""
     model: ModelPart = ModelPart()
