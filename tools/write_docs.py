@@ -106,7 +106,7 @@ def models(facts: list[dict[str, Any]]) -> str:
     for one in facts:
         parts = [f"{one['about']}.", one["known"], claims(one["published"]), f"Source: {one['source']}."]
         notes.append(f"- `{one['name']}`: {' '.join(filter(None, parts))}\n")
-    return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known of each\n\n{''.join(notes)}"
+    return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known about each\n\n{''.join(notes)}"
 
 
 def models_table(facts: list[dict[str, Any]]) -> str:
@@ -122,7 +122,7 @@ _MODELS_HEAD = """# Models
 
 Written by `make docs` from the models themselves, for seven classes. MACs are the multiply-accumulates of one image
 of the input's size (channels x height x width) in matrix products and convolutions; another size is an option. Any
-model of timm's is there too, as `timm:NAME`.
+timm model is available too, as `timm:NAME`.
 """
 
 
@@ -140,8 +140,9 @@ def data_sets() -> str:
 
 _DATA_HEAD = """# Data sets
 
-Written by `make docs` from the readers themselves. None of these is downloaded or passed on; ask those who own them.
-`facerwkv data check NAME:ROOT` says whether yours is whole. Labels travel by name, whatever number a set gives them.
+Written by `make docs` from the readers themselves. None of these is downloaded or redistributed; ask their owners.
+`facerwkv data check NAME:ROOT` checks whether your copy is complete. Labels travel by name, whatever number a
+data set gives them.
 """
 
 

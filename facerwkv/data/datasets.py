@@ -278,7 +278,7 @@ _SPECS = (
         name="ferplus_soft",
         read=partial(ferplus, keep_votes=True),
         labels=EXPRESSIONS_8,
-        layout="As ferplus; the target of an image is the share of the votes of every expression.",
+        layout="As ferplus; the target of each image is the share of votes per expression.",
         terms=f"Votes: MIT. Images: {_FER_TERMS}",
         source="https://github.com/microsoft/FERPlus",
     ),
@@ -348,7 +348,7 @@ _SPECS = (
     DatasetSpec(
         name="manifest",
         read=manifest,
-        layout="ROOT is a CSV file with the columns path,label and, if you like, x1,y1,x2,y2,group,split and "
+        layout="ROOT is a CSV file with the columns path,label and, optionally, x1,y1,x2,y2,group,split and "
         "attributes such as gender,age,race; paths are relative to the file, a row without a split is train.",
         terms=_YOURS,
         source="your own file",

@@ -71,7 +71,7 @@ def _about(checkpoint: Any) -> str:
     colour = "grey" if transform.in_chans == 1 else "RGB"
     return (
         f"`{checkpoint.name}` of FaceRWKV, {size:,} parameters. It takes {colour} images of {height} x {width} "
-        f"pixels ({transform.crop}) and tells apart {len(checkpoint.labels)} expressions: {labels}."
+        f"pixels ({transform.crop}) and distinguishes {len(checkpoint.labels)} expressions: {labels}."
     )
 
 

@@ -26,7 +26,7 @@ NARROW_SMALL, NARROW_MEDIUM, NARROW_LARGE = (
 PAPER = "FaceRWKV (2023), Table 1; github.com/lukasVierling/COMP4771"
 NARROW = (
     "The published code sets the time mix's width (n_attn) to the number of heads, so that it mixes {time_mix_dim} of "
-    "{width} channels; upstream RWKV-1 uses the full width. Only so do the paper's parameter counts come out."
+    "{width} channels; upstream RWKV-1 uses the full width. Only this width reproduces the paper's parameter counts."
 )
 
 VISION = "Vision-RWKV (arXiv 2403.02308); github.com/OpenGVLab/Vision-RWKV"
@@ -37,7 +37,7 @@ CONTROL = "Attention Is All You Need (arXiv 1706.03762), pre-norm, in the paper'
 VIT = "An Image is Worth 16x16 Words (arXiv 2010.11929); timm"
 RESNET = "Deep Residual Learning (arXiv 1512.03385); timm"
 LEE = (
-    "Fine-tuned in CAER (ICCV 2019), which names neither depth, image size nor crop. FaceRWKV's Table 4 quotes it, "
+    "Fine-tuned in CAER (ICCV 2019), which states neither depth, image size nor crop. FaceRWKV's Table 4 quotes it, "
     "with the parameters of a public re-implementation's networks, some of them counted with 1000 classes."
 )
 UPSTREAM = "RWKV-v1's own width, in the paper's frame"
@@ -137,7 +137,7 @@ MODELS: dict[str, Model] = {
     "facerwkv_small_identity": _ours(
         'The paper\'s "w/o RWKV": ResNet-50 stem, no mixing, all tokens flattened into the head',
         caer_s=14.29,
-        known="Its loss stood at ln 7 from the first epoch: it was never trained, so it shows nothing about mixing.",
+        known="Its loss stayed at ln 7 from the first epoch: it was never trained, so it shows nothing about mixing.",
         **SMALL | FULL | HYBRID | {"mixer": "identity", "pool": "flatten"},
     ),
     "facerwkv_small_fullwidth": _ours("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
@@ -173,7 +173,7 @@ MODELS: dict[str, Model] = {
     "facerwkv_fer": _shipped(
         "The shipped model: VGG's convolutions with batch norm, then Vision-RWKV", "fer", stem="vgg", width=256, depth=2
     ),
-    "facerwkv_fer_tiny": _shipped("The shipped model that is smaller and faster", "fer_tiny", width=96),
+    "facerwkv_fer_tiny": _shipped("The smaller and faster shipped model", "fer_tiny", width=96),
     "caer_net_s": Model(
         "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",
         "CAER (ICCV 2019); github.com/ndkhanh360/CAER",
@@ -186,9 +186,9 @@ MODELS: dict[str, Model] = {
         "POSTER++: IR-50 and MobileFaceNet, cross-attention at three levels, transformer",
         "POSTER++ (arXiv 2301.12149); github.com/Talented-Q/POSTER_V2",
         "compared.poster.Poster",
-        known="Of the 58,316,594 parameters that the published checkpoint holds, 14.5 million never run and are left "
-        "out. Its best epoch was chosen on the test set; users report about 91 % on RAF-DB for its 92.21. How CAER-S "
-        "was cropped is not said. Without its face networks' weights (model.parts) it starts from scratch.",
+        known="Of the 58,316,594 parameters in the published checkpoint, 14.5 million never run and are left "
+        "out. Its best epoch was chosen on the test set; users report about 91 % on RAF-DB, not 92.21. How CAER-S "
+        "was cropped is not stated. Without its face networks' weights (model.parts) it starts from scratch.",
         published={"CAER-S": 93.00, "RAF-DB": 92.21, "AffectNet-7": 67.49, "AffectNet-8": 63.77},
     ),
     "patt_lite": Model(
@@ -196,8 +196,8 @@ MODELS: dict[str, Model] = {
         "PAtt-Lite (IEEE Access 2024); github.com/JLREx/PAtt-Lite",
         "compared.patt_lite.PAttLite",
         known='As published (variant="as_published") the images of a batch attend to each other, and its accuracies '
-        "were measured in batches sorted by class: they compare with nothing. Its authors admit the error and withdrew "
-        "the weights.",
+        "were measured in batches sorted by class: they are not comparable with others. Its authors admit the error "
+        "and withdrew the weights.",
         published={"RAF-DB": 95.05, "FER2013": 92.50, "FERPlus": 95.55, "CK+": 100.0},
     ),
     "alexnet": _backbone("alexnet", "AlexNet", "arXiv 1404.5997; torchvision", "BSD-3-Clause", caer_s=61.73),
