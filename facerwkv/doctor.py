@@ -8,13 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from facerwkv.core.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 GIB = 2**30
@@ -23,7 +19,7 @@ LITTLE = 2 * GIB
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the examination: what was looked at, what was found, and what to do where it is not "ok"."""
+    """One line of the examination: its subject, the result, and what to do where it is not "ok"."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
@@ -44,7 +40,8 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
-    def __rich__(self) -> "Table":
+    def print(self) -> None:
+        from rich.console import Console
         from rich.table import Column, Table
         from rich.text import Text
 
@@ -54,38 +51,29 @@ class Diagnosis:
             if check.next_step:
                 found.append(f"\n→ {check.next_step}", style=COLOURS[check.status])
             grid.add_row(Text(check.status, style=COLOURS[check.status]), Text(check.name), found)
-        return grid
-
-    def print(self) -> None:
-        from rich.console import Console
-
-        Console().print(self)
+        Console().print(grid)
 
 
 def diagnose() -> Diagnosis:
     """Examine this machine. What goes wrong becomes a line with status "fail"; nothing is raised."""
-    return Diagnosis([check for name, examine in CHECKS.items() for check in _safely(name, examine)])
-
-
-def _safely(name: str, examine: Callable[[], Iterable[Check]]) -> Iterator[Check]:
-    try:
-        yield from examine()
-    except InputError as error:
-        yield Check(name, "fail", str(error))
-    except Exception as error:
-        step = "Mend the installation: pip install --force-reinstall facerwkv"
-        yield Check(name, "fail", f"{type(error).__name__}: {error}", step)
-
-
-def _program() -> Iterator[Check]:
-    where = f"Python {platform.python_version()} at {sys.executable}, {platform.platform()}"
-    yield Check("facerwkv", "ok", f"{metadata.version('facerwkv')}; {where}")
+    checks: list[Check] = []
+    for name, examine in CHECKS.items():
+        try:
+            checks.extend(examine())
+        except InputError as error:
+            checks.append(Check(name, "fail", str(error)))
+        except Exception as error:
+            step = "Repair the installation: pip install --force-reinstall facerwkv"
+            checks.append(Check(name, "fail", f"{type(error).__name__}: {error}", step))
+    return Diagnosis(checks)
 
 
 def _packages() -> Iterator[Check]:
-    """What pyproject.toml asks for, with the extras, against what is installed."""
+    """The program, and what its metadata ask for, with the extras, against what is installed."""
     from packaging.requirements import Requirement
 
+    where = f"Python {platform.python_version()} at {sys.executable}, {platform.platform()}"
+    yield Check("facerwkv", "ok", f"{metadata.version('facerwkv')}; {where}")
     found: list[str] = []
     extras: dict[str, list[str]] = {}
     for line in metadata.requires("facerwkv") or []:
@@ -113,17 +101,27 @@ def _version(distribution: str) -> str | None:
 
 
 def _devices() -> Iterator[Check]:
+    """The devices, and one image through a small model on the one that "auto" means."""
     import torch
 
-    names = [f"cpu ({torch.get_num_threads()} threads)"]
-    for i in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(i)
-        names.insert(i, f"cuda:{i} ({card.name}, {card.total_memory / GIB:.0f} GiB)")
-    if torch.backends.mps.is_available():
-        names.insert(0, "mps")
+    from facerwkv.core.devices import choose_device
+    from facerwkv.models.zoo import create_model
+
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    names = [f"cuda:{i} ({card.name}, {card.total_memory / GIB:.0f} GiB)" for i, card in enumerate(cards)]
+    names = ["mps"] * torch.backends.mps.is_available() + names + [f"cpu ({torch.get_num_threads()} threads)"]
     unused = shutil.which("nvidia-smi") is not None and not torch.cuda.is_available()
     step = "nvidia-smi is here, but PyTorch sees no GPU: install PyTorch's CUDA build for this driver" if unused else ""
     yield Check("devices", "warn" if unused else "ok", ", ".join(names), step)
+
+    device = choose_device("auto")
+    model = create_model("facerwkv4_small", num_classes=7, img_size=(48, 48), patch_size=8).eval().to(device)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        finite = bool(model(torch.zeros(1, 3, 48, 48, device=device)).isfinite().all())
+    took = f"facerwkv4_small on {device}: {1000 * (time.perf_counter() - start):.0f} ms"
+    step = "" if finite else "The device computes NaN: choose another, --device cpu"
+    yield Check("forward pass", "ok" if finite else "fail", took, step)
 
 
 def _detector() -> Iterator[Check]:
@@ -137,7 +135,6 @@ def _detector() -> Iterator[Check]:
 
 
 def _onnxruntime() -> Iterator[Check]:
-    """What an exported model runs in."""
     from facerwkv.models.onnx import EXTRA
 
     version = _version("onnxruntime") or _version("onnxruntime-gpu")
@@ -150,18 +147,17 @@ def _onnxruntime() -> Iterator[Check]:
 
 
 def _openvino() -> Iterator[Check]:
-    """What an exported model may run in instead."""
     from facerwkv.models.openvino import EXTRA, openvino
 
     version = _version("openvino")
     if version is None:
         yield Check("openvino", "ok", "not here: for --engine openvino", EXTRA)
-        return
-    yield Check("openvino", "ok", f"{version}: {', '.join(openvino('doctor').Core().available_devices)}")
+    else:
+        yield Check("openvino", "ok", f"{version}: {', '.join(openvino('doctor').Core().available_devices)}")
 
 
 def _video() -> Iterator[Check]:
-    """PyAV, which reads and writes videos; images do without."""
+    """PyAV, which reads and writes videos; images need none."""
     if _version("av") is None:
         yield Check("video", "ok", "PyAV is not here: images only", "pip install 'facerwkv[video]'")
         return
@@ -178,9 +174,9 @@ def _storage() -> Iterator[Check]:
     from facerwkv.data.cache import cache_folder
 
     folder = cache_folder()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
-    step = "Name a folder that you may write: export FACERWKV_HOME=FOLDER"
+    step = "Choose a folder that you may write: export FACERWKV_HOME=FOLDER"
     writable = os.access(there, os.W_OK | os.X_OK) and there.is_dir()
     yield Check("cache", *(("ok", f"{folder}, {_size(size)}") if writable else ("fail", f"{folder}: read-only", step)))
     free = shutil.disk_usage(there).free
@@ -189,32 +185,16 @@ def _storage() -> Iterator[Check]:
 
 
 def _memory() -> Iterator[Check]:
-    """Physical memory, from /proc where it is there (Linux)."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
+    """Physical memory, from /proc where that exists (Linux)."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            kib = {key: int(rest.split()[0]) for key, rest in (line.split(":") for line in file)}
+    except OSError:
         yield Check("memory", "ok", "unknown on this system")
         return
-    kib = {key: int(rest.split()[0]) for key, rest in (line.split(":") for line in meminfo.read_text().splitlines())}
     free, total = kib["MemAvailable"] * 1024, kib["MemTotal"] * 1024
     step = "Close other programs, or use a smaller batch: data.batch_size=16" if free < LITTLE else ""
     yield Check("memory", "warn" if step else "ok", f"{_size(free)} free of {_size(total)}", step)
-
-
-def _forward() -> Iterator[Check]:
-    """One image through a small model, on the device that "auto" means."""
-    import torch
-
-    from facerwkv.core.devices import choose_device
-    from facerwkv.models.zoo import create_model
-
-    device = choose_device("auto")
-    model = create_model("facerwkv4_small", num_classes=7, img_size=(48, 48), patch_size=8).eval().to(device)
-    start = time.perf_counter()
-    with torch.inference_mode():
-        finite = bool(model(torch.zeros(1, 3, 48, 48, device=device)).isfinite().all())
-    took = f"facerwkv4_small on {device}: {1000 * (time.perf_counter() - start):.0f} ms"
-    step = "" if finite else "The device computes NaN: choose another, --device cpu"
-    yield Check("forward pass", "ok" if finite else "fail", took, step)
 
 
 def _size(count: int) -> str:
@@ -222,7 +202,6 @@ def _size(count: int) -> str:
 
 
 CHECKS: dict[str, Callable[[], Iterable[Check]]] = {
-    "facerwkv": _program,
     "packages": _packages,
     "devices": _devices,
     "face detector": _detector,
@@ -231,5 +210,4 @@ CHECKS: dict[str, Callable[[], Iterable[Check]]] = {
     "openvino": _openvino,
     "cache": _storage,
     "memory": _memory,
-    "forward pass": _forward,
 }

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def cores() -> int:
-    """The processor's cores that this process may use: fewer than there are in a container or under taskset."""
+    """The number of cores that this process may use: not all of them in a container or under taskset."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

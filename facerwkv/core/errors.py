@@ -1,4 +1,4 @@
-"""The one error that is addressed to a person."""
+"""The one error that is addressed to the user, and how those of other libraries are quoted in it."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The command line prints the message without a traceback and exits with 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """An error of another library in one line: the first of its message, or its type's name where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

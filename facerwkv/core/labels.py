@@ -24,7 +24,7 @@ _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in (nam
 def canonical(name: str, labels: Iterable[str] = EXPRESSIONS_8) -> str:
     """The label that `name` means: "Angry" is "anger". Case and surrounding spaces do not matter.
 
-    A name that stands in `labels` letter for letter is its own label, so that classes of one's own work too.
+    A name that is listed in `labels` letter for letter is its own label, so that users' own classes work too.
     Raises InputError, which lists the known names, for any other name.
     """
     labels = tuple(labels)
@@ -35,5 +35,5 @@ def canonical(name: str, labels: Iterable[str] = EXPRESSIONS_8) -> str:
         return label
     raise InputError(
         f"Unknown label {name!r}. Known labels: {', '.join(labels)}. "
-        "For classes of your own, name them all: data.labels=[first, second, ...]."
+        "For your own classes, list them all: data.labels=[first, second, ...]."
     )

@@ -15,7 +15,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
-    """Base of every part of a recipe and of every stored configuration."""
+    """Base of the sections of a recipe and of every stored configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
@@ -25,17 +25,18 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise InputError(" ".join(_sentence(cls, problem, where) for problem in error.errors())) from error
-
-
-def _sentence(cls: type[BaseModel], problem: Any, where: str) -> str:
-    key = ".".join([*([where] if where else []), *(str(part) for part in problem["loc"])])
-    if problem["type"] != "extra_forbidden":
-        message = problem["msg"].removeprefix("Value error, ")
-        return f"{key or cls.__name__}: {message} (given: {problem['input']!r})." if key else f"{message}"
-    owner: Any = cls
-    for part in problem["loc"][:-1]:
-        field = getattr(owner, "model_fields", {}).get(part)
-        owner = field.annotation if field else owner
-    known = ", ".join(getattr(owner, "model_fields", {}))
-    return f"Unknown key {key!r}. Known keys there: {known}."
+            sentences = []
+            for problem in error.errors():
+                key = ".".join([*([where] if where else []), *map(str, problem["loc"])])
+                message: str = problem["msg"].removeprefix("Value error, ")
+                owner: Any = cls
+                if problem["type"] == "extra_forbidden":
+                    for name in problem["loc"][:-1]:
+                        field = getattr(owner, "model_fields", {}).get(name)
+                        owner = field.annotation if field else owner
+                    known = ", ".join(getattr(owner, "model_fields", {}))
+                    message = f"Unknown key {key!r}. Known keys there: {known}."
+                elif key:
+                    message = f"{key}: {message} (given: {problem['input']!r})."
+                sentences.append(message)
+            raise InputError(" ".join(sentences)) from error

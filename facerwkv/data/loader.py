@@ -38,7 +38,8 @@ class SeededSampler(DistributedSampler):
 
     def __init__(self, classes: Tensor, seed: int, balanced: bool = False, replicas: int = 1, rank: int = 0):
         super().__init__(classes, num_replicas=replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
-        self.weights = _balancing(classes.numpy()) if balanced else None
+        shares = 1 / np.bincount(classes.numpy())[classes.numpy()]
+        self.weights = shares / shares.sum() if balanced else None  # probabilities, (N,)
         self.start = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -48,16 +49,10 @@ class SeededSampler(DistributedSampler):
         return iter(own[self.start :].tolist())
 
 
-def _balancing(classes: np.ndarray) -> np.ndarray:
-    """Probabilities (N,) under which every class that occurs is drawn equally often."""
-    weights = 1 / np.bincount(classes)[classes]
-    return weights / weights.sum()
-
-
 class TrainLoader(DataLoader):
-    """A DataLoader over a SeededSampler that can stop in mid-epoch and go on with the next batch.
+    """A DataLoader over a SeededSampler that can stop in mid-epoch and resume with the next batch.
 
-    It follows Lightning's protocol for stateful loaders: `state_dict` tells the epoch and how many of its batches were
+    It follows Lightning's protocol for stateful loaders: `state_dict` has the epoch and how many of its batches were
     handed out, in plain numbers; after `load_state_dict` the next pass over that epoch leaves those out. Nothing is
     read before the first batch is asked for: Lightning makes the iterator first and tells the epoch then. A pass that
     comes to its end moves on to the next epoch by itself. Save between batches: a batch handed out counts as done.
@@ -92,11 +87,12 @@ _note = logging.getLogger(__name__).warning
 
 
 class ImageDataset(TorchDataset):
-    """The images of one split: {"image": uint8 (h, w, c), "target", "index": int64}, index being the sample's place.
+    """The images of one split: {"image": uint8 (h, w, c), "target", "index": int64}.
 
-    target: the class number in `labels`, int64; or, where samples carry votes, probabilities, float32 (C,). Images
-    that the cache could not read are left out. Without a cache every access decodes: an unreadable image then raises
-    UnreadableImage, and a batch (`__getitems__`, what DataLoader asks for) goes on without it, with a note.
+    index: the sample's position. target: the class number in `labels`, int64; or, where samples carry votes,
+    probabilities, float32 (C,). Images that the cache could not read are left out. Without a cache every access
+    decodes: an unreadable image then raises UnreadableImage, and a batch (`__getitems__`, what DataLoader asks for)
+    leaves it out, with a note.
     """
 
     def __init__(
@@ -106,8 +102,19 @@ class ImageDataset(TorchDataset):
         self.rows = [row for row in range(len(samples)) if row not in left_out]
         self.samples = [samples[row] for row in self.rows]
         self.labels, self.transform, self.cache = tuple(labels), EvalTransform(transform), cache
-        self.classes = _class_numbers(self.samples, self.labels)
-        self.targets = _votes(self.samples, self.labels) if any(sample.votes for sample in samples) else self.classes
+        number = {label: index for index, label in enumerate(labels)}
+        for sample in self.samples:
+            if sample.label not in number:
+                raise InputError(
+                    f"{sample.name} is labelled {sample.label!r}, which is none of the classes {', '.join(labels)}. "
+                    "Name all classes: data.labels=[first, second, ...]."
+                )
+        self.classes = torch.tensor([number[sample.label] for sample in self.samples], dtype=torch.int64)
+        self.targets = self.classes
+        if any(sample.votes for sample in samples):  # one without is sure of its label
+            votes = [sample.votes or {sample.label: 1.0} for sample in self.samples]
+            table = torch.tensor([[vote.get(label, 0.0) for label in labels] for vote in votes])
+            self.targets = table / table.sum(1, keepdim=True)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -130,7 +137,7 @@ class ImageDataset(TorchDataset):
         return items
 
     def image(self, index: int) -> np.ndarray:
-        """What the model gets to see, before normalisation: uint8 (h, w, c), one's own copy."""
+        """The model's input before normalisation: uint8 (h, w, c), a copy."""
         if self.cache is not None:
             return np.array(self.cache.array[self.rows[index]])
         sample = self.samples[index]
@@ -139,34 +146,6 @@ class ImageDataset(TorchDataset):
     @property
     def class_counts(self) -> list[int]:
         return torch.bincount(self.classes, minlength=len(self.labels)).tolist()
-
-
-def _blocks(source: str, splits: dict[Split, list[Sample]]) -> dict[Split, list[Sample]]:
-    if not {"train", "test"} <= splits.keys():
-        raise InputError(
-            f"data.split=blocks keeps part of the training and of the test images, and {source} has no "
-            f"{'test' if 'train' in splits else 'training'} split; use data.split=official."
-        )
-    train, test = blocks_apart(splits["train"], splits["test"])
-    return {"train": train, "test": test}
-
-
-def _class_numbers(samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
-    number = {label: place for place, label in enumerate(labels)}
-    for sample in samples:
-        if sample.label not in number:
-            raise InputError(
-                f"{sample.name} is labelled {sample.label!r}, which is none of the classes {', '.join(labels)}. "
-                "Name all classes: data.labels=[first, second, ...]."
-            )
-    return torch.tensor([number[sample.label] for sample in samples], dtype=torch.int64)
-
-
-def _votes(samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
-    """float32 (N, C), rows summing to 1; a sample without votes is sure of its label."""
-    votes = [sample.votes or {sample.label: 1.0} for sample in samples]
-    table = torch.tensor([[vote.get(label, 0.0) for label in labels] for vote in votes])
-    return table / table.sum(1, keepdim=True)
 
 
 class DataModule(LightningDataModule):
@@ -200,7 +179,12 @@ class DataModule(LightningDataModule):
         dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes)
         splits = dict(dataset.splits)
         if config.split == "blocks":
-            splits |= _blocks(config.source, splits)
+            if not {"train", "test"} <= splits.keys():
+                raise InputError(
+                    f"data.split=blocks keeps part of the training and of the test images, and {config.source} has no "
+                    f"{'test' if 'train' in splits else 'training'} split; use data.split=official."
+                )
+            splits["train"], splits["test"] = blocks_apart(splits["train"], splits["test"])
         if "train" in splits and "val" not in splits:
             kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)
             splits |= {"train": kept, "val": held_out}
@@ -243,11 +227,12 @@ class DataModule(LightningDataModule):
     def describe(self) -> dict[str, Any]:
         """What a run's folder keeps of its data, in plain values."""
         splits = {split: self._samples(split) for split in self.dataset.splits}
+        counts = {split: Counter(sample.label for sample in samples) for split, samples in splits.items()}
         return {
             "source": self.config.source,
             "labels": list(self.labels),
             "images": {split: len(samples) for split, samples in splits.items()},
-            "classes": {split: _per_class(samples, self.labels) for split, samples in splits.items()},
+            "classes": {split: {label: count[label] for label in self.labels} for split, count in counts.items()},
             "dropped_leaks": self._listed[1],
             "unreadable": list(self.unreadable),
             "problems": list(self.dataset.problems),
@@ -255,30 +240,33 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         balanced = self.config.balance == "sampler"
-        sampler = SeededSampler(self.train.classes, self.seed, balanced, *self._share())
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = SeededSampler(self.train.classes, self.seed, balanced, replicas, rank)
         return TrainLoader(self.train, sampler=sampler, **self._loading())
 
     def val_dataloader(self) -> DataLoader:
-        return self._plain(self.val)
+        return self._in_order(self.val)
 
     def test_dataloader(self) -> DataLoader:
-        return self._plain(self.test)
+        return self._in_order(self.test)
 
-    def _plain(self, images: ImageDataset) -> DataLoader:
-        """In their order, each once: with several devices, every n-th image for each."""
-        replicas, rank = self._share()
+    def _in_order(self, images: ImageDataset) -> DataLoader:
+        """Each image once: with several devices, every n-th image for each."""
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(images, sampler=range(rank, len(images), replicas), **self._loading())
-
-    def _share(self) -> tuple[int, int]:
-        """How many devices take part, and which of them this is."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _samples(self, split: Split) -> list[Sample]:
         if split not in self.dataset.splits:
             raise InputError(
                 f"{self.config.source} has no {split} split; it has {', '.join(self.dataset.splits)}. Use one of these."
             )
-        return _first(self.dataset.splits[split], self.config.limit)
+        samples, seen, rounds = self.dataset.splits[split], Counter[str](), []
+        for sample in samples:
+            rounds.append(seen[sample.label])
+            seen[sample.label] += 1
+        # at most `limit`: the first of every class, then the second of every class, and so on; in their order
+        chosen = sorted(range(len(samples)), key=rounds.__getitem__)[: self.config.limit]
+        return [samples[index] for index in sorted(chosen)]
 
     def _images(self, split: Split) -> ImageDataset:
         samples, cache = self._samples(split), self.config.cache
@@ -301,19 +289,3 @@ class DataModule(LightningDataModule):
             "persistent_workers": workers > 0,
             "pin_memory": on_gpu,
         }
-
-
-def _first(samples: list[Sample], limit: int | None) -> list[Sample]:
-    """At most `limit` samples: the first of every class, then the second of every class, and so on; in their order."""
-    seen: Counter[str] = Counter()
-    rounds = []
-    for sample in samples:
-        rounds.append(seen[sample.label])
-        seen[sample.label] += 1
-    chosen = sorted(range(len(samples)), key=rounds.__getitem__)[:limit]
-    return [samples[place] for place in sorted(chosen)]
-
-
-def _per_class(samples: Sequence[Sample], labels: Sequence[str]) -> dict[str, int]:
-    counts = Counter(sample.label for sample in samples)
-    return {label: counts[label] for label in labels}

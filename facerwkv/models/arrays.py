@@ -2,9 +2,11 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
@@ -12,41 +14,30 @@ from facerwkv.core.errors import InputError
 PICKLES = (".pth", ".pt", ".tar")
 
 
-def _read_arrays(path: Path) -> dict[str, Tensor] | None:
-    """What a .npz or .safetensors file holds, by name; None where there is no such file."""
-    if path.suffix == ".npz" and path.is_file():
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    if path.suffix == ".safetensors" and path.is_file():
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return None
-
-
 def read_weights(source: str | Path) -> dict[str, Tensor]:
-    """The weights in a .npz, .safetensors or .pth file, the latter read without running anything in it.
+    """The weights by name in a .npz, .safetensors or .pth file; of the latter nothing is executed.
 
-    What lies under "state_dict" there is taken out, and "module." removed from names. InputError when there is no such
-    file, or when it holds anything but weights.
+    "state_dict" is looked into, and "module." removed from names. InputError where there is no such file, or where it
+    contains anything but weights.
     """
     path = Path(source).expanduser()
-    weights = _read_arrays(path)
-    if weights is None and path.suffix in PICKLES and path.is_file():
-        weights = _read_pickle(path)
-    if weights is None:
+    if path.suffix not in (".npz", ".safetensors", *PICKLES) or not path.is_file():
         raise InputError(f"No weights in {source}: give an existing .safetensors, .npz or .pth file.")
+    weights: Any
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    elif path.suffix == ".safetensors":
+        weights = load_file(path)
+    else:
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise InputError(
+                f"{path} is damaged or contains more than weights, so it is not opened. Save its state_dict as "
+                "safetensors."
+            ) from error
+        weights = weights.get("state_dict", weights) if isinstance(weights, dict) else None
+        if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise InputError(f"{path} contains no weights by name. Save a network's state_dict as safetensors.")
     return {name.removeprefix("module."): value for name, value in weights.items()}
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged or holds more than weights, so it is not opened. Save its state_dict as safetensors."
-        ) from error
-    held = held.get("state_dict", held) if isinstance(held, dict) else None
-    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
-        raise InputError(f"{path} holds no weights by name. Save a network's state_dict as safetensors.")
-    return held

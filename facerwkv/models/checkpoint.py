@@ -14,14 +14,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import HfApi, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, first_line
 from facerwkv.core.files import write_text
 from facerwkv.data.datasets import DATASETS
 from facerwkv.data.transforms import TransformConfig
@@ -79,7 +79,7 @@ class Checkpoint:
                 address = api.create_repo(repo_id, private=private, exist_ok=True)
                 api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{self.name}, by FaceRWKV")
             except (OSError, ValueError) as error:
-                raise InputError(f"{repo_id} could not be uploaded: {_first_line(error)}") from error
+                raise InputError(f"{repo_id} could not be uploaded: {first_line(error)}") from error
         return str(address)
 
     @classmethod
@@ -101,16 +101,27 @@ def reports_of(source: str | Path) -> Path:
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
     """Write the folder; what stood there stays whole until both files of the new one are. half: float16 weights."""
-    folder = Path(folder)
+    folder, config = Path(folder), cast(Any, checkpoint.model.config)
+    described = {
+        "format": FORMAT,
+        "model": checkpoint.name,
+        "config": config.model_dump(mode="json"),
+        "labels": list(checkpoint.labels),
+        "transform": checkpoint.transform.model_dump(mode="json"),
+        "temperature": checkpoint.temperature,
+        "card": checkpoint.card,
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
     except OSError as error:
         raise InputError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
     try:
-        weights = {name: _stored(value, half) for name, value in checkpoint.model.state_dict().items()}
+        weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
+        if half:
+            weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
         save_file(weights, partial / WEIGHTS)
-        (partial / CONFIG).write_text(json.dumps(_describe(checkpoint), indent=2) + "\n", encoding="utf-8")
+        (partial / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors lets the owner alone read it
         for name in (WEIGHTS, CONFIG):
             (partial / name).replace(folder / name)
@@ -126,11 +137,17 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     The last takes an @REVISION. A folder that is called like a shipped one is "./NAME". InputError when there is none,
     when it is a pickle, of another format, or its weights are of another model.
     """
-    folder = _find(_local(source))
+    folder = _find(source)
     described = _read_config(folder / CONFIG)
     line = model_line(described["model"])
     model = line.build(type(line.config).parse(described["config"], where=f"{folder / CONFIG}: config"))
-    load_weights(model, _read_weights(folder / WEIGHTS), f"{folder / WEIGHTS}")
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder / WEIGHTS} is not a whole safetensors file ({error}); the checkpoint is damaged."
+        ) from error
+    load_weights(model, weights, f"{folder / WEIGHTS}")
     return Checkpoint(
         model.eval(),
         described["model"],
@@ -153,13 +170,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     ]
     if problems:
         more = f"; and {len(problems) - LISTED_KEYS} more" if len(problems) > LISTED_KEYS else ""
-        raise InputError(f"{source} holds another model's weights: {'; '.join(problems[:LISTED_KEYS])}{more}.")
+        raise InputError(f"{source} contains another model's weights: {'; '.join(problems[:LISTED_KEYS])}{more}.")
     model.load_state_dict(dict(weights))
-
-
-def _stored(value: Tensor, half: bool) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    return value.half() if half and value.is_floating_point() else value
 
 
 def without_paths(value: Any) -> Any:
@@ -176,42 +188,18 @@ def without_paths(value: Any) -> Any:
     return PurePath(value).name if PurePath(value).is_absolute() or value.startswith(("~", "..")) else value
 
 
-def _local(source: str | Path) -> Path:
+def _find(source: str | Path) -> Path:
+    """The folder with a checkpoint's two files, which are fetched first for one of huggingface.co."""
+    path = SHIPPED / source if str(source) in shipped() else Path(source).expanduser()
     if str(source).startswith(HUB):
-        return _fetched(str(source).removeprefix(HUB))
-    return SHIPPED / source if str(source) in shipped() else Path(source).expanduser()
-
-
-def _fetched(name: str) -> Path:
-    """The folder that a repository of huggingface.co was copied to; of its files, a checkpoint's two alone."""
-    repo_id, _, revision = name.partition("@")
-    try:
-        return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG]))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{HUB}{name} could not be fetched: {_first_line(error)} Check the name (ORG/NAME) and the network; "
-            "what was fetched once needs none."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    config: Any = checkpoint.model.config
-    return {
-        "format": FORMAT,
-        "model": checkpoint.name,
-        "config": config.model_dump(mode="json"),
-        "labels": list(checkpoint.labels),
-        "transform": checkpoint.transform.model_dump(mode="json"),
-        "temperature": checkpoint.temperature,
-        "card": checkpoint.card,
-    }
-
-
-def _find(path: Path) -> Path:
+        repo_id, _, revision = str(source).removeprefix(HUB).partition("@")
+        try:
+            path = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG]))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{source} could not be fetched: {first_line(error)} Check the name (ORG/NAME) and the network; "
+                "what was fetched once needs none."
+            ) from error
     if path.suffix in PICKLES and path.is_file():
         raise InputError(
             f"{path} is a pickle, which could run anything when read, so it is not opened. Give a FaceRWKV checkpoint: "
@@ -224,7 +212,7 @@ def _find(path: Path) -> Path:
     for folder in (path, path / "best", path / "last"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
-    what = "holds no checkpoint" if path.is_dir() else "does not exist"
+    what = "contains no checkpoint" if path.is_dir() else "does not exist"
     raise InputError(
         f"{path} {what}: give a run's folder, a folder with {WEIGHTS} and {CONFIG}, or one of {', '.join(shipped())}."
     )
@@ -242,10 +230,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}; the checkpoint is damaged.")
     return described
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); the checkpoint is damaged.") from error

@@ -1,6 +1,6 @@
 """The configurations of our own models and of timm's networks. They load no torch: recipes are checked against them."""
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -45,7 +45,7 @@ class ImageConfig(Settings):
     image_size: tuple[Count, Count] = (224, 224)
     """Height and width in pixels."""
     in_chans: Count = 3
-    num_classes: int = Field(7, ge=0)
+    num_classes: Annotated[int, Field(ge=0)] = 7
     """0 gives what the classifier would read."""
     drop_rate: Rate = 0.0
     """Dropout before the classifier."""

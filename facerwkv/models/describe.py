@@ -61,8 +61,18 @@ def describe_all() -> list[dict[str, Any]]:
 
 
 def print_all() -> None:
-    """MODELS as a table, a line a model; in a terminal what is too long is cut off at its end, in a pipe nothing is."""
-    rows = [_row(facts) for facts in describe_all()]
+    """MODELS as a table, one line per model; a terminal cuts off what is too long, a file or a pipe nothing."""
+    rows = [
+        (
+            facts["name"],
+            f"{facts['parameters']:,}",
+            f"{facts['macs'] / 1e9:.2f} G",
+            " x ".join(map(str, facts["input"])),
+            facts["licence"],
+            facts["source"],
+        )
+        for facts in describe_all()
+    ]
     table = Table(box=None, pad_edge=False)
     for header, *cells in zip(HEADERS, *rows, strict=True):
         justify: Any = "right" if header in ("parameters", "MACs") else "left"
@@ -75,27 +85,17 @@ def print_all() -> None:
     console.print(table)
 
 
-def _row(facts: dict[str, Any]) -> tuple[str, ...]:
-    size, macs = " x ".join(map(str, facts["input"])), f"{facts['macs'] / 1e9:.2f} G"
-    return facts["name"], f"{facts['parameters']:,}", macs, size, facts["licence"], facts["source"]
-
-
 def print_one(name: str) -> None:
     """All that is known of one model, for a terminal: its facts, and the card of a shipped checkpoint of that name."""
     if name in MODELS or name not in shipped():
-        _print_facts(name)
+        facts = describe(name)
+        about, known, published = (facts.pop(key) for key in ("about", "known", "published"))
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for key, value in facts.items():
+            if value is not None:  # a network without mixers, say
+                table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
+        paragraphs = filter(None, (about, claims(published), known))
+        Console().print(*paragraphs, "", table, sep="\n", highlight=False)
     if name in shipped():
         _, _, card = (SHIPPED / name / CARD).read_text(encoding="utf-8").split("---\n", 2)
         Console().print(Markdown(card))
-
-
-def _print_facts(name: str) -> None:
-    facts = describe(name)
-    about, known, published = (facts.pop(key) for key in ("about", "known", "published"))
-    paragraphs = filter(None, (about, claims(published), known))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in facts.items():
-        if value is None:  # a network without mixers, say
-            continue
-        table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(*paragraphs, "", table, sep="\n", highlight=False)

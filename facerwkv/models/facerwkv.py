@@ -68,7 +68,10 @@ class FaceRWKV(nn.Module):
         grid = self.stem.grid(*config.image_size)
         self.position = getattr(position, POSITIONS[config.position])(grid, config.width)
         self.norm_first: nn.Module = nn.Identity()  # Vision-RWKV has one
-        self.blocks = nn.ModuleList(_blocks(config, grid[0] * grid[1]))
+        shape = (config.width, config.depth, config.heads, config.time_mix_dim or config.width, config.hidden)
+        mixer = MixerConfig(*shape, grid[0] * grid[1], config.scan, config.shift)
+        drops = [config.drop_path_rate * layer / max(config.depth - 1, 1) for layer in range(config.depth)]
+        self.blocks = nn.ModuleList(Block(mixer, config.mixer, layer, drop) for layer, drop in enumerate(drops))
         self.norm: nn.Module = nn.Identity()
         pooled = config.width * (grid[0] * grid[1] if config.pool == "flatten" else 1)
         self.head = nn.Sequential(nn.Linear(pooled, config.width), nn.ReLU()) if config.head == "mlp" else nn.Identity()
@@ -93,7 +96,9 @@ class FaceRWKV(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens (B, T, D) → logits (B, num_classes), or what the classifier reads."""
-        x = self.drop(self.head(self._pool(x)))
+        pool = self.config.pool
+        x = x.flatten(1) if pool == "flatten" else x[:, -1] if pool == "last" else x.mean(1)
+        x = self.drop(self.head(x))
         return x if pre_logits else self.classifier(x)
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -106,7 +111,13 @@ class FaceRWKV(nn.Module):
 
         Returns the logits as if the sequence ended here, and the state for the next piece.
         """
-        self._check_recurrent()
+        if not self.recurrent:
+            config, streaming = self.config, [name for name, mixer in MIXERS.items() if mixer.streams]
+            raise InputError(
+                f"A model with mixer {config.mixer!r}, scan {config.scan!r}, shift {config.shift!r} and pool "
+                f"{config.pool!r} has no recurrent form; use one of {', '.join(streaming)}, forward, token, and last "
+                "or mean."
+            )
         state = state or {"blocks": [None] * len(self.blocks), "sum": 0.0, "tokens": 0}
         states = []
         shared: dict[str, Tensor] = {}
@@ -187,32 +198,10 @@ class FaceRWKV(nn.Module):
         ways = (config.scan, config.shift) == ("forward", "token")
         return MIXERS[config.mixer].streams and ways and config.pool != "flatten"
 
-    def _check_recurrent(self) -> None:
-        if not self.recurrent:
-            config, streaming = self.config, [name for name, mixer in MIXERS.items() if mixer.streams]
-            raise InputError(
-                f"A model with mixer {config.mixer!r}, scan {config.scan!r}, shift {config.shift!r} and pool "
-                f"{config.pool!r} has no recurrent form; use one of {', '.join(streaming)}, forward, token, and last "
-                "or mean."
-            )
-
     def _run(self, block: nn.Module, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, grid, shared, use_reentrant=False)
         return block(x, grid, shared)
-
-    def _pool(self, x: Tensor) -> Tensor:
-        if self.config.pool == "flatten":
-            return x.flatten(1)
-        return x[:, -1] if self.config.pool == "last" else x.mean(1)
-
-
-def _blocks(config: ModelConfig, tokens: int) -> list[Block]:
-    time_mix_dim = config.time_mix_dim or config.width
-    shape = (config.width, config.depth, config.heads, time_mix_dim, config.hidden, tokens)
-    mixer = MixerConfig(*shape, config.scan, config.shift)
-    last = max(config.depth - 1, 1)
-    return [Block(mixer, config.mixer, layer, config.drop_path_rate * layer / last) for layer in range(config.depth)]
 
 
 def _classifier(features: int, num_classes: int) -> nn.Module:

@@ -31,10 +31,30 @@ def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Modul
     uint8 or float (B, h, w, c) in 0..255: the normalisation is part of the first layer's weights, or a step before them
     where padding forbids that. A model that is no FaceRWKV gets the normalisation only.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    if isinstance(model, FaceRWKV):
-        return _fold(model, transform)
-    return model if transform is None else Normalised(model, transform)
+    folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
+    if not isinstance(folded, FaceRWKV):
+        return folded if transform is None else Normalised(folded, transform)
+    _fold_norms(folded.stem)
+    folded.stem.to(memory_format=torch.channels_last)  # as colour images come; grey ones' strides do not say it
+    if transform is not None:
+        folded.stem = _for_bytes(folded.stem, folded.config.first_conv, transform)
+    elif type(folded.stem) is PatchEmbed:
+        folded.stem = PatchMatrix(folded.stem, _cut_channels, (0, 1, 2, 3), 2)
+    if isinstance(folded.position, UnusedPosition):
+        folded.position = NoPosition((0, 0), 0)
+    for block in folded.blocks:
+        block.drop_path = nn.Identity()
+        for half in ("time_mix", "channel_mix"):
+            mix = getattr(block, half)
+            setattr(block, half, mix.folded() if hasattr(mix, "folded") else mix)
+    reads_last = folded.config.pool == "last" and folded.config.shift == "token"
+    if reads_last and hasattr(folded.blocks[-1].time_mix, "last"):
+        folded.blocks[-1] = LastToken(folded.blocks[-1])
+    folded.drop = nn.Identity()
+    for module in folded.modules():  # where oneDNN never pays, torch's own product without asking at each call
+        if type(module) is Linear and module.implementation == "auto" and not onednn_pays():
+            module.__class__ = nn.Linear  # type: ignore[assignment]
+    return folded
 
 
 def compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
@@ -78,29 +98,6 @@ def _need_compiler() -> None:
             "Compiling a model needs a C++ compiler, and neither g++ nor the one that CXX names was found. Install "
             "g++, or use the model that `fold` gives as it is."
         ) from error
-
-
-def _fold(model: Any, transform: TransformConfig | None) -> nn.Module:
-    _fold_norms(model.stem)
-    model.stem.to(memory_format=torch.channels_last)  # as colour images come; grey ones' strides do not say it
-    if transform is not None:
-        model.stem = _images(model.stem, model.config.first_conv, transform)
-    elif type(model.stem) is PatchEmbed:
-        model.stem = PatchMatrix(model.stem, _cut_channels, (0, 1, 2, 3), 2)
-    if isinstance(model.position, UnusedPosition):
-        model.position = NoPosition((0, 0), 0)
-    for block in model.blocks:
-        block.drop_path = nn.Identity()
-        for half in ("time_mix", "channel_mix"):
-            part = getattr(block, half)
-            setattr(block, half, part.folded() if hasattr(part, "folded") else part)
-    if model.config.pool == "last" and model.config.shift == "token" and hasattr(model.blocks[-1].time_mix, "last"):
-        model.blocks[-1] = LastToken(model.blocks[-1])
-    model.drop = nn.Identity()
-    for module in model.modules():  # where oneDNN never pays, torch's own product without asking at each call
-        if type(module) is Linear and module.implementation == "auto" and not onednn_pays():
-            module.__class__ = nn.Linear  # type: ignore[assignment]
-    return model
 
 
 class LastToken(nn.Module):
@@ -171,8 +168,8 @@ def _cut_pixels(x: Tensor, size: int) -> Tensor:
     return x.flatten(2).unflatten(2, (-1, size * x.shape[3])).unflatten(1, (-1, size)).transpose(2, 3)
 
 
-def _images(stem: PatchEmbed, first_conv: str, transform: TransformConfig) -> nn.Module:
-    """The stem for images that are not normalised."""
+def _for_bytes(stem: PatchEmbed, first_conv: str, transform: TransformConfig) -> nn.Module:
+    """The stem for images as they are, uint8 or float (B, h, w, c) in 0..255; its first weights normalise them."""
     first: Any = stem.get_submodule(first_conv.removeprefix("stem."))
     if any(first.padding) and any(transform.mean):
         return Normalised(stem, transform)  # zeros beyond the border stand for the mean, not for black

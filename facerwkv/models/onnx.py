@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, first_line
 from facerwkv.core.settings import Settings
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.checkpoint import Checkpoint
@@ -56,6 +56,9 @@ class Description(Settings):
     def of(cls, checkpoint: Checkpoint, card: dict[str, Any]) -> "Description":
         """That of a checkpoint; `card` is the part of its card that others may see."""
         transform = checkpoint.transform
+        colours = "RGB" if transform.in_chans == 3 else "grey"
+        if transform.crop == "both":
+            colours = f"{colours} of the scene, then {colours} of the face"
         return cls(
             model=checkpoint.name,
             labels=checkpoint.labels,
@@ -68,7 +71,7 @@ class Description(Settings):
                 "dtype": "uint8",
                 "shape": ["batch", *transform.image_size, transform.channels],
                 "range": [0, 255],
-                "colours": _colours(transform),
+                "colours": colours,
             },
         )
 
@@ -124,25 +127,50 @@ def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx")
     exported model.
     """
     path = Path(path).expanduser()
-    session: Session
-    session = OpenVinoSession(_read(path), path, device) if runtime == "openvino" else OnnxRuntimeSession(path, device)
-    described = _describe(session, path)
-    _check_graph(session, described, path)
-    return Checkpoint(
-        OnnxModel(session),
-        described.model,
-        described.labels,
-        described.transform,
-        described.temperature,
-        described.card,
-    )
+    graph = _read(path)
+    kind: Any = OpenVinoSession if runtime == "openvino" else OnnxRuntimeSession
+    session: Session = kind(graph, path, device)
+    try:
+        values = {name: json.loads(session.metadata[name]) for name in Description.model_fields}
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is an ONNX file, but none that `facerwkv export` wrote: its metadata do not say labels and "
+            "transform. Export the model from its checkpoint."
+        ) from error
+    described = Description.parse(values, where=f"{path}: metadata")
+    transform, labels = described.transform, described.labels
+    wanted = [("tensor(uint8)", INPUT, [*transform.image_size, transform.channels])]
+    wanted += [("tensor(float)", OUTPUT, [len(labels)])]
+    if session.ends != wanted:
+        raise InputError(
+            f"{path} is damaged: its graph has {session.ends}, its metadata say {wanted}. Export it again."
+        )
+    return Checkpoint(OnnxModel(session), described.model, labels, transform, described.temperature, described.card)
 
 
 class OnnxRuntimeSession:
-    """A file's graph in onnxruntime."""
+    """A graph from the bytes of an ONNX file, in onnxruntime. `path` is for messages, `device` as in `read_onnx`.
 
-    def __init__(self, path: Path, device: str):
-        self._session = session = _onnxruntime(path, device)
+    InputError without onnxruntime or the device, and for a graph that it cannot run.
+    """
+
+    def __init__(self, graph: bytes, path: Path, device: str):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(f"{path} needs onnxruntime, which is not installed: {EXTRA}") from error
+        providers = _providers(device, onnxruntime.get_available_providers())
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors alone: they are raised anyway
+        try:
+            self._session = session = onnxruntime.InferenceSession(graph, options, providers=providers)
+        except Exception as error:  # onnxruntime's have no common ancestor
+            raise InputError(
+                f"{path} cannot be run by onnxruntime ({first_line(error)}). It is damaged: export it again."
+            ) from error
+        if device != "auto" and session.get_providers()[0] != providers[0][0]:
+            raise InputError(f"onnxruntime has {providers[0][0]} but cannot start it; choose --device cpu.")
         ends = (*session.get_inputs(), *session.get_outputs())
         self.ends = [(end.type, end.name, list(end.shape[1:])) for end in ends]
         self.metadata = session.get_modelmeta().custom_metadata_map
@@ -151,26 +179,6 @@ class OnnxRuntimeSession:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         (logits,) = self._session.run([OUTPUT], {INPUT: images})
         return logits
-
-
-def _onnxruntime(path: Path, device: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f"{path} needs onnxruntime, which is not installed: {EXTRA}") from error
-    providers = _providers(device, onnxruntime.get_available_providers())
-    graph = _read(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors alone: they are raised anyway
-    try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers)
-    except Exception as error:  # onnxruntime's have no common ancestor
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} cannot be run by onnxruntime ({reason}). It is damaged: export it again.") from error
-    if device != "auto" and session.get_providers()[0] != providers[0][0]:
-        raise InputError(f"onnxruntime has {providers[0][0]} but cannot start it; choose --device cpu.")
-    return session
 
 
 def _read(path: Path) -> bytes:
@@ -186,7 +194,7 @@ def _read(path: Path) -> bytes:
 
 
 def _providers(device: str, there: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """The execution providers to try, the first that is wanted first, each with its options."""
+    """The execution providers to try in this order, each with its options."""
     if device == "auto":
         return [(PROVIDERS[kind], {}) for kind in AUTOMATIC if PROVIDERS[kind] in there]
     kind, _, number = device.partition(":")
@@ -194,30 +202,3 @@ def _providers(device: str, there: list[str]) -> list[tuple[str, dict[str, str]]
         known = ", ".join(name for name, provider in PROVIDERS.items() if provider in there)
         raise InputError(f"onnxruntime has no device {device!r} here. Choose auto or one of: {known}.")
     return [(PROVIDERS[kind], {"device_id": number} if number else {})]
-
-
-def _describe(session: Session, path: Path) -> Description:
-    try:
-        values = {name: json.loads(session.metadata[name]) for name in Description.model_fields}
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is an ONNX file, but none that `facerwkv export` wrote: its metadata do not say labels and "
-            "transform. Export the model from its checkpoint."
-        ) from error
-    return Description.parse(values, where=f"{path}: metadata")
-
-
-def _check_graph(session: Session, described: Description, path: Path) -> None:
-    """InputError for a graph that does not take and give what its metadata say."""
-    height, width = described.transform.image_size
-    wanted = [("tensor(uint8)", INPUT, [height, width, described.transform.channels])]
-    wanted += [("tensor(float)", OUTPUT, [len(described.labels)])]
-    if session.ends != wanted:
-        raise InputError(
-            f"{path} is damaged: its graph has {session.ends}, its metadata say {wanted}. Export it again."
-        )
-
-
-def _colours(transform: TransformConfig) -> str:
-    one = "RGB" if transform.in_chans == 3 else "grey"
-    return f"{one} of the scene, then {one} of the face" if transform.crop == "both" else one

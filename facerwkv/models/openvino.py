@@ -27,21 +27,24 @@ class OpenVinoSession:
 
     def __init__(self, graph: bytes, path: Path, device: str = "auto"):
         core = openvino(path).Core()
-        place = _place(device, core.available_devices)
+        target = "CPU" if device == "auto" else device.upper().replace(":", ".")
+        if target not in core.available_devices:
+            known = ", ".join(name.lower().replace(".", ":") for name in core.available_devices)
+            raise InputError(f"OpenVINO has no device {device!r} here. Choose auto or one of: {known}.")
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-        settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if place == "CPU" else {}
+        settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if target == "CPU" else {}
         try:
             if _refers_to_files(graph):
                 raise ValueError("its weights lie in other files, which are not read")
             model = core.read_model(graph)
-            self._compiled = core.compile_model(model, place, settings)
+            self._compiled = core.compile_model(model, target, settings)
         except Exception as error:  # OpenVINO's have no common ancestor
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise InputError(f"{path} cannot be run by OpenVINO ({reason}). It is damaged: export it again.") from error
         known = model.get_rt_info()[FRAMEWORK] if FRAMEWORK in model.rt_info else {}
         self.metadata = {name: model.get_rt_info([FRAMEWORK, name]).value for name in known}
         self.ends = [_end(port) for port in (*model.inputs, *model.outputs)]
-        self.runs_on = f"OpenVINO's {place}"
+        self.runs_on = f"OpenVINO's {target}"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         request = self._compiled.create_infer_request()  # its own, so that threads may share the session
@@ -61,14 +64,6 @@ def openvino(wanted_by: Any) -> Any:
             del sys.modules[TELEMETRY]
         else:
             sys.modules[TELEMETRY] = known
-
-
-def _place(device: str, there: list[str]) -> str:
-    place = "CPU" if device == "auto" else device.upper().replace(":", ".")
-    if place not in there:
-        known = ", ".join(name.lower().replace(".", ":") for name in there)
-        raise InputError(f"OpenVINO has no device {device!r} here. Choose auto or one of: {known}.")
-    return place
 
 
 def _refers_to_files(graph: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What tokens are told about their place in the image."""
+"""What tells tokens where in the image they are."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class NoPosition(nn.Module):
 
 
 class LearnedPosition(nn.Module):
-    """One learned vector a token, as the authors tried (section 5.4.1); N(0, 1) at first, as in their code."""
+    """One learned vector per token, as the authors tried (section 5.4.1); N(0, 1) at first, as in their code."""
 
     def __init__(self, grid: Grid, width: int):
         super().__init__()
@@ -45,7 +45,7 @@ class UnusedPosition(LearnedPosition):
 
 
 class GridPosition(nn.Module):
-    """A vector a row plus a vector a column, zero at first: RWKV's author's advice for images (RWKV-LM, README)."""
+    """One vector per row plus one per column, zero at first: RWKV's author's advice for images (RWKV-LM, README)."""
 
     def __init__(self, grid: Grid, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every line of MODELS that is not timm's or torchvision's own as a timm entry point."""
+"""Our lines of MODELS, not those of timm and torchvision, as entry points of timm."""
 
 import sys
 from typing import Any
@@ -7,25 +7,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from facerwkv.models.config import BackboneConfig
-from facerwkv.models.zoo import MODELS, Model, create_model
-
-
-def _pretrained_cfg(line: Model) -> dict[str, Any]:
-    config = line.config
-    channels = config.in_chans
-    return {
-        "num_classes": config.num_classes,
-        "input_size": (channels, *config.image_size),
-        "pool_size": None,
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "fixed_input_size": False,
-        "mean": (0.0,) * channels,
-        "std": (1.0,) * channels,
-        "first_conv": config.first_conv,
-        "classifier": "classifier",
-        "license": line.licence.lower(),
-    }
+from facerwkv.models.zoo import MODELS, create_model
 
 
 def _entry_point(name: str):
@@ -48,6 +30,23 @@ def _entry_point(name: str):
 
 __all__: list[str] = []
 OURS = {name: line for name, line in MODELS.items() if not isinstance(line.config, BackboneConfig)}
-default_cfgs = generate_default_cfgs({name: _pretrained_cfg(line) for name, line in OURS.items()})
+default_cfgs = generate_default_cfgs(
+    {
+        name: {
+            "num_classes": line.config.num_classes,
+            "input_size": (line.config.in_chans, *line.config.image_size),
+            "pool_size": None,
+            "crop_pct": 1.0,
+            "interpolation": "bilinear",
+            "fixed_input_size": False,
+            "mean": (0.0,) * line.config.in_chans,
+            "std": (1.0,) * line.config.in_chans,
+            "first_conv": line.config.first_conv,
+            "classifier": "classifier",
+            "license": line.licence.lower(),
+        }
+        for name, line in OURS.items()
+    }
+)
 for _name in OURS:
     setattr(sys.modules[__name__], _name, register_model(_entry_point(_name)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import Bottleneck, ResNet, ResNet50_Weights
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels.products import linear
@@ -186,31 +186,24 @@ def from_imagenet(model: nn.Module) -> list[str]:
 
 
 def load_stem(model: nn.Module, source: str) -> None:
-    """Start a model's ResNet stem from ImageNet weights; `source` as in `read_imagenet_weights`."""
+    """Start a model's ResNet stem from ImageNet.
+
+    source: torchvision's name of ResNet-50 weights ("IMAGENET1K_V1", downloaded on use), or a file for `read_weights`
+    with torchvision's keys.
+    """
     stem = getattr(model, "stem", None)
     if not isinstance(stem, ResNetPatchEmbed):
         raise InputError(f"This model has no ResNet stem to load {source!r} into; leave stem_weights out.")
-    stem.load_imagenet(read_imagenet_weights(source))
-
-
-def read_imagenet_weights(source: str) -> dict[str, Tensor]:
-    """ResNet-50 weights by torchvision's name ("IMAGENET1K_V1", downloaded on use) or from a file (`read_weights`).
-
-    The file's keys are torchvision's.
-    """
-    return read_weights(source) if Path(source).suffix else _download(source)
-
-
-def _download(name: str) -> dict[str, Tensor]:
-    from torchvision.models import ResNet50_Weights
-
-    if name not in ResNet50_Weights.__members__:
+    if Path(source).suffix:
+        stem.load_imagenet(read_weights(source))
+        return
+    if source not in ResNet50_Weights.__members__:
         known = ", ".join(ResNet50_Weights.__members__)
-        raise InputError(f"torchvision has no ResNet-50 weights called {name!r}; it has {known}. A file works too.")
+        raise InputError(f"torchvision has no ResNet-50 weights called {source!r}; it has {known}. A file works too.")
     try:
-        return dict(ResNet50_Weights[name].get_state_dict(progress=True, check_hash=True))
+        stem.load_imagenet(ResNet50_Weights[source].get_state_dict(progress=True, check_hash=True))
     except OSError as error:
         raise InputError(
-            f"ResNet-50's weights {name} could not be downloaded ({error}). Name a local file instead: "
+            f"ResNet-50's weights {source} could not be downloaded ({error}). Name a local file instead: "
             "model.stem_weights=FILE.npz, or train the stem from scratch: model.stem_weights=null."
         ) from error

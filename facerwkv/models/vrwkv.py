@@ -66,7 +66,13 @@ def convert_vrwkv(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     weights = {key.removeprefix("backbone."): value for key, value in state_dict.items()}
     names = NAMES | (AFTER if "layers.0.gamma1" in weights else BEFORE)
-    return {_rename(key, names): value.flatten() if "spatial_mix" in key else value for key, value in weights.items()}
+    ours = {}
+    for key, value in weights.items():
+        pattern = next((pattern for pattern in names if re.fullmatch(pattern, key)), None)
+        if pattern is None:
+            raise InputError(f"{key!r} is not a weight of Vision-RWKV (vrwkv_tiny, vrwkv_small, vrwkv_base).")
+        ours[re.sub(pattern, names[pattern], key)] = value.flatten() if "spatial_mix" in key else value
+    return ours
 
 
 def load_vrwkv(model: nn.Module, source: str | Path) -> None:
@@ -74,10 +80,3 @@ def load_vrwkv(model: nn.Module, source: str | Path) -> None:
     from facerwkv.models.checkpoint import load_weights
 
     load_weights(model, convert_vrwkv(read_weights(source)), str(source))
-
-
-def _rename(key: str, names: Mapping[str, str]) -> str:
-    for pattern, ours in names.items():
-        if re.fullmatch(pattern, key):
-            return re.sub(pattern, ours, key)
-    raise InputError(f"{key!r} is not a weight of Vision-RWKV (vrwkv_tiny, vrwkv_small, vrwkv_base).")

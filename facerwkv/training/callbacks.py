@@ -2,31 +2,36 @@
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from rich.console import Console
 
 from facerwkv.core.files import atomic
 from facerwkv.core.metrics import of_confusion
-from facerwkv.training.recipe import TrainPart
+from facerwkv.data.loader import DataModule
+from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.training.run import RESUME, leads
 
 
-class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whose state is saved too
+class Saver(callbacks.Checkpoint):  # Lightning runs these after all other callbacks, whose state is saved too
     """Writes best/ (where the recipe selects the best epoch), last/ and resume.ckpt, each whole or not at all.
 
-    `save(folder, scores)` writes a checkpoint of the weights that count now. The resume file is written every
-    `save_every` steps inside an epoch and after each epoch.
+    Checkpoints have the module's `evaluated` weights. The resume file is written every `save_every` steps inside an
+    epoch and after each epoch.
     """
 
-    def __init__(self, folder: Path, save: Callable[[Path, dict[str, float | None]], None], part: TrainPart):
-        self.folder, self.save, self.part = folder, save, part
+    def __init__(self, folder: Path, module: Any, data: DataModule):
+        self.folder, self.module, self.data, self.part = folder, module, data, module.recipe.train
         self.best = -math.inf
+
+    def save(self, folder: Path, scores: dict[str, float | None]) -> None:
+        recipe = self.module.recipe
+        card = {"data": self.data.describe(), "validation": scores, "recipe": recipe.model_dump(mode="json")}
+        model = Checkpoint(self.module.evaluated, recipe.model.name, self.data.labels, recipe.transform, card=card)
+        save_checkpoint(folder, model)
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -59,12 +64,12 @@ class Saver(Checkpoint):  # Lightning runs these after all other callbacks, whos
 
     def _write_resume(self, trainer: Trainer) -> None:
         """Every process of a training takes part; the first writes."""
-        with atomic(self.folder / RESUME) if trainer.is_global_zero else nullcontext(self.folder / RESUME) as place:
-            trainer.save_checkpoint(place)
+        with atomic(self.folder / RESUME) if trainer.is_global_zero else nullcontext(self.folder / RESUME) as file:
+            trainer.save_checkpoint(file)
 
 
 class Stopwatch(Callback):
-    """The seconds spent in training, validation included, over all sittings of a run that was stopped and resumed."""
+    """The seconds spent in training and validation, those before an interruption included."""
 
     def __init__(self) -> None:
         self.before = 0.0

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from facerwkv.core.metrics import of_confusion
 from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
 from facerwkv.data.transforms import normalise
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, model_line
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch
-from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, loss, lr_factor
-from facerwkv.training.recipe import ModelPart, Recipe, TrainPart
+from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, lr_factor
+from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, alone, environment, open_run, read_run, write_json
 
 
@@ -68,7 +68,8 @@ class TrainingModule(LightningModule):
         if recipe.augment.mixup or recipe.augment.cutmix:
             targets = functional.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
             images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))
-        value = loss(self.model(images), targets, recipe.train.label_smoothing, self.class_weights)
+        logits, smoothing = self.model(images).float(), recipe.train.label_smoothing
+        value = functional.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing)
         self._check(value)
         self.train_loss.update(value.detach(), len(images))
         self.log("loss", value.detach(), prog_bar=True, logger=False)
@@ -127,45 +128,37 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     """Train as the recipe says and return the run's folder; `facerwkv.training.run` lists the files in it.
 
     With `resume`, continue where the run in `folder` stopped, under the recipe stored there. On the CPU a resumed run
-    ends with the same numbers as an uninterrupted one. Ctrl-C stops it and leaves last/ and resume.ckpt.
+    ends with the same numbers as an uninterrupted one. Ctrl-C stops it and leaves last/ and resume.ckpt. InputError for
+    what cannot be trained: before images are read where the recipe alone tells, before the folder is made in any case.
     """
     folder = Path(folder)
     with alone(folder):
-        return _train(recipe, folder, resume, progress)
-
-
-def _train(recipe: Recipe, folder: Path, resume: bool, progress: bool) -> Path:
-    recipe, start = _with_start(read_run(folder) if resume else recipe)
-    check_inputs(recipe)  # before images are read
-    data = DataModule(recipe.data, recipe.transform, recipe.train.seed)
-    data.setup("fit")
-    model = _fresh_model(recipe, len(data.labels)) if start is None else _restarted_model(start, data.labels)
-    point = open_run(folder, recipe, resume)
-    write_json(folder / ENVIRONMENT, environment())
-    write_json(folder / DATA, data.describe())
-    module = TrainingModule(model, recipe, torch.as_tensor(data.class_counts))
-    watch = Stopwatch()
-    trainer = _trainer(recipe, folder, point, [Saver(folder, _saver(module, data), recipe.train), watch], progress)
-    try:
-        trainer.fit(module, data, ckpt_path=point, weights_only=True)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from stop
-    write_json(folder / TIME, {"seconds": watch.seconds, "epochs": trainer.current_epoch})
+        recipe = read_run(folder) if resume else recipe
+        start = None if recipe.init_from is None else load_checkpoint(recipe.init_from)
+        if start is not None:  # its model, options and transform take the place of the recipe's
+            config: Any = start.model.config
+            part = ModelPart(name=start.name, options=config.model_dump(mode="json"))
+            recipe = recipe.model_copy(update={"model": part, "transform": start.transform})
+        check_inputs(recipe)
+        data = DataModule(recipe.data, recipe.transform, recipe.train.seed)
+        data.setup("fit")
+        model = _model(recipe, data.labels, start)
+        point = open_run(folder, recipe, resume)
+        write_json(folder / ENVIRONMENT, environment())
+        write_json(folder / DATA, data.describe())
+        module = TrainingModule(model, recipe, torch.as_tensor(data.class_counts))
+        watch = Stopwatch()
+        trainer = _trainer(recipe, folder, point, [Saver(folder, module, data), watch], progress)
+        try:
+            trainer.fit(module, data, ckpt_path=point, weights_only=True)
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
+        write_json(folder / TIME, {"seconds": watch.seconds, "epochs": trainer.current_epoch})
     return folder
 
 
-def _with_start(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
-    """A run that starts from a checkpoint takes over its model, its options and its transform."""
-    if recipe.init_from is None:
-        return recipe, None
-    start = load_checkpoint(recipe.init_from)
-    config: Any = start.model.config
-    part = ModelPart(name=start.name, options=config.model_dump(mode="json"))
-    return recipe.model_copy(update={"model": part, "transform": start.transform}), start
-
-
 def check_inputs(recipe: Recipe) -> None:
-    """InputError for a model that is not known, and for one that needs other inputs than the transform gives."""
+    """InputError for an unknown model, and for one that needs other inputs than the transform gives."""
     name = recipe.model.name
     if model_line(name).config.two_inputs and recipe.transform.crop != "both":
         raise InputError(
@@ -174,69 +167,50 @@ def check_inputs(recipe: Recipe) -> None:
         )
 
 
-def _fresh_model(recipe: Recipe, num_classes: int) -> nn.Module:
+def _model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -> nn.Module:
+    """The checkpoint's model, with a new classifier for other classes; without a checkpoint a fresh one."""
+    if start is not None:
+        reset: Any = start.model.reset_classifier
+        if start.labels != labels:
+            reset(len(labels))
+        return start.model
     torch.manual_seed(recipe.train.seed)
-    shape = {"image_size": recipe.transform.image_size, "in_chans": recipe.transform.channels}
-    part = recipe.model
-    options = part.options | shape | {"num_classes": num_classes}
-    model = create_model(part.name, pretrained=part.pretrained, parts=part.parts, **options)
+    part, transform = recipe.model, recipe.transform
+    shape = {"image_size": transform.image_size, "in_chans": transform.channels, "num_classes": len(labels)}
+    model = create_model(part.name, pretrained=part.pretrained, parts=part.parts, **part.options | shape)
     if part.stem_weights and has_resnet_stem(model):
         load_stem(model, part.stem_weights)
     return model
 
 
-def _restarted_model(start: Checkpoint, labels: tuple[str, ...]) -> nn.Module:
-    if start.labels != labels:
-        reset: Any = start.model.reset_classifier
-        reset(len(labels))
-    return start.model
-
-
-def _saver(module: TrainingModule, data: DataModule) -> Callable[[Path, dict[str, float | None]], None]:
-    def save(folder: Path, scores: dict[str, float | None]) -> None:
-        card = {"data": data.describe(), "validation": scores, "recipe": module.recipe.model_dump(mode="json")}
-        name, transform = module.recipe.model.name, module.recipe.transform
-        save_checkpoint(folder, Checkpoint(module.evaluated, name, data.labels, transform, card=card))
-
-    return save
-
-
-def _trainer(recipe: Recipe, folder: Path, point: Path | None, own: list[Callback], progress: bool) -> Trainer:
-    part = recipe.train
-    curves = Curves(folder)
+def _trainer(recipe: Recipe, folder: Path, point: Path | None, callbacks: list[Callback], progress: bool) -> Trainer:
+    part, chosen, curves = recipe.train, choose_device(recipe.train.device), Curves(folder)
+    kind = "gpu" if chosen.type == "cuda" else chosen.type
+    hardware: dict[str, Any] = {"devices": [chosen.index or 0] if kind == "gpu" else 1}
+    if part.devices * part.num_nodes > 1:
+        hardware = {"devices": part.devices, "num_nodes": part.num_nodes, "strategy": "ddp"}
     if point:
         curves.rewind(int(torch.load(point, weights_only=True)["global_step"]))
-    callbacks = [*own, EpochLines()]
+    bar = progress and sys.stderr.isatty()
+    callbacks = [*callbacks, EpochLines(), *([RichProgressBar(leave=False)] if bar else [])]
     if part.early_stop:
-        callbacks.append(
-            EarlyStopping(
-                f"val_{part.monitor}", mode="max", patience=part.early_stop, min_delta=0.0, check_finite=False
-            )
-        )
-    if progress and sys.stderr.isatty():
-        callbacks.append(RichProgressBar(leave=False))
+        best: dict[str, Any] = {"mode": "max", "min_delta": 0.0, "check_finite": False}
+        callbacks.append(EarlyStopping(f"val_{part.monitor}", patience=part.early_stop, **best))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.")  # advice for people who write loops, not for users
     return Trainer(
-        **_hardware(part),
+        accelerator=kind,
+        **hardware,
         use_distributed_sampler=False,  # the data module deals the images out
         precision=part.precision,
         max_epochs=part.epochs,
         logger=[curves, TensorBoardLogger(folder, "tensorboard", "")],
         callbacks=callbacks,
         enable_model_summary=False,
-        enable_progress_bar=progress and sys.stderr.isatty(),
+        enable_progress_bar=bar,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
-
-
-def _hardware(part: TrainPart) -> dict[str, Any]:
-    chosen = choose_device(part.device)
-    kind = "gpu" if chosen.type == "cuda" else chosen.type
-    if part.devices * part.num_nodes > 1:
-        return {"accelerator": kind, "devices": part.devices, "num_nodes": part.num_nodes, "strategy": "ddp"}
-    return {"accelerator": kind, "devices": [chosen.index or 0] if kind == "gpu" else 1}
 
 
 def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:

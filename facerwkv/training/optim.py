@@ -7,16 +7,9 @@ from typing import Any
 import torch
 from timm.optim import Muon
 from torch import Tensor, nn
-from torch.nn import functional
 
 from facerwkv.models.stem import from_imagenet
 from facerwkv.training.recipe import OptimPart, SchedulePart
-
-
-def loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy in float32. logits (B, C); targets (B,) class numbers or (B, C) probabilities."""
-    return functional.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
-
 
 BALANCES = {"loss": 1.0, "loss_sqrt": 0.5}
 
@@ -35,7 +28,12 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr: float, stem_lr_s
     may take from ImageNet. The first group has lr itself.
     """
     spared: set[str] = getattr(model, "no_weight_decay", set)()
-    scales = lr_scales(model) | dict.fromkeys(from_imagenet(model), stem_lr_scale)
+    scales = {
+        f"{name}.{parameter}": scale
+        for name, module in model.named_modules()
+        for parameter, scale in getattr(module, "lr_scales", {}).items()
+    }
+    scales |= dict.fromkeys(from_imagenet(model), stem_lr_scale)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -43,15 +41,6 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr: float, stem_lr_s
             groups.setdefault((scales.get(name, 1.0), decay), []).append(parameter)
     ordered = sorted(groups, key=lambda kind: (kind[0] != 1, -kind[1]))
     return [{"params": groups[kind], "lr": kind[0] * lr, "weight_decay": kind[1]} for kind in ordered]
-
-
-def lr_scales(model: nn.Module) -> dict[str, float]:
-    """The parameters that a module wants learned faster or slower than the rest, by name, with their factors."""
-    return {
-        f"{name}.{parameter}": scale
-        for name, module in model.named_modules()
-        for parameter, scale in getattr(module, "lr_scales", {}).items()
-    }
 
 
 def build_optimizer(model: nn.Module, part: OptimPart) -> torch.optim.Optimizer:
@@ -92,37 +81,28 @@ class SAM(torch.optim.AdamW):
 
 
 def _muon(model: nn.Module, groups: list[dict], part: OptimPart) -> Muon:
-    """Muon for matrices and convolutions before the classifier; AdamW for all else."""
-    chosen = _before_classifier(model)
+    """Muon for what weight decay applies to, the classifier excepted: matrices and convolutions. AdamW for the rest."""
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    last = {id(parameter) for parameter in getattr(model, "get_classifier", nn.Identity)().parameters()}
+    named = ((name, parameter) for name, parameter in model.named_parameters() if parameter.ndim >= 2)
+    chosen = {id(parameter) for name, parameter in named if name not in spared} - last
     split = [
         group | {"params": [p for p in group["params"] if (id(p) in chosen) != fallback], "use_fallback": fallback}
         for group in groups
         for fallback in (False, True)
     ]
-    options: dict[str, Any] = {
-        "nesterov": True,
-        "adjust_lr_fn": "original",
-        "fallback_lr_scale": part.fallback_lr_scale,
-    }
-    used = [group for group in split if group["params"]]
-    return Muon(used, part.lr, momentum=part.momentum, betas=part.betas, **options)
-
-
-def _before_classifier(model: nn.Module) -> set[int]:
-    """The ids of the parameters that weight decay applies to, without the classifier's."""
-    spared: set[str] = getattr(model, "no_weight_decay", set)()
-    last = {id(parameter) for parameter in getattr(model, "get_classifier", nn.Identity)().parameters()}
-    named = ((name, parameter) for name, parameter in model.named_parameters() if parameter.ndim >= 2)
-    return {id(parameter) for name, parameter in named if name not in spared} - last
+    options: dict[str, Any] = {"nesterov": True, "adjust_lr_fn": "original", "momentum": part.momentum}
+    options |= {"betas": part.betas, "fallback_lr_scale": part.fallback_lr_scale}
+    return Muon([group for group in split if group["params"]], part.lr, **options)
 
 
 def lr_factor(part: SchedulePart, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
     """Step (from 0) → the factor on optim.lr."""
-    if part.name == "as_coded":
-        return lambda step: _as_coded(step, part.warmup_factor, epochs)
     warmup, total = round(part.warmup_epochs * steps_per_epoch), epochs * steps_per_epoch
 
     def factor(step: int) -> float:
+        if part.name == "as_coded":  # the authors stepped a schedule of epochs once per step: it swings
+            return part.warmup_factor if step == 0 else (1 + math.cos(math.pi * (step - 1) / epochs)) / 2
         if step < warmup:
             return part.warmup_factor + (1 - part.warmup_factor) * step / warmup
         if part.name == "constant":
@@ -133,8 +113,3 @@ def lr_factor(part: SchedulePart, epochs: int, steps_per_epoch: int) -> Callable
         return part.final_factor + (1 - part.final_factor) * (1 + math.cos(math.pi * done)) / 2
 
     return factor
-
-
-def _as_coded(step: int, warmup_factor: float, epochs: int) -> float:
-    """The authors stepped a schedule of `epochs` epochs once a step: it swings between 1 and 0 for the whole run."""
-    return warmup_factor if step == 0 else (1 + math.cos(math.pi * (step - 1) / epochs)) / 2

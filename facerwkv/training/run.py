@@ -1,9 +1,9 @@
 """A run's folder: recipe, environment, curves, checkpoints, and the file from which it resumes.
 
 RUN/recipe.yaml  environment.json  data.json
-RUN/metrics.csv                      one row a logged step or epoch
+RUN/metrics.csv                      one row per logged step or epoch
 RUN/best/  RUN/last/                 checkpoints
-RUN/resume.ckpt                      everything Lightning needs to go on, read without unpickling code
+RUN/resume.ckpt                      all that Lightning needs to resume, read without unpickling code
 RUN/time.json                        how long the training took; written when it has ended
 RUN/val/  RUN/test/                  predictions per image, scores, report
 """
@@ -42,29 +42,29 @@ def columns() -> list[str]:
 
 
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
-    """Make the folder, or with `resume` find the file to go on from (None: from the beginning)."""
+    """Make the folder, or with `resume` find the file to resume from (None: start from the beginning)."""
     if resume:
         return folder / RESUME if (folder / RESUME).is_file() else None
     if not leads():
         return None
     if (folder / RECIPE).exists():
         raise InputError(
-            f"{folder} holds a run already. Continue it: facerwkv train --resume {folder}; or choose another --out."
+            f"{folder} already contains a run. Resume it: facerwkv train --resume {folder}; or choose another --out."
         )
     write_text(folder / RECIPE, recipe.to_yaml())
     return None
 
 
 def leads() -> bool:
-    """Whether this process is the one of a training that writes: the only one, or the first of several."""
+    """Whether this process writes the files: the only one of a training, or the first of several."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder. InputError where another process of this machine trains in it.
+    """Lock a run's folder. InputError where another process of this machine trains in it.
 
-    The processes of one training share it. The lock stands among the temporary files, so that the run is what it was.
+    The processes of one training share it. The lock is among the temporary files, so that the run stays as it was.
     """
     if not leads():
         yield
@@ -80,7 +80,7 @@ def alone(folder: Path) -> Iterator[None]:
                     os.remove(lock.lock_file)
     except Timeout as error:
         raise InputError(
-            f"Another process is training in {folder}. Wait for its end or stop it; or choose another --out."
+            f"Another process is training in {folder}. Wait until it ends, stop it, or choose another --out."
         ) from error
 
 
@@ -92,16 +92,27 @@ def read_run(folder: Path) -> Recipe:
 
 
 def environment() -> dict[str, Any]:
-    """What the run ran on: versions, hardware, commit."""
+    """What the run ran on: versions, hardware, and the clone's commit, with "+" when files of the package differ."""
     packages = ("facerwkv", "torch", "torchvision", "lightning", "timm", "numpy")
+    folder, processor, commit = str(Path(__file__).parents[1]), platform.processor() or "unknown", None
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    with suppress(OSError, subprocess.SubprocessError):
+        asked = (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", folder])
+        head, changed = (
+            subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True).stdout
+            for words in asked
+        )
+        commit = head.strip() + ("+" if changed.strip() else "")
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": _commit(),
+        "commit": commit,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
@@ -111,28 +122,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
-def _commit() -> str | None:
-    """The commit of the clone that this package runs from, with "+" when files of the package have changed since."""
-    package = str(Path(__file__).parents[1])
-    git = ["git", "-C", package]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run([*git, "status", "--porcelain", package], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
-
-
 class Curves(Logger):
-    """RUN/metrics.csv. Lightning's own CSV logger deletes the curve when a run resumes; this one goes on with it."""
+    """RUN/metrics.csv. Lightning's own CSV logger deletes the curve when a run resumes; this one continues it."""
 
     def __init__(self, folder: Path):
         super().__init__()

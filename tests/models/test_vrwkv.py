@@ -129,7 +129,7 @@ def test_other_models_weights_are_named():
 
 def test_a_pickle_that_holds_more_than_weights_is_not_opened(tmp_path):
     (tmp_path / "vrwkv.pth").write_bytes(pickle.dumps({"state_dict": Path("anything that runs")}))
-    with pytest.raises(InputError, match=r"vrwkv\.pth is damaged or holds more than weights"):
+    with pytest.raises(InputError, match=r"vrwkv\.pth is damaged or contains more than weights"):
         load_vrwkv(small("vrwkv_tiny"), tmp_path / "vrwkv.pth")
 
 

@@ -86,7 +86,7 @@ def test_create_model_and_timm_start_from_them(name):
 
 
 def test_a_shape_that_the_weights_do_not_have_is_refused():
-    with pytest.raises(InputError, match="the shipped facerwkv_fer holds another model's weights"):
+    with pytest.raises(InputError, match="the shipped facerwkv_fer contains another model's weights"):
         create_model("facerwkv_fer", pretrained=True, width=128)
 
 

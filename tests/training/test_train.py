@@ -91,7 +91,7 @@ def test_a_run_learns_and_its_folder_tells_all(small, tmp_path):
 def test_a_folder_with_a_run_is_not_overwritten(small, tmp_path):
     recipe = Recipe.read("paper", [*small, "train.epochs=1", "model.options={patch_size: 8}"])
     train(recipe, tmp_path / "run", progress=False)
-    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+    with pytest.raises(InputError, match=r"already contains a run.*--resume"):
         train(recipe, tmp_path / "run", progress=False)
 
 
@@ -128,7 +128,7 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(reci
         stderr=subprocess.DEVNULL,
     )
     _wait_for_a_resume_point_inside_an_epoch(killed / "resume.ckpt", process)
-    with pytest.raises(InputError, match=r"Another process is training in .*killed\. Wait for its end or stop it"):
+    with pytest.raises(InputError, match=r"Another process is training in .*killed\. Wait until it ends, stop it"):
         train(Recipe(), killed, resume=True, progress=False)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

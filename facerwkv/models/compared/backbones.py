@@ -4,12 +4,11 @@ from difflib import get_close_matches
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet as TorchvisionAlexNet
 from torchvision.models import AlexNet_Weights
 
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, first_line
 from facerwkv.models.config import BackboneConfig
 
 ALEXNET = "alexnet"
@@ -58,14 +57,21 @@ def build_backbone(config: BackboneConfig, pretrained: bool = False) -> nn.Modul
     InputError for a name that timm does not know, and where the weights cannot be fetched.
     """
     try:
-        model = _alexnet(config, pretrained) if config.architecture == ALEXNET else _timm(config, pretrained)
+        if config.architecture == ALEXNET:
+            model: Any = AlexNet(config)
+            if pretrained:
+                weights = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+                own = model.state_dict()
+                fitting = {name: value for name, value in weights.items() if own[name].shape == value.shape}
+                model.load_state_dict(fitting, strict=False)
+        else:
+            model = _timm(config, pretrained)
     except (OSError, ValueError, RuntimeError) as error:
         if not pretrained:
             raise
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"The ImageNet weights of {config.architecture} could not be fetched ({reason}). Connect to the network "
-            "once, they are kept; or train from scratch with model.pretrained=false."
+            f"The ImageNet weights of {config.architecture} could not be fetched ({first_line(error)}). Connect to the "
+            "network once, they are kept; or train from scratch with model.pretrained=false."
         ) from error
     model.config = config
     return model
@@ -104,14 +110,3 @@ def _timm(config: BackboneConfig, pretrained: bool) -> Any:
         raise InputError(
             f"timm's {config.architecture} does not take model_kwargs {config.model_kwargs}: {str(error).rstrip('.')}."
         ) from error
-
-
-def _alexnet(config: BackboneConfig, pretrained: bool) -> Any:
-    model = AlexNet(config)
-    if pretrained:
-        weights = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        own = model.state_dict()
-        fitting = {name: value for name, value in weights.items() if own[name].shape == value.shape}
-        with torch.no_grad():
-            model.load_state_dict(fitting, strict=False)
-    return model

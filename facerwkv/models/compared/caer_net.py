@@ -48,7 +48,9 @@ class CAERNet(Classifier):
         self.attention = nn.Sequential(*_convolution(WIDTH, 128), *_convolution(128, 1)) if self.context else None
         self.norms = nn.ModuleDict({stream: nn.BatchNorm1d(WIDTH) for stream in streams})
         gates = streams if len(streams) > 1 else ()
-        self.gates = nn.ModuleDict({stream: _perceptron(WIDTH, 1) for stream in gates})
+        self.gates = nn.ModuleDict(
+            {stream: nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)) for stream in gates}
+        )
         self.hidden = nn.Sequential(nn.Linear(WIDTH * len(streams), HIDDEN), nn.ReLU(), nn.Dropout(config.drop_rate))
         self.num_features, self.head_hidden_size = WIDTH * len(streams), HIDDEN
         self.reset_classifier(config.num_classes)
@@ -96,7 +98,3 @@ def _encoder(in_chans: int) -> nn.Sequential:
 
 def _convolution(width: int, channels: int) -> list[nn.Module]:
     return [nn.Conv2d(width, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
-
-
-def _perceptron(width: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))

@@ -56,10 +56,13 @@ class Poster(Classifier):
         self.narrow = nn.Conv2d(512, 256, 3, padding=1)
         drop = config.drop_path_rate / (len(LEVELS) - 1)
         self.levels = nn.ModuleList(Level(*level, i * drop) for i, level in enumerate(LEVELS))
-        self.embed = nn.ModuleList(_embeddings())
+        twice = nn.Sequential(nn.Conv2d(64, WIDTH, 3, 2, 1), nn.Conv2d(WIDTH, WIDTH, 3, 2, 1))
+        # from each level's map to 7 x 7 tokens
+        self.embed = nn.ModuleList([twice, nn.Conv2d(128, WIDTH, 3, 2, 1), nn.Conv2d(256, WIDTH, 1)])
         self.cls = nn.Parameter(torch.zeros(1, 1, WIDTH))
         self.position = nn.Parameter(torch.zeros(1, 1 + TOKENS, WIDTH))
-        self.blocks = nn.ModuleList(_block() for _ in range(DEPTH))
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(WIDTH, HEADS, qkv_bias=True, norm_layer=norm) for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
         self.gate = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Sigmoid())
         self.drop = nn.Dropout(config.drop_rate)
@@ -203,8 +206,10 @@ class Level(nn.Module):
         self.scale1, self.scale2 = (nn.Parameter(torch.full((width,), 1e-5)) for _ in range(2))
         self.bias_by_place = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias_by_place, std=0.02)
-        self.places: Tensor
-        self.register_buffer("places", _places(side), persistent=False)
+        at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)
+        down, across = at[:, :, None] - at[:, None] + side - 1
+        self.places: Tensor  # (side², side²): the row of the table for how two cells of a map lie to each other
+        self.register_buffer("places", down * (2 * side - 1) + across, persistent=False)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, face: Tensor, marks: Tensor) -> Tensor:
@@ -224,17 +229,6 @@ class Level(nn.Module):
         return (q @ k.mT * q.shape[-1] ** -0.5 + bias).softmax(-1), v
 
 
-def _block() -> Block:
-    norm: Any = partial(nn.LayerNorm, eps=1e-6)
-    return Block(WIDTH, HEADS, qkv_bias=True, norm_layer=norm)
-
-
-def _embeddings() -> list[nn.Module]:
-    """From each level's map to 7 x 7 tokens."""
-    twice = nn.Sequential(nn.Conv2d(64, WIDTH, 3, 2, 1), nn.Conv2d(WIDTH, WIDTH, 3, 2, 1))
-    return [twice, nn.Conv2d(128, WIDTH, 3, 2, 1), nn.Conv2d(256, WIDTH, 1)]
-
-
 def _convolution(width: int, channels: int, kernel: int, stride: int = 1, groups: int = 1, active: bool = True):
     parts = {
         "conv": nn.Conv2d(width, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
@@ -246,13 +240,6 @@ def _convolution(width: int, channels: int, kernel: int, stride: int = 1, groups
 def _repeated(count: int, width: int, expanded: int) -> nn.Sequential:
     blocks = nn.Sequential(*(Inverted(width, width, expanded) for _ in range(count)))
     return nn.Sequential(OrderedDict(model=blocks))
-
-
-def _places(side: int) -> Tensor:
-    """Which row of the table of biases tells how two cells of a map lie to each other: (side^2, side^2)."""
-    at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)
-    down, across = at[:, :, None] - at[:, None] + side - 1
-    return down * (2 * side - 1) + across
 
 
 def _initialise(layer: nn.Module) -> None:
