@@ -74,30 +74,25 @@ def mix(images: Tensor, targets: Tensor, config: AugmentConfig, key: tuple[int, 
     images: float (B, c, h, w); targets: class probabilities (B, C), blended in the same shares. key: seed, epoch and
     step. With both on, each batch takes one of the two, by even chance; with both off the inputs come back.
     """
-    ways = [(way, alpha) for way, alpha in ((_blend, config.mixup), (_paste, config.cutmix)) if alpha]
+    ways = [way for way in ("mixup", "cutmix") if getattr(config, way)]
     if not ways:
         return images, targets
     rng = keyed_rng(*key)
-    way, alpha = ways[rng.integers(len(ways))]
+    way = ways[rng.integers(len(ways))]
     partner = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-    images, share = way(images, images[partner], float(rng.beta(alpha, alpha)), rng)
+    others, share = images[partner], float(rng.beta(getattr(config, way), getattr(config, way)))
+    if way == "mixup":
+        images = torch.lerp(others, images, share)
+    else:  # a rectangle of about 1 - share of the image, around a random point
+        sides = np.array(images.shape[-2:])
+        half = sides * math.sqrt(1 - share) / 2
+        middle = rng.random(2) * sides
+        top, left = (middle - half).round().clip(0).astype(int)
+        bottom, right = (middle + half).round().clip(max=sides).astype(int)
+        images = images.clone()
+        images[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+        share = 1 - float((bottom - top) * (right - left) / sides.prod())
     return images, targets * share + targets[partner] * (1 - share)
-
-
-def _blend(images: Tensor, others: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    return torch.lerp(others, images, share), share
-
-
-def _paste(images: Tensor, others: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Paste a rectangle of about 1 - share of the image around a random point; returns the share that is left."""
-    sides = np.array(images.shape[-2:])
-    half = sides * math.sqrt(1 - share) / 2
-    middle = rng.random(2) * sides
-    top, left = (middle - half).round().clip(0).astype(int)
-    bottom, right = (middle + half).round().clip(max=sides).astype(int)
-    images = images.clone()
-    images[..., top:bottom, left:right] = others[..., top:bottom, left:right]
-    return images, 1 - float((bottom - top) * (right - left) / sides.prod())
 
 
 def keyed_rng(*key: int) -> np.random.Generator:

@@ -18,7 +18,7 @@ class DataConfig(Settings):
     labels: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     """The classes in order; null for the data set's own."""
     boxes: str | None = None
-    """A file of face boxes, where the data set has one beside it; or `detect`, for what the detector finds."""
+    """A file of face boxes where the data set has one, or `detect` for the boxes that the detector finds."""
     split: Literal["official", "blocks"] = "official"
     """`blocks`: of every class only the first 80 % of the training and the last 15 % of the test images, by file
     number, so that few test images have a neighbour in training."""
@@ -26,17 +26,17 @@ class DataConfig(Settings):
     """How validation images are taken from training where the data set has none of its own."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     drop_leaks: bool = False
-    """Leave out training images that stand in val or test too, pixel by pixel."""
+    """Leave out training images that are also in val or test, pixel by pixel."""
     batch_size: Count = 64
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read images; with a cache none is needed."""
+    """Processes that read images; none is needed with a cache."""
     balance: Literal["none", "sampler", "loss", "loss_sqrt"] = "none"
     """`sampler`: every class is drawn equally often, with repetition. `loss`: classes weigh equally in the loss;
     `loss_sqrt`: half-way there, by the root of their counts."""
     cache: bool | str = True
     """Keep decoded images: true for the default folder, or a folder; false decodes them in every epoch."""
     limit: Count | None = None
-    """Images a split, the first ones of every class, for a quick try."""
+    """At most this many images per split, the first ones of each class, for a quick try."""
 
 
 class TransformConfig(Settings):
@@ -48,22 +48,22 @@ class TransformConfig(Settings):
     """`scene`: the whole image, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
     the face's box in it blackened, and behind it, in more channels, the face."""
     no_box: Literal["whole", "centre", "error"] = "whole"
-    """What a face is where no box says it: the whole image, as in FER2013; its middle, half as wide and high; or
-    nothing, an error."""
+    """What is cropped where there is no box: the whole image, as in FER2013; its middle, half as wide and high; or
+    nothing, with an error."""
     margin: Annotated[float, Field(ge=0, le=5)] = 0.2
-    """Added on each side of a face's box, as a part of its longer side."""
+    """Added on each side of a face's box, as a fraction of its longer side."""
     in_chans: Literal[1, 3] = 3
-    """3 for RGB, 1 for grey (ITU-R 601, as Pillow's "L"); `both` has so many of the scene and so many of the face."""
+    """3 for RGB, 1 for grey (ITU-R 601, as Pillow's "L"); `both` has this many of the scene and as many of the face."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Subtracted from values in 0..1: one number, or one a channel."""
+    """Subtracted from values in 0..1: one number, or one per channel."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.0, 1.0)
-    """Divides what is left: one number, or one a channel."""
+    """Divides the difference: one number, or one per channel."""
     interpolation: Literal["bilinear"] = "bilinear"
     """Antialiased, as Pillow does it."""
 
     @property
     def channels(self) -> int:
-        """What a model is given."""
+        """The number of channels that the model gets."""
         return self.in_chans * (2 if self.crop == "both" else 1)
 
     @property

@@ -31,42 +31,39 @@ class EvalTransform:
         self.config = config
 
     def __call__(self, image: np.ndarray, box: Box | None = None) -> np.ndarray:
-        if self.config.crop == "scene":
+        config, (height, width) = self.config, image.shape[:2]
+        if config.crop == "scene":
             return self._sized(image)
-        box = box or self._box(image)
-        if self.config.crop == "face":
-            return self._face(image, box)
-        face = self._face(image, box)  # it refuses a box that is not in the image
-        return np.concatenate([self._sized(_blackened(image, box)), face], 2)
-
-    def _face(self, image: np.ndarray, box: Box | None) -> np.ndarray:
-        if box is not None:
-            image = _cut(image, crop_box(box, self.config.margin, image.shape[:2]))
-        return self._sized(image)
-
-    def _sized(self, image: np.ndarray) -> np.ndarray:
-        image = _resize(image, self.config.image_size)
-        return image if self.config.in_chans == 3 else _grey(image)
-
-    def _box(self, image: np.ndarray) -> Box | None:
-        """The face's box where none is known; None is the whole image."""
-        if self.config.no_box == "error":
+        if not box and config.no_box == "error":
             raise InputError(
                 "An image has no face box, and this model looks at faces. Give boxes (data.boxes=FILE), let the "
                 "detector find them (data.boxes=detect), or take the image's middle for the face "
                 "(transform.no_box=centre) or the whole of it (transform.no_box=whole)."
             )
-        height, width = image.shape[:2]
-        return (width / 4, height / 4, width * 3 / 4, height * 3 / 4) if self.config.no_box == "centre" else None
+        if not box and config.no_box == "centre":
+            box = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+        face = self._sized(_cut(image, crop_box(box, config.margin, (height, width))) if box else image)
+        if config.crop == "face":
+            return face
+        scene = image.copy() if box else np.zeros_like(image)
+        if box:
+            left, top, right, bottom = (max(0, round(edge)) for edge in box)
+            scene[top:bottom, left:right] = 0
+        return np.concatenate([self._sized(scene), face], 2)
 
-
-def _blackened(image: np.ndarray, box: Box | None) -> np.ndarray:
-    """The image without what is in the box, or without anything."""
-    hidden = np.zeros_like(image) if box is None else image.copy()
-    if box is not None:
-        left, top, right, bottom = (max(0, round(edge)) for edge in box)
-        hidden[top:bottom, left:right] = 0
-    return hidden
+    def _sized(self, image: np.ndarray) -> np.ndarray:
+        """Resized to image_size, in grey where the model wants that."""
+        image, size = np.ascontiguousarray(image), self.config.image_size
+        if image.shape[:2] != tuple(size):
+            # The batch is made before the permutation: only its stride lets torch answer in this layout, in half the
+            # time.
+            channels_last = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+            resized = interpolate(channels_last, size=size, mode="bilinear", antialias=True)
+            image = resized[0].permute(1, 2, 0).contiguous().numpy()
+        if self.config.in_chans == 3:
+            return image
+        weighted = image.astype(np.uint32) @ np.array((19595, 38470, 7471), np.uint32)  # Pillow's integers, of 65,536
+        return ((weighted + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 def crop_box(box: Box, margin: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -97,20 +94,6 @@ def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
         return image[top:bottom, left:right]
     rows, columns = np.arange(top, bottom).clip(0, height - 1), np.arange(left, right).clip(0, width - 1)
     return image[rows[:, None], columns]
-
-
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if image.shape[:2] == tuple(size):
-        return np.ascontiguousarray(image)
-    # The batch is made before the permutation: only its stride lets torch answer in this layout, in half the time.
-    channels_last = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
-    resized = interpolate(channels_last, size=size, mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    weighted = image.astype(np.uint32) @ np.array((19595, 38470, 7471), np.uint32)  # in 65,536ths: Pillow's integers
-    return ((weighted + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 def normalise(images: Tensor, config: TransformConfig, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:

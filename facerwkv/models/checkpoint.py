@@ -43,7 +43,7 @@ class Checkpoint:
     """A model in evaluation mode and all that prediction must know of it.
 
     `model` takes normalised images (B, c, h, w) and gives logits (B, C) in the order of `labels`; divide them by
-    `temperature` before the softmax. `card` holds the training data, its licence and the metrics.
+    `temperature` before the softmax. `card` contains the training data, its licence and the metrics.
     """
 
     model: nn.Module
@@ -94,7 +94,7 @@ def shipped() -> list[str]:
 
 
 def reports_of(source: str | Path) -> Path:
-    """Where what is written about a checkpoint goes: beside it, or runs/NAME for one that is not a folder of ours."""
+    """The folder for reports on a checkpoint: its own, or runs/NAME for one that is shipped or fetched."""
     elsewhere = str(source).startswith(HUB) or str(source) in shipped()
     return Path("runs", Path(source).name) if elsewhere else Path(source)
 

@@ -182,7 +182,7 @@ def _for_bytes(stem: PatchEmbed, first_conv: str, transform: TransformConfig) ->
 
 
 def _fold_norms(stem: PatchEmbed) -> None:
-    """Make batch norms part of the convolutions that stand before them."""
+    """Fold batch norms into the convolutions before them."""
     for module in list(stem.modules()):
         for (name, conv), (behind, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

@@ -148,7 +148,7 @@ class FrozenResNetPatchEmbed(ResNetPatchEmbed):
 
 
 class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
-    """The authors' "frozen": the weights stand still, but the batch-norm statistics follow the training images."""
+    """The authors' "frozen": the weights are fixed, but the batch-norm statistics follow the training images."""
 
     def train(self, mode: bool = True):
         nn.Module.train(self, mode)

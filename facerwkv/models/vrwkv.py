@@ -48,10 +48,10 @@ NAMES = {  # pattern of a public key → ours
     r"layers\.(\d+)\.att\.key_norm\.(weight|bias)": r"blocks.\1.time_mix.norm.\2",
     r"layers\.(\d+)\.ffn\.key_norm\.(weight|bias)": r"blocks.\1.channel_mix.norm.\2",
 }
-BEFORE = {  # where the norms stand before the mixers, as in the tiny model
+BEFORE = {  # where the norms come before the mixers, as in the tiny model
     r"layers\.(\d+)\.ln([12])\.(weight|bias)": r"blocks.\1.norm\2.\3",
 }
-AFTER = {  # where they stand after them, with scales
+AFTER = {  # where they come after them, with scales
     r"layers\.(\d+)\.ln1\.(weight|bias)": r"blocks.\1.time_mix.after.\2",
     r"layers\.(\d+)\.ln2\.(weight|bias)": r"blocks.\1.channel_mix.after.\2",
     r"layers\.(\d+)\.gamma1": r"blocks.\1.time_mix.scale",

@@ -45,17 +45,17 @@ class OptimPart(Settings):
 
     name: Literal["adam", "adamw", "sgd", "muon", "sam"] = "adamw"
     """`muon` (Jordan et al. 2024) trains what has rows and columns, the classifier excepted; AdamW the rest. `sam`
-    (Foret et al. 2021) is AdamW with the gradients of the worst weights nearby: two passes a step."""
+    (Foret et al. 2021) is AdamW with the gradients of the worst weights nearby: two passes per step."""
     lr: Positive = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.999)
     momentum: Share = 0.9
     """Of sgd and muon, with Nesterov."""
     fallback_lr_scale: Positive = 1.0
-    """With muon: AdamW's learning rate, as a part of lr."""
+    """With muon: AdamW's learning rate, as a fraction of lr."""
     stem_lr_scale: Positive = 1.0
-    """The learning rate of the layers that a ResNet stem may take from ImageNet, as a part of lr."""
+    """The learning rate of the layers that a ResNet stem may take from ImageNet, as a fraction of lr."""
     rho: Positive = 0.05
-    """Of sam: how far away the worst weights are sought."""
+    """Of sam: the radius in which the worst weights are sought."""
     weight_decay: NotNegative = 0.0
     """Applied to matrices only."""
     clip_norm: Positive | None = None
@@ -70,11 +70,11 @@ class SchedulePart(Settings):
     period is 2 x epochs *steps*."""
     warmup_epochs: NotNegative = 1.0
     warmup_factor: Share = 0.1
-    """The warm-up starts at this part of optim.lr."""
+    """The warm-up starts at this fraction of optim.lr."""
     gamma: Share = 0.98
     """Of exponential."""
     final_factor: Share = 0.0
-    """The cosine ends at this part of optim.lr."""
+    """The cosine ends at this fraction of optim.lr."""
 
 
 class TrainPart(Settings):
@@ -85,21 +85,21 @@ class TrainPart(Settings):
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: Count = 1
-    """Of this kind on every host; each takes its own batches, so a step sees devices x num_nodes x data.batch_size."""
+    """Devices on each host; each takes its own batches: a step sees devices x num_nodes x data.batch_size images."""
     num_nodes: Count = 1
     """Hosts; start the same command on each under torchrun, or as Lightning says for your cluster."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     label_smoothing: Share = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay a step of the running mean of the weights that is evaluated and saved; null for none."""
+    """Decay per step of the running mean of the weights, which is then evaluated and saved; null for none."""
     select: Literal["best", "last"] = "best"
     """Which epoch's weights count: the best on validation, or the last."""
     monitor: Annotated[str, AfterValidator(_of_validation)] = "accuracy"
     """The score on validation that decides: accuracy, uar, macro_f1."""
     early_stop: Count | None = None
-    """Stop after so many epochs without a better validation score."""
+    """Stop after this many epochs without a better validation score."""
     save_every: Count | None = 200
-    """Steps between two points from which an interrupted epoch can be resumed."""
+    """Steps between two points from which an interrupted epoch can be resumed; null for none inside an epoch."""
 
 
 class Recipe(Settings):

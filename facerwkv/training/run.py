@@ -138,7 +138,7 @@ class Curves(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The recipe stands in the run's folder already."""
+        """The run's folder contains the recipe already."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

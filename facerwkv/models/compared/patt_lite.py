@@ -1,7 +1,7 @@
 """PAtt-Lite: a truncated MobileNetV1, three convolutions over its map, attention, a classifier.
 
 Source: Ngwe, Lim, Lim, Ong and Alqahtani, PAtt-Lite (IEEE Access 2024); github.com/JLREx/PAtt-Lite. Images have
-values in -1..1. Its published code gives the attention one vector an image, so that the images of a batch attend to
+values in -1..1. Its published code gives the attention one vector per image, so that the images of a batch attend to
 each other, and its test images come sorted by class: that is `variant="as_published"`, whose answers depend on the
 batch. Here the four patches of an image attend to each other.
 """

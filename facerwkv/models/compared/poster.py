@@ -3,7 +3,7 @@
 Source: Mao et al., POSTER++ (arXiv 2301.12149); github.com/Talented-Q/POSTER_V2. Images have ImageNet's mean and
 deviation. What its code stores and never runs is not here: the face network's output layer, the landmark network's head
 and some layers of the transformer, 14.5 of 58.3 million parameters. Its landmark network is frozen, yet its batch norms
-go on following the training batches; here they stand still, unless the network is trained.
+keep following the training batches; here they are fixed, unless the network is trained.
 """
 
 from collections import OrderedDict
@@ -29,7 +29,7 @@ FACE_UNITS = ((64, 3), (128, 4), (256, 14))
 WIDTH, HEADS, DEPTH = 768, 8, 2
 TOKENS = 3 * 49
 NEVER_RUN = {"face": ("output_layer.",), "landmarks": ("conv_6_dw.", "output_layer.", "linear.", "bn.")}
-"""Part → how the keys begin of what its public weights hold and POSTER++ does not run."""
+"""Network → how those keys of its public weights begin that POSTER++ does not run."""
 
 
 class PosterConfig(ImageConfig):
