@@ -1,5 +1,8 @@
 """Every line of MODELS, built small where images are run through it."""
 
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -133,6 +136,20 @@ def test_its_classifier_is_exchanged_as_timm_s_are(name):
 def test_timm_builds_what_we_wrote(name):
     model = timm.create_model(name, num_classes=5, in_chans=channels_of(name, 1), **shrunk(name)).eval()
     assert model(images_of(name, colours=1)).shape == (2, 5)
+
+
+PARTLY_IMPORTED = ("facerwkv.models.compared.poster", "facerwkv.models.stem", "facerwkv.models.vrwkv")
+
+
+@pytest.mark.parametrize(
+    "first", ["facerwkv.models", *(pytest.param(name, marks=pytest.mark.slow) for name in PARTLY_IMPORTED)]
+)
+def test_timm_knows_ours_whichever_is_imported_first(first):
+    code = f"import sys, {first}; print('timm' in sys.modules); import timm; print(*timm.list_models())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, listed = done.stdout.splitlines()
+    assert (loaded == "True") is (first in PARTLY_IMPORTED)
+    assert {*OURS} <= {*listed.split()}
 
 
 @every_facerwkv
