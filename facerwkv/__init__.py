@@ -14,7 +14,7 @@ from facerwkv.core.lazy import lazy_names
 if TYPE_CHECKING:
     from facerwkv.core.errors import InputError as InputError
     from facerwkv.core.labels import EXPRESSIONS as EXPRESSIONS
-    from facerwkv.data.datasets import load_dataset as load_dataset
+    from facerwkv.data.load import load_dataset as load_dataset
     from facerwkv.evaluation.result import Evaluation as Evaluation
     from facerwkv.export import export_onnx as export_onnx
     from facerwkv.inference.predictor import Predictor as Predictor
@@ -35,7 +35,7 @@ _HOMES = {
     "export_onnx": "export",
     "list_models": "models.zoo",
     "load": "inference.predictor",
-    "load_dataset": "data.datasets",
+    "load_dataset": "data.load",
     "stream": "inference.stream",
     "train": "training.module",
 }

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facerwkv.data.datasets import DATASETS, load_dataset
+from facerwkv.data.datasets import DATASETS
 from facerwkv.data.leaks import Leaks, compare, fingerprints
+from facerwkv.data.load import load_dataset
 from facerwkv.data.samples import Dataset, Split
 
 SHOWN = 10

@@ -4,9 +4,8 @@ Where authors publish a "validation" set on which everyone reports scores (Affec
 model is chosen on it. Each function takes the root and a list to which it appends what it had to leave out.
 """
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,9 @@ import numpy as np
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data import readers
-from facerwkv.data.boxes import add_boxes
 from facerwkv.data.readers import MissingLayout, by_class, file_sample, first_of, from_rows
-from facerwkv.data.samples import UNKNOWN, Dataset, DatasetSpec, Sample, Split, Splits, read_image
+from facerwkv.data.samples import UNKNOWN, DatasetSpec, Sample, Split, Splits
 from facerwkv.media.geometry import Box
-
-__all__ = ["DATASETS", "Dataset", "DatasetSpec", "Sample", "Split", "load_dataset", "read_image"]
 
 
 def caer_s(root: Path, problems: list[str]) -> Splits:
@@ -363,37 +359,3 @@ _SPECS = (
 )
 
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
-
-
-def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Path | str | None = None) -> Dataset:
-    """Read the lists of a data set: "NAME:ROOT", or "toy". No image is opened unless faces are to be detected.
-
-    labels: the classes in the wanted order, by any of their names ("Happy", "happiness"), or your own names for your
-    own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
-    published for CAER-S), paths as below the root; or "detect", for the largest face that the detector finds where the
-    data set has no box, kept in the cache. Raises InputError for an unknown source, layout or label, and for a class
-    without training images.
-    """
-    name, _, path = source.partition(":")
-    if name not in DATASETS:
-        raise InputError(f"Unknown data set {name!r} in {source!r}. Write NAME:ROOT; names: {', '.join(DATASETS)}.")
-    spec, root, problems = DATASETS[name], Path(path).expanduser(), list[str]()
-    expected = f"Expected layout of {name}: {spec.layout}"
-    if name != "toy" and not path:
-        raise InputError(f"{name} needs its root folder or file, {name}:ROOT. {expected}")
-    if name != "toy" and not root.exists():
-        raise InputError(f"{root} does not exist. {expected}")
-    names = {readers.meaning(label): label for label in labels or spec.labels}
-    if labels and len(names) < len(labels):
-        raise InputError(f"Two of the labels {', '.join(labels)} mean the same. Name every class once.")
-    try:
-        found = spec.read(root, problems)
-        found = add_boxes(found, str(boxes), problems) if boxes else found
-    except MissingLayout as error:
-        raise InputError(f"{error} {expected}") from error
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{source} cannot be read: {error}.") from error
-    splits = readers.relabel(found, names, bool(labels), problems)
-    dataset = Dataset(spec, root, tuple(names.values()), splits, problems)
-    readers.require_classes(dataset, source, expected)
-    return dataset

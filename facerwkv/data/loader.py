@@ -19,8 +19,8 @@ from facerwkv.core.errors import InputError
 from facerwkv.data.augment import keyed_rng
 from facerwkv.data.cache import Cache, cache_folder, open_cache
 from facerwkv.data.config import DataConfig, TransformConfig
-from facerwkv.data.datasets import load_dataset
 from facerwkv.data.leaks import drop_leaks
+from facerwkv.data.load import load_dataset
 from facerwkv.data.samples import Dataset, Sample, Split, read_image
 from facerwkv.data.splits import blocks_apart, split_validation
 from facerwkv.data.transforms import EvalTransform

@@ -8,7 +8,6 @@ import csv
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +16,7 @@ import numpy as np
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import canonical
-from facerwkv.data.samples import SPLITS, Dataset, Sample, Split, Splits
+from facerwkv.data.samples import SPLITS, Sample, Split, Splits
 from facerwkv.media.geometry import Box
 from facerwkv.media.images import endings
 
@@ -197,43 +196,6 @@ def face_box(x1: float, y1: float, x2: float, y2: float) -> Box:
     if not (box[0] < x2 < float("inf") and box[1] < y2 < float("inf")):
         raise ValueError(f"its box {x1:g} {y1:g} {x2:g} {y2:g} is empty")
     return box
-
-
-def relabel(splits: Splits, names: Mapping[str, str], own: bool, problems: list[str]) -> Splits:
-    """Call each class by its name in `names`, which are listed by their meaning; splits without samples are dropped.
-
-    With `own` the samples of other classes are left out, else they raise InputError.
-    """
-    kept: Splits = {}
-    for split in (split for split in SPLITS if split in splits):
-        for sample in splits[split]:
-            label, votes = names.get(meaning(sample.label)), sample.votes
-            if label is None and not own:
-                try:
-                    canonical(sample.label, names.values())
-                except InputError as error:
-                    raise InputError(f"{sample.name}: {error}") from error
-            if label is not None:
-                if votes is not None:
-                    shares = {names[voted]: share for voted, share in votes.items() if voted in names}
-                    votes = {voted: share / sum(shares.values()) for voted, share in shares.items()}
-                kept.setdefault(split, []).append(replace(sample, label=label, votes=votes))
-    if left_out := sum(map(len, splits.values())) - sum(map(len, kept.values())):
-        problems.append(f"{left_out} images are of other classes than {', '.join(names.values())}.")
-    return kept
-
-
-def require_classes(dataset: Dataset, source: str, expected: str) -> None:
-    """Raise InputError unless there are images, and training images of each class if there are any for training."""
-    hint = f" ({dataset.problems[0].rstrip('.')})" if dataset.problems else ""
-    if not dataset.splits:
-        raise InputError(f"{source} contains no images of {', '.join(dataset.labels)}{hint}. {expected}")
-    present = {sample.label for sample in dataset.splits.get("train", ())}
-    if present and (missing := [label for label in dataset.labels if label not in present]):
-        raise InputError(
-            f"{source} has no training images of {', '.join(missing)}{hint}. Add some, or name the classes that "
-            f"there are: data.labels=[{', '.join(label for label in dataset.labels if label in present)}]."
-        )
 
 
 def progress(items: Iterable[Row], what: str, total: int) -> Iterable[Row]:

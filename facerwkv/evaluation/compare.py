@@ -25,7 +25,7 @@ from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
-from facerwkv.data.datasets import load_dataset
+from facerwkv.data.load import load_dataset
 from facerwkv.evaluation.evaluate import Split, evaluate_folder, finish
 from facerwkv.evaluation.figures import comparison_figure, to_png
 from facerwkv.evaluation.result import SUMMARY

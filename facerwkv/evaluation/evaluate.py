@@ -16,9 +16,10 @@ from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS_8
-from facerwkv.data.datasets import DATASETS, read_image
+from facerwkv.data.datasets import DATASETS
 from facerwkv.data.leaks import copies_in_training
 from facerwkv.data.loader import DataConfig, DataModule
+from facerwkv.data.samples import read_image
 from facerwkv.data.transforms import TransformConfig, normalise
 from facerwkv.evaluation.report import console_subgroups, console_table, write_report
 from facerwkv.evaluation.result import SUMMARY, Evaluation

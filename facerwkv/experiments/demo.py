@@ -8,7 +8,8 @@ from rich.console import Console
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
-from facerwkv.data.datasets import load_dataset, read_image
+from facerwkv.data.load import load_dataset
+from facerwkv.data.samples import read_image
 from facerwkv.evaluation.evaluate import evaluate_folder, finish
 from facerwkv.inference.predictor import load
 from facerwkv.training.module import train

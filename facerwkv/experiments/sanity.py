@@ -17,7 +17,8 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
-from facerwkv.data.datasets import load_dataset, read_image
+from facerwkv.data.load import load_dataset
+from facerwkv.data.samples import read_image
 from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_SIZE, Setting, validation_curve
 from facerwkv.training.module import train

@@ -8,8 +8,9 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.data import boxes as module
-from facerwkv.data.datasets import load_dataset, read_image
+from facerwkv.data.load import load_dataset
 from facerwkv.data.loader import DataConfig, DataModule
+from facerwkv.data.samples import read_image
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.media.faces import FaceBox

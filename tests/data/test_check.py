@@ -4,7 +4,8 @@ import pytest
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.check import check, describe_all, print_all
-from facerwkv.data.datasets import DATASETS, load_dataset
+from facerwkv.data.datasets import DATASETS
+from facerwkv.data.load import load_dataset
 from tests.data import trees
 
 

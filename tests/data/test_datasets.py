@@ -3,8 +3,10 @@ import pytest
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
-from facerwkv.data.datasets import DATASETS, load_dataset, read_image
+from facerwkv.data.datasets import DATASETS
+from facerwkv.data.load import load_dataset
 from facerwkv.data.readers import list_images
+from facerwkv.data.samples import read_image
 from tests.data import trees
 
 COUNTS = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facerwkv.data.datasets import load_dataset
 from facerwkv.data.leaks import NEAR, compare, copies_in_training, drop_leaks, fingerprints, look, nearest
+from facerwkv.data.load import load_dataset
 from tests.data import trees
 
 

@@ -1,0 +1,84 @@
+"""NAME:ROOT → a Dataset: samples per split, labelled by name."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from facerwkv.core.errors import InputError
+from facerwkv.core.labels import canonical
+from facerwkv.data.boxes import add_boxes
+from facerwkv.data.datasets import DATASETS
+from facerwkv.data.readers import MissingLayout, meaning
+from facerwkv.data.samples import SPLITS, Dataset, Splits
+
+
+def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Path | str | None = None) -> Dataset:
+    """Read the lists of a data set: "NAME:ROOT", or "toy". No image is opened unless faces are to be detected.
+
+    labels: the classes in the wanted order, by any of their names ("Happy", "happiness"), or your own names for your
+    own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
+    published for CAER-S), paths as below the root; or "detect", for the largest face that the detector finds where the
+    data set has no box, kept in the cache. Raises InputError for an unknown source, layout or label, and for a class
+    without training images.
+    """
+    name, _, path = source.partition(":")
+    if name not in DATASETS:
+        raise InputError(f"Unknown data set {name!r} in {source!r}. Write NAME:ROOT; names: {', '.join(DATASETS)}.")
+    spec, root, problems = DATASETS[name], Path(path).expanduser(), list[str]()
+    expected = f"Expected layout of {name}: {spec.layout}"
+    if name != "toy" and not path:
+        raise InputError(f"{name} needs its root folder or file, {name}:ROOT. {expected}")
+    if name != "toy" and not root.exists():
+        raise InputError(f"{root} does not exist. {expected}")
+    names = {meaning(label): label for label in labels or spec.labels}
+    if labels and len(names) < len(labels):
+        raise InputError(f"Two of the labels {', '.join(labels)} mean the same. Name every class once.")
+    try:
+        found = spec.read(root, problems)
+        found = add_boxes(found, str(boxes), problems) if boxes else found
+    except MissingLayout as error:
+        raise InputError(f"{error} {expected}") from error
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{source} cannot be read: {error}.") from error
+    splits = _relabel(found, names, bool(labels), problems)
+    dataset = Dataset(spec, root, tuple(names.values()), splits, problems)
+    _require_classes(dataset, source, expected)
+    return dataset
+
+
+def _relabel(splits: Splits, names: Mapping[str, str], own: bool, problems: list[str]) -> Splits:
+    """Call each class by its name in `names`, which are listed by their meaning; splits without samples are dropped.
+
+    With `own` the samples of other classes are left out, else they raise InputError.
+    """
+    kept: Splits = {}
+    for split in (split for split in SPLITS if split in splits):
+        for sample in splits[split]:
+            label, votes = names.get(meaning(sample.label)), sample.votes
+            if label is None and not own:
+                try:
+                    canonical(sample.label, names.values())
+                except InputError as error:
+                    raise InputError(f"{sample.name}: {error}") from error
+            if label is not None:
+                if votes is not None:
+                    shares = {names[voted]: share for voted, share in votes.items() if voted in names}
+                    votes = {voted: share / sum(shares.values()) for voted, share in shares.items()}
+                kept.setdefault(split, []).append(replace(sample, label=label, votes=votes))
+    if left_out := sum(map(len, splits.values())) - sum(map(len, kept.values())):
+        problems.append(f"{left_out} images are of other classes than {', '.join(names.values())}.")
+    return kept
+
+
+def _require_classes(dataset: Dataset, source: str, expected: str) -> None:
+    """Raise InputError unless there are images, and training images of each class if there are any for training."""
+    hint = f" ({dataset.problems[0].rstrip('.')})" if dataset.problems else ""
+    if not dataset.splits:
+        raise InputError(f"{source} contains no images of {', '.join(dataset.labels)}{hint}. {expected}")
+    present = {sample.label for sample in dataset.splits.get("train", ())}
+    if present and (missing := [label for label in dataset.labels if label not in present]):
+        raise InputError(
+            f"{source} has no training images of {', '.join(missing)}{hint}. Add some, or name the classes that "
+            f"there are: data.labels=[{', '.join(label for label in dataset.labels if label in present)}]."
+        )
