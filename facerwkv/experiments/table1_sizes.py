@@ -24,15 +24,12 @@ OURS: dict[str, dict[str, Any]] = {
 
 
 def run(setting: Setting) -> list[Section]:
-    """The table's part of the page."""
+    """The table's section of the page."""
     rows = []
     for name, (model, paper) in PAPER.items():
-        counts = [_parameters(model, options) for options in ({}, *OURS.values())]
+        models = [create_model(model, **options) for options in ({}, *OURS.values())]
+        counts = [sum(parameter.numel() for parameter in each.parameters()) for each in models]
         rows.append((name, paper, *(f"{count:,}" for count in counts)))
     head = ("size", "the paper", "as its code counts", *OURS)
     note = "The paper prints 6 heads for Large; its count needs 8, of one channel each."
     return [("Table 1: sizes", [Table(head, rows), Paragraph(note)])]
-
-
-def _parameters(name: str, options: dict[str, Any]) -> int:
-    return sum(parameter.numel() for parameter in create_model(name, **options).parameters())
