@@ -18,7 +18,7 @@ BINS = 15
 TEMPERATURES = (0.05, 20.0)
 UNDEFINED = "–"
 CLASS_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1", "support": "images"}
-_FINER = 2  # confidences of one bin are resampled in so many groups, each at its mean
+_FINER = 2  # groups per bin in which confidences are resampled, each at its mean
 _CHUNK = 20_000_000  # counts drawn at a time: 160 MB
 
 

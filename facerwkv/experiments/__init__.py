@@ -1,4 +1,4 @@
-"""The paper's experiments by name, one file each: the command, the hours and the paper's numbers stand on top of it."""
+"""The paper's experiments by name, one file each: the command, the hours and the paper's numbers are at its top."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -35,7 +35,7 @@ ALL = "all"
 
 
 def experiment(name: str) -> "Callable[[Setting], list[Section]]":
-    """The `run(setting)` of an experiment, which gives its part of the page. InputError lists the known names."""
+    """The `run(setting)` of an experiment, which gives its sections of the page. InputError lists the known names."""
     if name not in EXPERIMENTS:
         raise InputError(f"Unknown experiment {name!r}. Known experiments: {ALL}, {', '.join(EXPERIMENTS)}.")
     return import_module(f"facerwkv.experiments.{name}").run

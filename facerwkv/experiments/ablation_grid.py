@@ -3,8 +3,8 @@
     facerwkv reproduce ablation_grid --data caer_s:/d/CAER-S
 
 The paper quotes the advice to use positions in vision and says that its models do without: it tried one learned table
-of 600 vectors. The advice is a vector a row plus a vector a column, and a shift of one row: half of the channels come
-from the token above in place of the one before. About 1 h a run, as table 5's, on a laptop's RTX 4070.
+of 600 vectors. The advice is a vector per row plus a vector per column, and a shift of one row: half of the channels
+come from the token above in place of the one before. About 1 h per run, as table 5's, on a laptop's RTX 4070.
 """
 
 from facerwkv.experiments.claim_width import FULL_WIDTH

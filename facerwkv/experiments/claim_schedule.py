@@ -3,8 +3,8 @@
     facerwkv reproduce claim_schedule --data caer_s:/d/CAER-S
 
 The paper: one epoch of warm-up, then a cosine over the training, gradients clipped at 1. The code stepped a schedule
-made for epochs once a step, so that the rate swung between 0.001 and 0 every 30 steps of a run of 15 epochs, and
-clipped before there were gradients. About 1 h a run, as table 5's, on a laptop's RTX 4070.
+made for epochs once per step, so that the rate swung between 0.001 and 0 every 30 steps of a run of 15 epochs, and
+clipped before there were gradients. About 1 h per run, as table 5's, on a laptop's RTX 4070.
 """
 
 from facerwkv.experiments.study import Row, Study

@@ -4,7 +4,7 @@
 
 The published code sets the time mix's width to the number of heads: Small mixes 2 of 128 channels, and what the last
 token can know of the others passes through 2 numbers a layer (the Jacobian has rank 4, at full width 128). RWKV-1's
-author has the full width. The paper's "diminishing returns" may be this. About 1 h a run, as table 5's, on a laptop's
+author has the full width. The paper's "diminishing returns" may be this. About 1 h per run, as table 5's, on a laptop's
 RTX 4070.
 """
 

@@ -2,7 +2,7 @@
 
     facerwkv reproduce outlook_versions --data caer_s:/d/CAER-S
 
-The paper has no numbers: it recommends newer versions for their speed. RWKV-1 stands here at full width, as the others
+The paper has no numbers: it recommends newer versions for their speed. RWKV-1 is at full width here, as the others
 do. Hours are not known; the authors logged 1.0 to 1.2 h for 15 epochs of their small RWKV-1 on a laptop's RTX 4070.
 """
 

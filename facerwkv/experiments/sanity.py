@@ -1,6 +1,6 @@
 """The paper's sanity check (section 5.1): fourteen images, two of each expression, learned by heart.
 
-    facerwkv reproduce sanity --data caer_s:/d/CAER-S        (or --data toy; about a minute a seed on a CPU core)
+    facerwkv reproduce sanity --data caer_s:/d/CAER-S        (or --data toy; about a minute per seed on a CPU core)
 
 The paper: about 100 % after 8 epochs, evaluated on the fourteen. It names neither batch size nor learning rate for it.
 Under the recipe `paper` the published `facerwkv_small` ends at 29 to 57 % on the toy set; with standardised inputs,

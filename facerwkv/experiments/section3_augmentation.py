@@ -3,7 +3,7 @@
     facerwkv reproduce section3_augmentation --data caer_s:/d/CAER-S
 
 The paper gives no numbers and no logs of it; its experiments used none. POSTER++ flips and erases a rectangle of each
-image, PAtt-Lite flips and changes the contrast. About 1 h a run, as table 5's, on a laptop's RTX 4070.
+image, PAtt-Lite flips and changes the contrast. About 1 h per run, as table 5's, on a laptop's RTX 4070.
 """
 
 from facerwkv.evaluation.templates import Section

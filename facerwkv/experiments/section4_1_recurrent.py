@@ -25,7 +25,7 @@ NAMES = (
     *("facerwkv4_small", "facerwkv5_small", "facerwkv6_small", "facerwkv7_small"),
 )
 SIZES = {150: (200, 300), 600: (400, 600), 2400: (800, 1200)}
-"""Tokens → height and width of the image that has so many, in pixels."""
+"""Tokens → height and width of an image with that many, in pixels."""
 STEPS = 16  # tokens that come one by one, at the end
 NOISE = 0.1  # added to every weight, since a fresh mixer hands on nothing
 CLAIM = "The paper: constant memory and speed, whatever the length. That holds from RWKV-4 on, not for its RWKV-1."
@@ -70,7 +70,7 @@ def measured(name: str) -> Iterator[tuple[float, int, float]]:
 
 
 def numbers(state: Any) -> int:
-    """How many numbers the tensors of a state hold."""
+    """The number of elements in the tensors of a state."""
     if isinstance(state, Tensor):
         return state.numel()
     parts = state.values() if isinstance(state, dict) else state or ()

@@ -3,7 +3,7 @@
     facerwkv reproduce section4_2_pooling --data caer_s:/d/CAER-S
 
 The paper: early experiments, not reported, showed the mean to be inferior. Its models read the last token, the lower
-right corner of the image. All tokens at once ("flatten") is what its "w/o RWKV" read. About 1 h a run, as table 5's,
+right corner of the image. All tokens at once ("flatten") is what its "w/o RWKV" read. About 1 h per run, as table 5's,
 on a laptop's RTX 4070.
 """
 

@@ -4,7 +4,7 @@
 
 The paper: 14.29 % without RWKV, which it takes for proof that RWKV is needed. 14.29 % is 1/7: the loss of that run
 (run18) stood at ln 7 from the first epoch on, behind a hidden layer of 76,800 inputs at a learning rate of 0.001. Each
-row without RWKV has one with it in the same frame: ResNet stem, all tokens into the head. The authors logged 1.2 h a
+row without RWKV has one with it in the same frame: ResNet stem, all tokens into the head. The authors logged 1.2 h per
 run on a laptop's RTX 4070.
 """
 

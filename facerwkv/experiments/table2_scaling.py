@@ -15,7 +15,7 @@ STUDY = Study(
     hours="the authors logged 2.5 h (Small) to 4.9 h (Large) on a laptop's RTX 4070.",
     rows=(
         Row("Small", ("model.name=facerwkv_small",), 61.41, "No logged run of 25 epochs ends near this number."),
-        Row("Medium", ("model.name=facerwkv_medium",), 70.41, "Probably run17; 688 steps an epoch.", RUN17),
+        Row("Medium", ("model.name=facerwkv_medium",), 70.41, "Probably run17; 688 steps per epoch.", RUN17),
         Row(
             "Large",
             ("model.name=facerwkv_large",),

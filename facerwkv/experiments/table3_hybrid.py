@@ -14,7 +14,7 @@ STUDY = Study(
     title="Table 3: the hybrid",
     claim="The paper: a ResNet-50 stem gains 2.2 points where it is trained too, and nothing where it is frozen; "
     "15 epochs.",
-    hours="the authors logged 2.3 to 2.9 h a run on a laptop's RTX 4070.",
+    hours="the authors logged 2.3 to 2.9 h per run on a laptop's RTX 4070.",
     rows=(
         Row("Baseline", ("model.name=facerwkv_large", "train.epochs=15"), 70.82, "Table 2's number, of 25 epochs."),
         Row(

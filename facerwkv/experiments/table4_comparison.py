@@ -6,9 +6,9 @@ The paper: 61.41 to 73.02 % for FaceRWKV and 93.00 for POSTER++, on CAER-S. It t
 others. Here all are trained, the lighter systems of a kind, on smaller images: 1.7 hours of training for the fourteen
 on FER2013, one thread of an AMD EPYC (docs/results.md).
 
-The recipe is `modern`; the data are grey faces, without the training images that stand in validation or test too; the
+The recipe is `modern`; the data are grey faces, without the training images that also occur in validation or test; the
 best epoch is chosen on validation and scored once on test. Images have 48 pixels, for AlexNet and ViT 64. Every
-FaceRWKV and the paper's transformer stand behind the same convolutional stem and read all tokens, so that what differs
+FaceRWKV and the paper's transformer follow the same convolutional stem and read all tokens, so that what differs
 is what mixes them: linear patches and the last token hardly begin to learn in so few epochs. All start from random
 weights; what ImageNet's give is one more change, "resnet*:model.pretrained=true". Left out for their cost
 on a CPU: POSTER++, VGG-19, ResNet-152, larger models, and PAtt-Lite, which enlarges every image to 224 pixels.
@@ -58,7 +58,7 @@ NOTE = (
 
 
 def run(setting: Setting) -> list[Section]:
-    """One table a seed, in OUT/table4_comparison/seedN, and the paper's; what is done is not done again."""
+    """One table per seed, in OUT/table4_comparison/seedN, and the paper's; runs that are complete are not repeated."""
     sections: list[Section] = []
     problems: list[str] = []
     for seed in setting.seeds:

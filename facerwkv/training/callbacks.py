@@ -100,11 +100,11 @@ class EpochLines(Callback):
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        scores = [f"{metric.title} {metric.number(seen[f'val_{name}'])}" for name, metric in of_confusion().items()]
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        scores = [f"{metric.title} {metric.number(values[f'val_{name}'])}" for name, metric in of_confusion().items()]
         self.console.print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            f"  train loss {seen['train_loss']:.3f}  validation loss {seen['val_loss']:.3f}"
+            f"  train loss {values['train_loss']:.3f}  validation loss {values['val_loss']:.3f}"
             f"  {'  '.join(scores)}"
             f"  {time.perf_counter() - self.started:.0f} s",
             soft_wrap=True,
