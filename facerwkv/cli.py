@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,22 +21,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+bench_app, data_app, models_app = (typer.Typer(no_args_is_help=True, rich_markup_mode=None) for _ in range(3))
+app.add_typer(bench_app, name="bench", help="Measure speed and memory, side by side with peers.")
+app.add_typer(data_app, name="data", help="List the data sets; check that yours is complete.")
+app.add_typer(models_app, name="models", help="List the models, describe one, pack one for others.")
 
-
-def _group(name: str, about: str) -> typer.Typer:
-    group = typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
-    app.add_typer(group, name=name)
-    return group
-
-
-bench_app = _group("bench", "Measure speed and memory, side by side with peers.")
-data_app = _group("data", "List the data sets; check that yours is complete.")
-models_app = _group("models", "List the models, describe one, pack one for others.")
-
-RECIPES = (
-    *("modern", "paper", "paper_as_coded", "demo", "finetune", "fer", "fer_tiny", "ferplus"),
-    *("caer_net_s", "patt_lite", "poster_v2"),
-)
+RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training/recipes").glob("*.yaml"))
 DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -73,6 +63,14 @@ def _stoppable(advice: str) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _show(result: Any, as_json: bool) -> None:
+    print(json.dumps(result.to_dict())) if as_json else result.print()
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -92,10 +90,7 @@ def about(
 
 @app.command()
 def train(
-    changes: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, YAML values: train.epochs=5 ..."),
-    ] = None,
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="train.epochs=5 ...")] = None,
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help=f"A YAML file, or {', '.join(RECIPES)}.")] = "modern",
     data: DataOption = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="A name from `facerwkv models list`.")] = None,
@@ -103,23 +98,22 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     init_from: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="Fine-tune this checkpoint.")] = None,
     labels: Annotated[str | None, typer.Option(metavar="A,B,...", help="Your own classes, in this order.")] = None,
-    drop_leaks: Annotated[
-        bool, typer.Option("--drop-leaks", help="Leave out training images that are also in val or test.")
-    ] = False,
+    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Leave out copies of val and test images.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
 ) -> None:
     """Train a model and score it on the validation images."""
     from facerwkv.training.recipe import Recipe
 
-    values = {
-        "data.source": data,
-        "model.name": model,
-        "init_from": init_from,
-        "data.labels": labels and [label.strip() for label in labels.split(",")],
-        "data.drop_leaks": drop_leaks or None,
-        "train.device": device,
-    }
-    values = {key: value for key, value in values.items() if value is not None}
+    values = _given(
+        {
+            "data.source": data,
+            "model.name": model,
+            "init_from": init_from,
+            "data.labels": labels and [label.strip() for label in labels.split(",")],
+            "data.drop_leaks": drop_leaks or None,
+            "train.device": device,
+        }
+    )
     if resume and (values or changes):
         given = (changes or [f"{key}={value}" for key, value in values.items()])[0]
         raise InputError(f"A resumed run keeps its recipe; {given!r} cannot change it. Start a new run instead.")
@@ -145,8 +139,7 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
     without_copies: Annotated[bool, typer.Option(help="Also score the images that have no copy in training.")] = False,
     subgroups: Annotated[
-        str | None,
-        typer.Option(metavar="gender,race,age|all", help="Also score by who is shown, where that is known."),
+        str | None, typer.Option(metavar="gender,race,age|all", help="Also score each group of people, where known.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. Default: MODEL/SPLIT.")] = None,
     device: DeviceOption = "auto",
@@ -156,10 +149,7 @@ def evaluate(
     from facerwkv.evaluation.evaluate import evaluate_folder
 
     scored = evaluate_folder(model, data, split, out, device, without_copies, subgroups)
-    if as_json:
-        print(json.dumps(scored.to_dict()))
-    else:
-        scored.print()
+    _show(scored, as_json)
 
 
 @app.command()
@@ -177,18 +167,11 @@ def compare(
     """Train or load several models under one recipe, score and time them alike, in one table."""
     from facerwkv.evaluation.compare import compare as run
 
-    values = {"data.source": data, "train.device": device}
+    values = _given({"data.source": data, "train.device": device})
     changes = [name for name in names if "=" in name and not Path(name).exists()]
     with _stoppable(AGAIN):
-        result = run(
-            [name for name in names if name not in changes],
-            recipe,
-            changes,
-            out,
-            split,
-            values={key: value for key, value in values.items() if value is not None},
-        )
-    print(json.dumps(result.to_dict())) if as_json else result.print()
+        result = run([name for name in names if name not in changes], recipe, changes, out, split, values=values)
+    _show(result, as_json)
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)
 
@@ -279,9 +262,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
     model: PredictorOption = None,
-    token: Annotated[
-        str | None, typer.Option(help="A secret that clients must send. Default: a new one, where one is needed.")
-    ] = None,
+    token: Annotated[str | None, typer.Option(help="The secret of clients. Default: a new one, if needed.")] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
     detector_model: DetectorOption = None,
@@ -313,9 +294,7 @@ def reproduce(
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs and the page.")] = Path("runs"),
     seeds: Annotated[list[int] | None, typer.Option(help="--seeds 0 --seeds 1 ... Default: 0, 1, 2.")] = None,
-    as_coded: Annotated[
-        bool, typer.Option("--as-coded", help="As the authors' code ran, not as the paper says.")
-    ] = False,
+    as_coded: Annotated[bool, typer.Option("--as-coded", help="As the authors' code ran, not the paper.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="A small trial on drawn faces, to see that it runs.")] = False,
 ) -> None:
     """Run an experiment of the paper and write a page with the paper's numbers beside ours."""
@@ -337,7 +316,7 @@ def doctor(as_json: JsonOption = False) -> None:
     from facerwkv.doctor import diagnose
 
     diagnosis = diagnose()
-    print(json.dumps(diagnosis.to_dict())) if as_json else diagnosis.print()
+    _show(diagnosis, as_json)
     raise typer.Exit(0 if diagnosis.ok else 1)
 
 
@@ -359,7 +338,7 @@ def check_data(
     from facerwkv.data.check import check
 
     report = check(source, leaks=leaks)
-    print(json.dumps(report.to_dict())) if as_json else report.print()
+    _show(report, as_json)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -396,23 +375,17 @@ def pack(
 def _bench(group: str, about: str) -> None:
     @bench_app.command(group, help=about)
     def run(
-        only: Annotated[
-            list[str] | None, typer.Option(metavar="NAME", help="Only this row; repeat it for more.")
-        ] = None,
+        only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; repeatable.")] = None,
         threads: Annotated[int, typer.Option(min=1)] = 1,
-        repeats: Annotated[
-            int | None, typer.Option(min=1, help="Samples per side. Default: as many as needed.")
-        ] = None,
-        out: Annotated[
-            Path | None, typer.Option(metavar="FOLDER", help="Write speed.json, .md and .png there.")
-        ] = None,
+        repeats: Annotated[int | None, typer.Option(min=1, help="Samples per side. Default: as needed.")] = None,
+        out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For speed.json, .md and .png.")] = None,
         as_json: JsonOption = False,
     ) -> None:
         from facerwkv.bench.run import bench
         from facerwkv.bench.timing import BenchSetting
 
         result = bench(group, only, BenchSetting(threads, repeats), out)
-        print(json.dumps(result.to_dict())) if as_json else result.print()
+        _show(result, as_json)
         for problem in result.problems:
             print(f"facerwkv: {problem}", file=sys.stderr)
         raise typer.Exit(0 if result.ok else 1)
