@@ -17,7 +17,7 @@ from facerwkv.core.errors import InputError
 
 TINY = BenchSetting(repeats=1, shrink=5)
 PROCESSES = {name for name in ROWS if "memory" in name or "predict_small" in name}  # and compilers
-SLOW = PROCESSES | {name for name in ROWS if "_large_" in name and name != "train_large_600"}
+SLOW = PROCESSES | {name for name in ROWS if "_large_" in name}
 ALONE = [pytest.mark.slow, pytest.mark.alone]
 
 

@@ -3,7 +3,9 @@
 import errno
 import json
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -60,26 +62,33 @@ def test_seeds_become_a_mean_and_a_deviation(values, text):
     assert mean_and_deviation(values) == text
 
 
-def test_a_study_is_run_once_and_its_page_has_both_numbers(tmp_path, only, capsys):
-    only(tiny=TINY.run)
-    setting = Setting("toy", tmp_path, [0], smoke=True)
-    html, problems = reproduce("tiny", setting)
-    assert problems == []
-    scores = written(tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Setting, str]:
+    """Where the study has been run, and what was printed."""
+    setting = Setting("toy", tmp_path_factory.mktemp("study"), [5], smoke=True)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setattr(page, "chosen", lambda name: [name])
+        patch.setattr(page, "experiment", lambda name: TINY.run)
+        assert reproduce("tiny", setting)[1] == []
+    return setting, printed.getvalue()
+
+
+def test_a_study_is_run_once_and_its_page_has_both_numbers(trained, only):
+    setting, printed = trained
+    scores = written(setting.out)
     assert len(scores) == 2
     assert all(set(json.loads(path.read_text())) == {"train", "test", "curve"} for path in scores)
-    text = (tmp_path / "reproduce.md").read_text(encoding="utf-8")
+    text = (setting.out / "reproduce.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith("| Small |"))
     paper, ours, difference = (cell.strip() for cell in row.split("|")[2:5])
     assert paper == "61.41"
     assert float(difference) == pytest.approx(float(ours) - 61.41, abs=0.011)
-    assert "numbers mean nothing" in html.read_text(encoding="utf-8")
-    printed = capsys.readouterr().out
+    assert "numbers mean nothing" in (setting.out / "reproduce.html").read_text(encoding="utf-8")
     assert printed.splitlines()[0].strip() == "Tiny"
     assert printed.count("61.41") == 1
     only(drawn=DRAWN.run, tiny=TINY.run)
     reproduce("all", setting)
-    assert written(tmp_path) == scores
+    assert written(setting.out) == scores
     with pytest.raises(InputError, match=r"was trained under another recipe \(optim.lr was 0.001, now 0.5\)"):
         TINY.run(replace(setting, changes=["optim.lr=0.5"]))
 
@@ -111,17 +120,18 @@ def test_where_the_paper_has_no_number_there_is_no_column_for_it():
     assert found.rows == [("Small", "50.00", "+10.0", "50.00", "+10.0")]
 
 
-def test_a_figure_shows_the_authors_log_beside_ours(tmp_path):
-    ((title, (claim, numbers, image)),) = DRAWN.run(Setting("toy", tmp_path, [5], smoke=True))
+def test_a_figure_shows_the_authors_log_beside_ours(trained):
+    scores = written(trained[0].out)
+    ((title, (claim, numbers, image)),) = DRAWN.run(trained[0])
     assert title == "Figure 0: tiny"
     assert claim.text == "none. Ours: official split, random validation, seed 5."
     assert numbers.headers == ("validation accuracy, %", "epoch 1", "epoch 2")
     assert [row[0] for row in numbers.rows] == ["Small", "Small, the authors' log"]
     assert numbers.rows[0][2] == "-"
     assert numbers.rows[1][1:] == ("20.00", "30.00")
-    assert (tmp_path / "figure_0.png").read_bytes().startswith(b"\x89PNG")
+    assert (trained[0].out / "figure_0.png").read_bytes().startswith(b"\x89PNG")
     assert image.file == "figure_0.png"
-    assert len(written(tmp_path)) == 1
+    assert written(trained[0].out) == scores
 
 
 def test_what_cannot_run_is_said_on_the_page_and_stops_nothing_else(tmp_path, monkeypatch):
@@ -215,8 +225,8 @@ def test_a_page_that_cannot_be_written_in_the_end_is_a_sentence(tmp_path, only):
 
 
 def test_an_interrupted_one_goes_on_with_the_same_command(tmp_path, only, monkeypatch):
-    only(tiny=TINY.run)
-    command = ["reproduce", "tiny", "--smoke", "--out", str(tmp_path)]
+    only(drawn=DRAWN.run)
+    command = ["reproduce", "drawn", "--smoke", "--out", str(tmp_path)]
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -230,7 +240,7 @@ def test_an_interrupted_one_goes_on_with_the_same_command(tmp_path, only, monkey
     before = curves.read_text()
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert len(written(tmp_path)) == 2
+    assert len(written(tmp_path)) == 1
     assert curves.read_text() == before
 
 
