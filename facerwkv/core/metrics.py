@@ -110,11 +110,17 @@ SCORES: dict[str, Metric] = {
     "uar": Metric("UAR", uar, about="the mean recall of the classes that occur in the truth"),
     "macro_f1": Metric("macro-F1", macro_f1, about="the mean F1 of the classes that occur in the truth"),
     "ece": Metric(
-        *("ECE", expected_calibration_error, ".3f", "reliability"),
+        "ECE",
+        expected_calibration_error,
+        ".3f",
+        "reliability",
         about=f"the mean distance between the probability a model shows and how often it is right, in {BINS} bins",
     ),
     "ece_calibrated": Metric(
-        *("ECE after temperature", expected_calibration_error, ".3f", "calibrated reliability"),
+        "ECE after temperature",
+        expected_calibration_error,
+        ".3f",
+        "calibrated reliability",
         about="the same after the logits are divided by a temperature fitted on validation",
     ),
 }

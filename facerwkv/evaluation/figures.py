@@ -21,7 +21,7 @@ from facerwkv.core import metrics
 INK = "#010203"  # represents the text colour of the page
 BLUE, VERMILION = "#0072b2", "#d55e00"
 COLOURS = (BLUE, VERMILION, "#009e73", "#cc79a7", "#e69f00")
-LINES = [
+LINES: list[dict[str, Any]] = [
     {"color": colour, "linestyle": dash, "marker": marker, "markersize": 3.5, "linewidth": 1.5}
     for colour, dash, marker in zip(COLOURS, ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))), "osD^v", strict=True)
 ]
