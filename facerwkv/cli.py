@@ -117,13 +117,13 @@ def train(
     if resume and (values or changes):
         given = (changes or [f"{key}={value}" for key, value in values.items()])[0]
         raise InputError(f"A resumed run keeps its recipe; {given!r} cannot change it. Start a new run instead.")
-    plan = None if resume else Recipe.read(recipe, changes or [], values)  # a wrong key is named before torch is loaded
+    plan: Any = None if resume else Recipe.read(recipe, changes or [], values)  # before torch is loaded
 
     from facerwkv.evaluation.evaluate import finish
     from facerwkv.training.module import train as run
     from facerwkv.training.run import leads, read_run
 
-    plan = plan or read_run(resume)
+    plan = read_run(resume) if resume else plan
     folder = resume or out or Path("runs") / f"{Path(recipe).stem}-{plan.model.name}"
     advice = f"Resume it: facerwkv train --resume {folder}\nScore what it has: facerwkv evaluate --model {folder}"
     with _stoppable(advice):

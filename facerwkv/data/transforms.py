@@ -106,9 +106,11 @@ def normalise(images: Tensor, config: TransformConfig, augment: Callable[[Tensor
         return look_up(images, _table(images.shape[-1], config))
     images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
     images = images if augment is None else augment(images)
-    for values, apply, nothing in zip(config.normalisation, (torch.sub, torch.div), (0, 1), strict=True):
-        if any(value != nothing for value in values):
-            images = apply(images, images.new_tensor(values).view(-1, 1, 1))
+    mean, std = config.normalisation
+    if any(mean):
+        images = images - images.new_tensor(mean).view(-1, 1, 1)
+    if any(value != 1 for value in std):
+        images = images / images.new_tensor(std).view(-1, 1, 1)
     return images
 
 

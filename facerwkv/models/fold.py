@@ -32,7 +32,7 @@ def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Modul
     where padding forbids that. A model that is no FaceRWKV gets the normalisation only.
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
-    if not isinstance(folded, FaceRWKV):
+    if not isinstance(model, FaceRWKV):
         return folded if transform is None else Normalised(folded, transform)
     _fold_norms(folded.stem)
     folded.stem.to(memory_format=torch.channels_last)  # as colour images come; grey ones' strides do not say it
