@@ -45,14 +45,12 @@ def scores() -> str:
 
 
 def options() -> str:
-    """Every option of prediction, as the command line and Python call it."""
-    text = "| command line | Python | default | meaning |\n|---|---|---|---|\n"
+    """Every option of prediction, as Python calls it."""
+    text = "| option | default | meaning |\n|---|---|---|\n"
     for name, field in Options.model_fields.items():
-        fact = facts()[name]
-        command = f"`--{name.replace('_', '-')}`" if fact.command else "–"
-        meaning = ("" if "image" in fact.kinds else "Videos: ") + str(field.description)
         default = "–" if field.default is None else f"`{field.default}`"
-        text += f"| {command} | `{name}` | {default} | {meaning} |\n"
+        limits = ("" if facts()[name].command else "Python: ") + ("" if "image" in facts()[name].kinds else "Videos: ")
+        text += f"| `{name}` | {default} | {limits}{field.description} |\n"
     return text
 
 
