@@ -48,8 +48,8 @@ def options() -> str:
     """Every option of prediction, as Python calls it."""
     text = "| option | default | meaning |\n|---|---|---|\n"
     for name, field in Options.model_fields.items():
-        default = "–" if field.default is None else f"`{field.default}`"
-        limits = ("" if facts()[name].command else "Python: ") + ("" if "image" in facts()[name].kinds else "Videos: ")
+        fact, default = facts()[name], "–" if field.default is None else f"`{field.default}`"
+        limits = ("" if fact.command else "Python only: ") + ("" if "image" in fact.kinds else "Videos: ")
         text += f"| `{name}` | {default} | {limits}{field.description} |\n"
     return text
 
