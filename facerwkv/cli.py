@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,11 +22,11 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-bench_app, data_app, models_app = (typer.Typer(no_args_is_help=True, rich_markup_mode=None) for _ in range(3))
-app.add_typer(bench_app, name="bench", help="Measure speed and memory, side by side with peers.")
+data_app, models_app = (typer.Typer(no_args_is_help=True, rich_markup_mode=None) for _ in range(2))
 app.add_typer(data_app, name="data", help="List the data sets; check that yours is complete.")
 app.add_typer(models_app, name="models", help="List the models, describe one, pack one for others.")
 
+BenchGroup = Enum("BenchGroup", {name: name for name in (*GROUPS, EVERYTHING)}, type=str)  # type: ignore[misc]
 RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training/recipes").glob("*.yaml"))
 DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -372,27 +373,24 @@ def pack(
     print(f"Wrote {out}: {packed.name}, licence {packed.card['licence']}")
 
 
-def _bench(group: str, about: str) -> None:
-    @bench_app.command(group, help=about)
-    def run(
-        only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; repeatable.")] = None,
-        threads: Annotated[int, typer.Option(min=1)] = 1,
-        repeats: Annotated[int | None, typer.Option(min=1, help="Samples per side. Default: as needed.")] = None,
-        out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For speed.json, .md and .png.")] = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        from facerwkv.bench.run import bench
-        from facerwkv.bench.timing import BenchSetting
+@app.command()
+def bench(
+    group: Annotated[BenchGroup, typer.Argument(help=f"{EVERYTHING} takes an hour.")],
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; repeat it for more.")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Samples per side. Default: as many as needed.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For speed.json, .md and .png.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure speed and memory, side by side with peers."""
+    from facerwkv.bench.run import bench
+    from facerwkv.bench.timing import BenchSetting
 
-        result = bench(group, only, BenchSetting(threads, repeats), out)
-        _show(result, as_json)
-        for problem in result.problems:
-            print(f"facerwkv: {problem}", file=sys.stderr)
-        raise typer.Exit(0 if result.ok else 1)
-
-
-for _group, _about in (GROUPS | {EVERYTHING: "All of them; takes an hour."}).items():
-    _bench(_group, _about)
+    result = bench(group.value, only, BenchSetting(threads, repeats), out)
+    _show(result, as_json)
+    for problem in result.problems:
+        print(f"facerwkv: {problem}", file=sys.stderr)
+    raise typer.Exit(0 if result.ok else 1)
 
 
 if __name__ == "__main__":
