@@ -64,7 +64,8 @@ def standard(images: Sequence[np.ndarray]) -> str:
 def _write_images(data: str, out: Path) -> tuple[Path, list[np.ndarray]]:
     """Two training images per class as PNG, listed in a manifest twice: to train on and to score; and their pixels."""
     dataset = load_dataset(data)
-    images, rows = [], []
+    images: list[np.ndarray] = []
+    rows = []
     for label in dataset.labels:
         samples = [sample for sample in dataset.splits["train"] if sample.label == label][:PER_CLASS]
         if len(samples) < PER_CLASS:
