@@ -42,7 +42,7 @@ SMALLER = {  # recipe → what a test without boxes, without a network and with 
 }
 
 
-SLOW = {"poster_v2"}  # 44 million parameters, two passes a step
+SLOW = {"fer", "ferplus", "poster_v2"}  # minutes each: wide stems, 44 million parameters
 
 
 def recipe(name):
