@@ -19,25 +19,26 @@ def require_accurate(form: Form, reference: Form, inputs: Sequence[Tensor], grad
 
     Compared are the output and, with `gradients`, the gradient of every input.
     """
-    exact = _answers(reference, [x.double() for x in inputs], gradients)
-    plain = _answers(reference, inputs, gradients)
-    got = _answers(form, inputs, gradients)
-    for number, (right, usual, ours) in enumerate(zip(exact, plain, got, strict=True)):
+    answers = []  # in float64, in float32, and ours
+    for call, given in ((reference, [x.double() for x in inputs]), (reference, inputs), (form, inputs)):
+        if gradients:
+            answers.append(forward_backward(call, given)())
+        else:
+            with torch.inference_mode():
+                answers.append([call(*given)])
+    for number, (exact, usual, ours) in enumerate(zip(*answers, strict=True)):
         floor, what = (GRADIENT_FLOOR, f"the gradient of input {number}") if number else (FLOOR, "the output")
-        allowed = max(2 * (usual - right).abs().max().item(), floor * right.abs().max().item())
-        require_within(ours, right, allowed, what)
+        require_close(ours, exact, floor, what, at_least=2 * (usual - exact).abs().max().item())
 
 
-def require_within(got: Tensor, exact: Tensor, allowed: float, what: str) -> None:
-    """Disagreement unless `got` differs from `exact` by at most `allowed`."""
-    error = (got - exact).abs().max().item()
+def require_close(got: Tensor, exact: Tensor, tolerance: float, what: str, at_least: float = 0.0) -> None:
+    """Disagreement unless `got` differs from `exact` by at most `tolerance` of its largest number.
+
+    An error of `at_least` is allowed in any case.
+    """
+    error, allowed = (got - exact).abs().max().item(), max(at_least, tolerance * exact.abs().max().item())
     if not error <= allowed:  # NaN is refused too
         raise Disagreement(f"{what} is off by {error:.2g}, allowed are {allowed:.2g}")
-
-
-def require_close(got: Tensor, exact: Tensor, tolerance: float, what: str) -> None:
-    """Disagreement unless `got` differs from `exact` by at most `tolerance` of its largest number."""
-    require_within(got, exact, tolerance * exact.abs().max().item(), what)
 
 
 def forward_backward(form: Form, inputs: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
@@ -55,10 +56,3 @@ def forward_backward(form: Form, inputs: Sequence[Tensor]) -> Callable[[], list[
         return [y.detach(), *torch.autograd.grad(y, leaves, grad)]
 
     return run
-
-
-def _answers(form: Form, inputs: Sequence[Tensor], gradients: bool) -> list[Tensor]:
-    if gradients:
-        return forward_backward(form, inputs)()
-    with torch.inference_mode():
-        return [form(*inputs)]

@@ -7,11 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from PIL import Image
 
 from facerwkv.bench.answers import Disagreement
-from facerwkv.bench.timing import BenchSetting, Call, Measured, times_faster
+from facerwkv.bench.timing import BenchSetting, Call, Measured, relative
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.cache import open_cache
 from facerwkv.data.loader import ImageDataset
@@ -25,20 +24,23 @@ TRANSFORM = TransformConfig(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 LEVEL = 1 / 255
 
 
-def loader(setting: BenchSetting) -> Measured:
-    """Files → uint8 images of 400 x 600, against Pillow's decoding and antialiased bilinear resizing."""
+def loader(setting: BenchSetting, timed: bool = True) -> Measured:
+    """Files → uint8 images of 400 x 600, against Pillow's decoding and antialiased bilinear resizing.
+
+    If not `timed`, the mean difference of the loader's images from Pillow's, as a part of the range of values.
+    """
     with _photographs(setting) as samples:
-        dataset = ImageDataset(samples, EXPRESSIONS, TRANSFORM)
-        if (off := _difference(dataset)) > LEVEL:
+        dataset, differences = ImageDataset(samples, EXPRESSIONS, TRANSFORM), []
+        for index in range(len(dataset)):
+            loaded = dataset[index]["image"].numpy().astype(int)
+            differences.append(np.abs(loaded - _pillow(samples, index)).mean())
+        off = float(np.mean(differences)) / 255
+        if not timed:
+            return Measured(off)
+        if off > LEVEL:
             raise Disagreement(f"the images differ from Pillow's by {off:.2g} of the range, allowed is {LEVEL:.2g}")
-        ours, peer = (_over_all(samples, read) for read in (partial(_read, dataset), partial(_pillow, samples)))
-        return times_faster(ours, peer, setting)
-
-
-def loader_difference(setting: BenchSetting) -> Measured:
-    """The mean difference of the loader's images from Pillow's, as a part of the range of values."""
-    with _photographs(setting) as samples:
-        return Measured(_difference(ImageDataset(samples, EXPRESSIONS, TRANSFORM)))
+        ours, peer = (_over_all(samples, read) for read in (dataset.__getitem__, partial(_pillow, samples)))
+        return relative(ours, peer, setting, inverse=True)
 
 
 def cache(setting: BenchSetting) -> Measured:
@@ -48,8 +50,8 @@ def cache(setting: BenchSetting) -> Measured:
         fresh = ImageDataset(samples, EXPRESSIONS, TRANSFORM)
         if not all(np.array_equal(stored.image(i), fresh.image(i)) for i in range(len(samples))):
             raise Disagreement("the cache has other images than the loader gives")
-        ours = _over_all(samples, lambda index: normalise(_read(stored, index)[None], TRANSFORM))
-        return times_faster(ours, _over_all(samples, partial(_pillow, samples)), setting)
+        ours = _over_all(samples, lambda index: normalise(stored[index]["image"][None], TRANSFORM))
+        return relative(ours, _over_all(samples, partial(_pillow, samples)), setting, inverse=True)
 
 
 def _over_all(samples: Sequence[Sample], read: Callable[[int], object]) -> Call:
@@ -60,19 +62,6 @@ def _over_all(samples: Sequence[Sample], read: Callable[[int], object]) -> Call:
             read(index)
 
     return run
-
-
-def _difference(dataset: ImageDataset) -> float:
-    """Mean over all images, as a part of the range."""
-    differences = []
-    for index in range(len(dataset)):
-        ours, theirs = _read(dataset, index).numpy().astype(int), _pillow(dataset.samples, index)
-        differences.append(np.abs(ours - theirs).mean())
-    return float(np.mean(differences)) / 255
-
-
-def _read(dataset: ImageDataset, index: int) -> torch.Tensor:
-    return dataset[index]["image"]
 
 
 def _pillow(samples: Sequence[Sample], index: int) -> np.ndarray:

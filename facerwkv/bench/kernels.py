@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from facerwkv.bench.answers import Form, forward_backward, require_accurate
-from facerwkv.bench.timing import BenchSetting, Measured, in_turns, ratio, relative, times_faster
+from facerwkv.bench.timing import BenchSetting, Call, Measured, in_turns, ratio, relative
 from facerwkv.mixers.rwkv1 import initial_table
 
 WIDTH, HEAD = 384, 64
@@ -76,46 +76,35 @@ KERNELS = {
 }
 
 
-def attention(tokens: int, causal: bool = False) -> Callable[[], Tensor]:
-    """SDPA in float32 on contiguous (1, C/64, T, 64)."""
-    return partial(_inference, partial(scaled_dot_product_attention, is_causal=causal), _inputs("attention", tokens))
+def call(name: str, tokens: int, train: bool = False) -> Call:
+    """A call of the measured form of a kernel for T tokens, without gradients or, to `train`, forward and backward.
+
+    "sdpa" and "causal_sdpa" are kernels here: attention in float32 on contiguous (1, C/64, T, 64).
+    """
+    if name in KERNELS:
+        form, inputs = KERNELS[name].form(), KERNELS[name].inputs(tokens)
+    else:
+        form = partial(scaled_dot_product_attention, is_causal=name == "causal_sdpa")
+        inputs = _inputs("attention", tokens)
+    return forward_backward(form, inputs) if train else partial(torch.inference_mode()(form), *inputs)
 
 
-def forward(name: str, tokens: int) -> Callable[[], Tensor]:
-    """The measured form of a kernel, without gradients."""
-    kernel = KERNELS[name]
-    return partial(_inference, kernel.form(), kernel.inputs(tokens))
-
-
-def training(name: str, tokens: int) -> Callable[[], list[Tensor]]:
-    """The measured form of a kernel ("sdpa" is one here), forward and backward."""
-    if name == "sdpa":
-        return forward_backward(scaled_dot_product_attention, _inputs("attention", tokens))
-    return forward_backward(KERNELS[name].form(), KERNELS[name].inputs(tokens))
-
-
-def vs_attention(name: str, tokens: int, causal: bool, setting: BenchSetting) -> Measured:
-    tokens = setting.tokens(tokens)
-    check(name, tokens)
-    return relative(forward(name, tokens), attention(tokens, causal), setting)
-
-
-def vs_copy(tokens: int, setting: BenchSetting) -> Measured:
-    """WKV-4 against the time in which its 12 bytes per element could be copied."""
-    tokens = setting.tokens(tokens)
-    check("wkv4", tokens)
-    x = KERNELS["wkv4"].inputs(tokens)[-1]
-    mine, copy = in_turns([forward("wkv4", tokens), partial(torch.empty_like(x).copy_, x)], setting)
-    return ratio(mine, [taken * BYTES_NEEDED / BYTES_COPIED for taken in copy])
-
-
-def vs_plain(name: str, tokens: int, setting: BenchSetting) -> Measured:
-    """Forward and backward of the measured form against those of the reference."""
+def versus(name: str, peer: str, tokens: int, setting: BenchSetting) -> Measured:
+    """A kernel's time as a part of its peer's: "sdpa", "causal_sdpa" or, for WKV-4, "copy", in which its 12 bytes per
+    element could be copied. With the peer "plain", how many times faster than its reference it goes forward and
+    backward.
+    """
     kernel, tokens = KERNELS[name], setting.tokens(tokens)
     inputs = kernel.inputs(tokens)
-    require_accurate(kernel.form(), kernel.form("reference"), inputs, gradients=True)
-    plain = forward_backward(kernel.form("reference"), inputs)
-    return times_faster(training(name, tokens), plain, setting)
+    if peer == "plain":
+        require_accurate(kernel.form(), kernel.form("reference"), inputs, gradients=True)
+        plain = forward_backward(kernel.form("reference"), inputs)
+        return relative(call(name, tokens, train=True), plain, setting, inverse=True)
+    check(name, tokens)
+    if peer == "copy":
+        mine, copy = in_turns([call(name, tokens), partial(torch.empty_like(inputs[-1]).copy_, inputs[-1])], setting)
+        return ratio(mine, [taken * BYTES_NEEDED / BYTES_COPIED for taken in copy])
+    return relative(call(name, tokens), call(peer, tokens), setting)
 
 
 def growth(name: str, train: bool, few: int, many: int, setting: BenchSetting) -> Measured:
@@ -124,17 +113,15 @@ def growth(name: str, train: bool, few: int, many: int, setting: BenchSetting) -
     check(name, few)
     if train:
         check(name, min(few, CHECKED), gradients=True)
-    make = training if train else forward
-    return relative(make(name, many), make(name, few), setting)
+    return relative(call(name, many, train), call(name, few, train), setting)
 
 
 def curve(setting: BenchSetting, lengths: list[int]) -> dict[str, dict[int, float]]:
     """Median seconds of the forward pass at each length, of every kernel but v1's wide heads, and of attention."""
-    names = [name for name in KERNELS if name != "v1_hs64"]
-    medians: dict[str, dict[int, float]] = {name: {} for name in [*names, "sdpa"]}
+    names = [*(name for name in KERNELS if name != "v1_hs64"), "sdpa"]
+    medians: dict[str, dict[int, float]] = {name: {} for name in names}
     for tokens in lengths:
-        calls = {name: forward(name, tokens) for name in names} | {"sdpa": attention(tokens)}
-        for name, taken in zip(calls, in_turns(list(calls.values()), setting), strict=True):
+        for name, taken in zip(medians, in_turns([call(name, tokens) for name in medians], setting), strict=True):
             medians[name][tokens] = sorted(taken)[len(taken) // 2]
     return medians
 
@@ -146,8 +133,3 @@ def check(name: str, tokens: int, gradients: bool = False) -> None:
         check(name, kernel.defined_up_to, gradients)
         oracle = "chunked"
     require_accurate(kernel.form(), kernel.form(oracle), kernel.inputs(tokens), gradients)
-
-
-def _inference(form: Form, inputs: list[Tensor]) -> Tensor:
-    with torch.inference_mode():
-        return form(*inputs)

@@ -9,7 +9,6 @@ import gc
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def curve(setting: BenchSetting, lengths: list[int]) -> dict[str, dict[int, floa
 
 
 def peak(job: str, *values: str | int, threads: int = 1) -> int:
-    """Bytes that a job of JOBS adds at its peak, measured in a fresh process."""
+    """Bytes that a job of `_calls` adds at its peak, measured in a fresh process."""
     command = [sys.executable, "-m", "facerwkv.bench.memory", job, str(threads), *map(str, values)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -54,27 +53,28 @@ def peak(job: str, *values: str | int, threads: int = 1) -> int:
     return json.loads(done.stdout)["bytes"]
 
 
-def _kernel(name: str, tokens: str) -> tuple[Call, Call]:
-    from facerwkv.bench.kernels import training
+def _calls(job: str, name: str, *values: int) -> tuple[Call, Call]:
+    """The warm-up and the call of a job: "kernel" NAME TOKENS, forward and backward, or "train" NAME SIDE BATCH SHRINK,
+    a train step of a model (side 0) or of its transformer (1)."""
+    if job == "kernel":
+        from facerwkv.bench.kernels import call
 
-    return training(name, min(WARM, int(tokens))), training(name, int(tokens))
-
-
-def _train(name: str, side: str, batch: str, shrink: str) -> tuple[Call, Call]:
+        (tokens,) = values
+        return call(name, min(WARM, tokens), train=True), call(name, tokens, train=True)
+    if job != "train":
+        raise KeyError(job)
     from facerwkv.bench.models import pair, train_step
 
-    setting = BenchSetting(shrink=int(shrink))
-    model = pair(name, 600, setting)[int(side)]
-    return train_step(model, 1, 600, BenchSetting(shrink=5)), train_step(model, int(batch), 600, setting)
-
-
-JOBS: dict[str, Callable[..., tuple[Call, Call]]] = {"kernel": _kernel, "train": _train}
+    side, batch, shrink = values
+    setting = BenchSetting(shrink=shrink)
+    model = pair(name, 600, setting)[side]
+    return train_step(model, 1, 600, BenchSetting(shrink=5)), train_step(model, batch, 600, setting)
 
 
 def main(arguments: list[str]) -> None:
-    job, threads, *values = arguments
+    job, threads, name, *values = arguments
     torch.set_num_threads(int(threads))
-    warm_up, call = JOBS[job](*values)
+    warm_up, call = _calls(job, name, *map(int, values))
     warm_up()
     gc.collect()
     with suppress(OSError, AttributeError):  # memory that glibc keeps free would hide a small call's need

@@ -1,6 +1,5 @@
 """Whole models against transformers of the same stem, head, width, depth and hidden size; all tokens."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from facerwkv.bench.answers import require_close
-from facerwkv.bench.timing import BenchSetting, Call, Measured, relative, times_faster
+from facerwkv.bench.timing import BenchSetting, Call, Measured, relative
 from facerwkv.kernels.products import Linear
 from facerwkv.models.facerwkv import FaceRWKV, ModelConfig
 from facerwkv.models.stem import PatchEmbed
@@ -37,29 +36,31 @@ def pair(name: str, tokens: int, setting: BenchSetting) -> tuple[FaceRWKV, FaceR
     return models[0], models[1]
 
 
-def vs_transformer(name: str, tokens: int, setting: BenchSetting) -> Measured:
-    """Forward, batch 1."""
-    ours, peer = (model.eval() for model in pair(name, tokens, setting))
-    return _faster(ours, peer, _images(1, tokens, setting), setting)
+def forward(name: str, peer: str, tokens: int, setting: BenchSetting) -> Measured:
+    """Forward, batch 1, against the "transformer" of its shape or timm's "vit" of the same width and depth."""
+    ours, other = pair(name, tokens, setting)
+    image, config = _images(1, tokens, setting), ours.config
+    models: list[Any] = [ours.eval(), other.eval()]
+    if peer == "vit":
+        from timm.models.vision_transformer import VisionTransformer
 
-
-def vs_vit(name: str, tokens: int, setting: BenchSetting) -> Measured:
-    """Forward, batch 1, against timm's ViT of the same width and depth."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    ours = pair(name, tokens, setting)[0].eval()
-    config = ours.config
-    peer = VisionTransformer(
-        img_size=_size(tokens, setting),
-        patch_size=config.patch_size,
-        embed_dim=config.width,
-        depth=config.depth,
-        num_heads=config.heads,
-        num_classes=config.num_classes,
-        class_token=False,
-        global_pool="avg",
+        models[1] = VisionTransformer(
+            img_size=_size(tokens, setting),
+            patch_size=config.patch_size,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            num_classes=config.num_classes,
+            class_token=False,
+            global_pool="avg",
+        ).eval()
+    got = torch.inference_mode()(ours.forward_features)(image)
+    require_close(got, _exact(ours, image, "forward_features"), TOLERANCE, "the tokens after the last block")
+    mine, theirs = (  # by their two halves, so that no model may leave tokens out in its last block
+        torch.inference_mode()(partial(lambda model: model.forward_head(model.forward_features(image)), model))
+        for model in models
     )
-    return _faster(ours, peer.eval(), _images(1, tokens, setting), setting)
+    return relative(mine, theirs, setting, inverse=True)
 
 
 def train(name: str, batch: int, tokens: int, setting: BenchSetting) -> Measured:
@@ -73,7 +74,7 @@ def train(name: str, batch: int, tokens: int, setting: BenchSetting) -> Measured
             require_close(of_ours.grad, right.grad, TOLERANCE, f"the gradient of {weights}")
     ours.zero_grad(set_to_none=True)
     mine, theirs = (train_step(model, batch, tokens, setting) for model in (ours, peer))
-    return times_faster(mine, theirs, setting)
+    return relative(mine, theirs, setting, inverse=True)
 
 
 def train_step(model: FaceRWKV, batch: int, tokens: int, setting: BenchSetting) -> Call:
@@ -89,49 +90,28 @@ def train_step(model: FaceRWKV, batch: int, tokens: int, setting: BenchSetting) 
     return step
 
 
-def predict(name: str, products: str, setting: BenchSetting) -> Measured:
-    """The best inference path against the eager model, whose matrix products have the implementation `products`."""
-    plain, fast, image = _predictors(name, setting)
-    for module in plain.modules():
-        if isinstance(module, Linear | PatchEmbed):
-            module.implementation = products
-    require_close(fast(image), _exact(plain, image), TOLERANCE, "the logits")
-    return relative(partial(_inference, fast, image), partial(_inference, plain, image), setting)
+def predict(name: str, products: str, setting: BenchSetting, drift: bool = False) -> Measured:
+    """The best inference path against the eager model, whose matrix products have the implementation `products`.
 
-
-def predict_drift(name: str, setting: BenchSetting) -> Measured:
-    """The largest difference of its logits from the eager model's in float64."""
-    plain, fast, image = _predictors(name, setting)
-    return Measured((_inference(fast, image) - _exact(plain, image)).abs().max().item())
-
-
-def _predictors(name: str, setting: BenchSetting) -> tuple[nn.Module, Callable[[Tensor], Tensor], Tensor]:
+    For `drift`, the largest difference of its logits from the eager model's in float64.
+    """
     from facerwkv.models.fold import aot, fold
 
     torch.manual_seed(0)
     plain = create_model(name, image_size=_size(600, setting)).eval()
     image = _images(1, 600, setting)
-    return plain, aot(fold(plain), image), image
-
-
-def _faster(ours: FaceRWKV, peer: nn.Module, image: Tensor, setting: BenchSetting) -> Measured:
-    def all_tokens(model: Any, image: Tensor) -> Tensor:
-        """The forward pass by its two halves, so that no model may leave tokens out in its last block."""
-        return model.forward_head(model.forward_features(image))
-
-    got, exact = _inference(ours.forward_features, image), _exact(ours, image, "forward_features")
-    require_close(got, exact, TOLERANCE, "the tokens after the last block")
-    mine, theirs = (partial(_inference, partial(all_tokens, model), image) for model in (ours, peer))
-    return times_faster(mine, theirs, setting)
+    fast = torch.inference_mode()(aot(fold(plain), image))
+    if drift:
+        return Measured((fast(image) - _exact(plain, image)).abs().max().item())
+    for module in plain.modules():
+        if isinstance(module, Linear | PatchEmbed):
+            module.implementation = products
+    require_close(fast(image), _exact(plain, image), TOLERANCE, "the logits")
+    return relative(partial(fast, image), partial(torch.inference_mode()(plain.__call__), image), setting)
 
 
 def _exact(model: nn.Module, image: Tensor, method: str = "forward") -> Tensor:
-    return _inference(getattr(deepcopy(model).double(), method), image.double())
-
-
-def _inference(call: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return call(image)
+    return torch.inference_mode()(getattr(deepcopy(model).double(), method))(image.double())
 
 
 def _images(batch: int, tokens: int, setting: BenchSetting) -> Tensor:

@@ -1,7 +1,6 @@
 """speed.json → speed.md and speed.png beside it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,19 @@ def page(kept: dict[str, Any]) -> str:
         titles = " and ".join(PANELS[name][0].lower() for name in PANELS if name in curves)
         parts.append(f"![{titles.capitalize()} over 150 to 9,600 tokens, width 384]({PLOT})\n")
         parts.append("Width 384, batch 1, heads of 64; RWKV-1 has the published models' 8 heads of one channel.\n")
-    return "\n".join([*parts, *_tables(rows), *_missed(rows)]) + "\n"
+    for group, about in GROUPS.items():
+        names = [name for name in ROWS if name in rows and ROWS[name].group == group]
+        if names:
+            parts.append(f"## {group.capitalize()}\n\n{about}\n")
+            parts.append("| name | what | measured | quartiles | bar | met |\n|---|---|---:|---:|---:|---|")
+            parts += [f"| `{name}` | {' | '.join(cells(ROWS[name], rows[name]))} |" for name in names]
+            parts.append("")
+    bars = {name: (ROWS[name].bar, result["value"]) for name, result in rows.items()}
+    missed = [name for name, (bar, value) in bars.items() if bar and value is not None and not bar.met(value)]
+    if missed:
+        parts.append("## Bars that were missed\n")
+        parts += [f"- `{name}`: {REASONS.get(name, 'the reason is not known yet.')}" for name in missed]
+    return "\n".join(parts) + "\n"
 
 
 def cells(row: BenchRow, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -97,22 +108,3 @@ def plot(curves: dict[str, dict[str, dict[str, float]]]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return to_png(figure)
-
-
-def _tables(rows: dict[str, Any]) -> Iterator[str]:
-    for group, about in GROUPS.items():
-        names = [name for name in ROWS if name in rows and ROWS[name].group == group]
-        if names:
-            yield f"## {group.capitalize()}\n\n{about}\n"
-            yield "| name | what | measured | quartiles | bar | met |\n|---|---|---:|---:|---:|---|"
-            yield from (f"| `{name}` | {' | '.join(cells(ROWS[name], rows[name]))} |" for name in names)
-            yield ""
-
-
-def _missed(rows: dict[str, Any]) -> Iterator[str]:
-    values = {name: result["value"] for name, result in rows.items()}
-    bars = {name: ROWS[name].bar for name in values}
-    missed = [name for name, bar in bars.items() if bar and values[name] is not None and not bar.met(values[name])]
-    if missed:
-        yield "## Bars that were missed\n"
-        yield from (f"- `{name}`: {REASONS.get(name, 'the reason is not known yet.')}" for name in missed)

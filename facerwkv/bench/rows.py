@@ -1,7 +1,7 @@
 """What is measured, under which name, against which bar: the ROWS table. A missed bar has its line in REASONS."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from facerwkv.bench import data, kernels, memory, models
@@ -42,15 +42,16 @@ class BenchRow:
 _at_least = partial(Bar, at_least=True)
 
 
-def _v1(size: int, tokens: int, bar: float) -> BenchRow:
-    what = f"RWKV-1's core, 8 heads of {size}, {tokens:,} tokens, forward and backward, against the plain form"
-    return BenchRow("kernels", what, FASTER, partial(kernels.vs_plain, f"v1_hs{size}", tokens), _at_least(bar))
-
-
-def _attention(name: str, what: str, tokens: int, bar: float | None = None, causal: bool = False) -> BenchRow:
-    what = f"{what}, width 384, {tokens:,} tokens, forward, against {'causal' if causal else 'full'} SDPA"
-    measure = partial(kernels.vs_attention, name, tokens, causal)
-    return BenchRow("kernels", what, PART, measure, Bar(bar) if bar else None)
+def _kernel(name: str, what: str, peer: str, tokens: int, bar: float | None = None) -> BenchRow:
+    """A kernel against a peer of `kernels.versus`: attention over all tokens or the earlier ones, or its plain form."""
+    measure, limit = partial(kernels.versus, name, peer, tokens), Bar(bar) if bar else None
+    if peer == "plain":
+        what = f"{what}, {tokens:,} tokens, forward and backward, against the plain form"
+        return BenchRow("kernels", what, FASTER, measure, replace(limit, at_least=True) if limit else None)
+    what = (
+        f"{what}, width 384, {tokens:,} tokens, forward, against {'causal' if peer == 'causal_sdpa' else 'full'} SDPA"
+    )
+    return BenchRow("kernels", what, PART, measure, limit)
 
 
 def _growth(name: str, what: str, train: bool, bar: float | None = None) -> BenchRow:
@@ -59,22 +60,24 @@ def _growth(name: str, what: str, train: bool, bar: float | None = None) -> Benc
     return BenchRow("kernels", what, GROWTH, measure, Bar(bar) if bar else None)
 
 
-def _model(size: str, tokens: int, bar: float) -> BenchRow:
-    what = f"facerwkv4_{size}, {tokens:,} tokens, batch 1, forward, against a pre-norm SDPA transformer of its shape"
-    return BenchRow("models", what, FASTER, partial(models.vs_transformer, f"facerwkv4_{size}", tokens), _at_least(bar))
+def _model(size: str, peer: str, tokens: int, bar: float | None = None) -> BenchRow:
+    """A whole model against a peer of `models.forward`."""
+    against = {
+        "transformer": "a pre-norm SDPA transformer of its shape",
+        "vit": "timm's ViT of its width and depth",
+    }
+    name, limit = f"facerwkv4_{size}", _at_least(bar) if bar else None
+    what = f"{name}, {tokens:,} tokens, batch 1, forward, against {against[peer]}"
+    return BenchRow("models", what, FASTER, partial(models.forward, name, peer, tokens), limit)
 
 
-def _vit(size: str, tokens: int) -> BenchRow:
-    what = f"facerwkv4_{size}, {tokens:,} tokens, batch 1, forward, against timm's ViT of its width and depth"
-    return BenchRow("models", what, FASTER, partial(models.vs_vit, f"facerwkv4_{size}", tokens))
-
-
+V1 = "RWKV-1's core, 8 heads of"
 WKV4, BIWKV, WKV6, WKV7 = "Native WKV-4", "Native bidirectional WKV", "WKV-6, best CPU form", "WKV-7, best CPU form"
 ROWS: dict[str, BenchRow] = {
-    "v1_core_hs1_600": _v1(1, 600, 25),
-    "v1_core_hs1_2400": _v1(1, 2400, 300),
-    "v1_core_hs64_600": _v1(64, 600, 4),
-    "v1_core_hs64_2400": _v1(64, 2400, 12),
+    "v1_core_hs1_600": _kernel("v1_hs1", f"{V1} 1", "plain", 600, 25),
+    "v1_core_hs1_2400": _kernel("v1_hs1", f"{V1} 1", "plain", 2400, 300),
+    "v1_core_hs64_600": _kernel("v1_hs64", f"{V1} 64", "plain", 600, 4),
+    "v1_core_hs64_2400": _kernel("v1_hs64", f"{V1} 64", "plain", 2400, 12),
     "v1_memory_9600": BenchRow(
         "memory",
         "RWKV-1's core, 8 heads of 1, 9,600 tokens, forward and backward: peak",
@@ -82,26 +85,26 @@ ROWS: dict[str, BenchRow] = {
         partial(memory.v1_peak, 9600),
         Bar(32),
     ),
-    "wkv4_vs_sdpa_600": _attention("wkv4", WKV4, 600, 0.12),
-    "wkv4_vs_sdpa_9600": _attention("wkv4", WKV4, 9600, 0.012),
-    "wkv4_vs_causal_sdpa_600": _attention("wkv4", WKV4, 600, causal=True),
-    "wkv4_vs_causal_sdpa_9600": _attention("wkv4", WKV4, 9600, causal=True),
-    "biwkv_vs_sdpa_600": _attention("biwkv", BIWKV, 600, 0.15),
-    "biwkv_vs_sdpa_9600": _attention("biwkv", BIWKV, 9600, 0.018),
+    "wkv4_vs_sdpa_600": _kernel("wkv4", WKV4, "sdpa", 600, 0.12),
+    "wkv4_vs_sdpa_9600": _kernel("wkv4", WKV4, "sdpa", 9600, 0.012),
+    "wkv4_vs_causal_sdpa_600": _kernel("wkv4", WKV4, "causal_sdpa", 600),
+    "wkv4_vs_causal_sdpa_9600": _kernel("wkv4", WKV4, "causal_sdpa", 9600),
+    "biwkv_vs_sdpa_600": _kernel("biwkv", BIWKV, "sdpa", 600, 0.15),
+    "biwkv_vs_sdpa_9600": _kernel("biwkv", BIWKV, "sdpa", 9600, 0.018),
     "wkv4_vs_copy": BenchRow(
         "kernels",
         "Native WKV-4, width 384, 9,600 tokens (14.7 MB per tensor, beyond the second-level cache), forward, against "
         "1.5 times `y.copy_(x)` of one of its tensors",
         "{:.2f} times its time",
-        partial(kernels.vs_copy, 9600),
+        partial(kernels.versus, "wkv4", "copy", 9600),
         Bar(5, stretch=3),
     ),
-    "wkv6_vs_sdpa_600": _attention("wkv6", WKV6, 600, 0.60),
-    "wkv6_vs_sdpa_9600": _attention("wkv6", WKV6, 9600, 0.04),
-    "wkv6_vs_causal_sdpa_600": _attention("wkv6", WKV6, 600, causal=True),
-    "wkv6_vs_causal_sdpa_9600": _attention("wkv6", WKV6, 9600, causal=True),
-    "wkv7_vs_sdpa_2400": _attention("wkv7", WKV7, 2400, 0.45),
-    "wkv7_vs_causal_sdpa_2400": _attention("wkv7", WKV7, 2400, causal=True),
+    "wkv6_vs_sdpa_600": _kernel("wkv6", WKV6, "sdpa", 600, 0.60),
+    "wkv6_vs_sdpa_9600": _kernel("wkv6", WKV6, "sdpa", 9600, 0.04),
+    "wkv6_vs_causal_sdpa_600": _kernel("wkv6", WKV6, "causal_sdpa", 600),
+    "wkv6_vs_causal_sdpa_9600": _kernel("wkv6", WKV6, "causal_sdpa", 9600),
+    "wkv7_vs_sdpa_2400": _kernel("wkv7", WKV7, "sdpa", 2400, 0.45),
+    "wkv7_vs_causal_sdpa_2400": _kernel("wkv7", WKV7, "causal_sdpa", 2400),
     "growth_wkv4": _growth("wkv4", WKV4, False, 4.8),
     "growth_wkv4_train": _growth("wkv4", WKV4, True, 5.5),
     "growth_biwkv": _growth("biwkv", BIWKV, False, 4.8),
@@ -110,16 +113,16 @@ ROWS: dict[str, BenchRow] = {
     "growth_wkv6_train": _growth("wkv6", WKV6, True),
     "growth_wkv7": _growth("wkv7", WKV7, False),
     "growth_wkv7_train": _growth("wkv7", WKV7, True),
-    "model_medium_600": _model("medium", 600, 1.25),
-    "model_medium_2400": _model("medium", 2400, 2.4),
-    "model_medium_9600": _model("medium", 9600, 5),
-    "model_large_600": _model("large", 600, 1.05),
-    "model_large_2400": _model("large", 2400, 1.8),
-    "model_large_9600": _model("large", 9600, 3.8),
-    "vit_medium_600": _vit("medium", 600),
-    "vit_medium_2400": _vit("medium", 2400),
-    "vit_large_600": _vit("large", 600),
-    "vit_large_2400": _vit("large", 2400),
+    "model_medium_600": _model("medium", "transformer", 600, 1.25),
+    "model_medium_2400": _model("medium", "transformer", 2400, 2.4),
+    "model_medium_9600": _model("medium", "transformer", 9600, 5),
+    "model_large_600": _model("large", "transformer", 600, 1.05),
+    "model_large_2400": _model("large", "transformer", 2400, 1.8),
+    "model_large_9600": _model("large", "transformer", 9600, 3.8),
+    "vit_medium_600": _model("medium", "vit", 600),
+    "vit_medium_2400": _model("medium", "vit", 2400),
+    "vit_large_600": _model("large", "vit", 600),
+    "vit_large_2400": _model("large", "vit", 2400),
     "train_large_600": BenchRow(
         "models",
         "facerwkv4_large, 600 tokens, batch 8: a train step (forward, cross-entropy, backward, SGD without momentum), "
@@ -153,7 +156,7 @@ ROWS: dict[str, BenchRow] = {
         "models",
         "The same: largest difference of a logit from the eager form's in float64",
         SHARE,
-        partial(models.predict_drift, "facerwkv_small"),
+        partial(models.predict, "facerwkv_small", "auto", drift=True),
         Bar(1e-5),
     ),
     "loader": BenchRow(
@@ -168,7 +171,7 @@ ROWS: dict[str, BenchRow] = {
         "data",
         "The mean difference of the loader's images from Pillow's, as a part of the range of values",
         SHARE,
-        data.loader_difference,
+        partial(data.loader, timed=False),
         Bar(data.LEVEL),
     ),
     "cache": BenchRow(

@@ -43,16 +43,10 @@ class Measured:
     peer: float | None = None
 
 
-def relative(ours: Call, peer: Call, setting: BenchSetting) -> Measured:
-    """Our time as a part of the peer's."""
+def relative(ours: Call, peer: Call, setting: BenchSetting, inverse: bool = False) -> Measured:
+    """Our time as a part of the peer's, or by `inverse` the peer's as a multiple of ours."""
     mine, theirs = in_turns([ours, peer], setting)
-    return ratio(mine, theirs)
-
-
-def times_faster(ours: Call, peer: Call, setting: BenchSetting) -> Measured:
-    """The peer's time as a multiple of ours."""
-    mine, theirs = in_turns([ours, peer], setting)
-    return ratio(mine, theirs, inverse=True)
+    return ratio(mine, theirs, inverse)
 
 
 def ratio(ours: list[float], peer: list[float], inverse: bool = False) -> Measured:
@@ -71,18 +65,15 @@ def in_turns(calls: list[Call], setting: BenchSetting) -> list[list[float]]:
             _timed(call, 1)
             loops.append(ceil(SAMPLE / max(_timed(call, 1), 1e-6)))
         samples: list[list[float]] = [[] for _ in calls]
-        while not _enough(samples, loops, setting):
+        enough = False
+        while not enough:
             for call, count, taken in zip(calls, loops, samples, strict=True):
                 taken.append(_timed(call, count))
+            done, spent = len(samples[0]), [sum(taken) * inner for taken, inner in zip(samples, loops, strict=True)]
+            enough = (done >= SAMPLES and min(spent) >= SECONDS) or (done >= FEW and sum(spent) >= ENOUGH)
+            if setting.repeats is not None:
+                enough = done >= setting.repeats
     return samples
-
-
-def _enough(samples: list[list[float]], loops: list[int], setting: BenchSetting) -> bool:
-    count = len(samples[0])
-    if setting.repeats is not None:
-        return count >= setting.repeats
-    spent = [sum(taken) * inner for taken, inner in zip(samples, loops, strict=True)]
-    return (count >= SAMPLES and min(spent) >= SECONDS) or (count >= FEW and sum(spent) >= ENOUGH)
 
 
 def _timed(call: Call, loops: int) -> float:

@@ -6,8 +6,9 @@ The paper gives no numbers and no logs of it; its experiments used none. POSTER+
 image, PAtt-Lite flips and changes the contrast. About 1 h per run, as table 5's, on a laptop's RTX 4070.
 """
 
-from facerwkv.evaluation.templates import Section
-from facerwkv.experiments.study import Figure, Row, Setting, Study, run_all
+from functools import partial
+
+from facerwkv.experiments.study import Figure, Row, Study, run_all
 from facerwkv.experiments.table5_ablation import HOURS, SMALL
 
 ROWS = (
@@ -28,8 +29,4 @@ FIGURE = Figure(
     claim="Slower convergence would show in the first epochs.",
     rows=ROWS,
 )
-
-
-def run(setting: Setting) -> list[Section]:
-    """The table and the curves."""
-    return run_all((STUDY, FIGURE), setting)
+run = partial(run_all, (STUDY, FIGURE))

@@ -107,14 +107,11 @@ class Study:
 
         InputError if none can.
         """
-
-        def runs_of(row: Row) -> dict[str, list[dict[str, Any]]]:
-            return {
-                protocol: [_run(row, setting, protocol, seed) for seed in setting.seeds]
-                for protocol in setting.protocols
-            }
-
-        runs, problems = _every(self.rows, runs_of)
+        seeds = setting.seeds
+        runs, problems = _every(
+            self.rows,
+            lambda row: {each: [_run(row, setting, each, seed) for seed in seeds] for each in setting.protocols},
+        )
         table = _table([row for row in self.rows if row.name in runs], runs, setting)
         blocks: list[Block] = [Paragraph(self.claim), Paragraph(f"Time: {self.hours}"), table]
         if ran := [(row.name, row.ran) for row in self.rows if row.ran]:

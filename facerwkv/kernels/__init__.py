@@ -8,8 +8,11 @@ from facerwkv.core.errors import InputError
 Form = TypeVar("Form", bound=Callable)
 
 
-def choose(implementations: Mapping[str, Form], name: str, auto: str) -> Form:
-    """The form called `name`; "auto" is the one called `auto`. InputError lists the known names."""
+def choose(implementations: Mapping[str, Form], name: str, auto: str = "auto") -> Form:
+    """The form called `name`; "auto" is the one called `auto`.
+
+    A public call passes on what it was asked for, so an unknown name is refused here: InputError with the known ones.
+    """
     if name == "auto":
         name = auto
     if name not in implementations:

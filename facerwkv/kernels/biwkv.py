@@ -6,6 +6,7 @@ Source: Vision-RWKV (arXiv 2403.02308), equation 4, without the 1e-6 that its ke
 state is (a, b, p): numerator and denominator, both divided by e^p.
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 
@@ -35,8 +36,8 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "aut
         from facerwkv.kernels.native.wkv import biwkv as operator
 
         return call(operator, w.to(exact), u.to(exact), k.to(exact), v.to(exact)).to(v.dtype)
-    form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else "chunked")
-    kept = form is _triton  # its loads convert
+    name = ("triton" if runs(k) else "chunked") if implementation == "auto" else implementation
+    form, kept = choose(IMPLEMENTATIONS, name), name == "triton"  # whose loads convert
     y = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact))
     return y.to(v.dtype)
 
@@ -90,18 +91,22 @@ def _from_largest(k: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
     return k - largest, largest
 
 
-def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _operator(kind: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The operator in Triton or in C, imported here; InputError where it cannot run."""
+    if kind == "triton":
+        check("biwkv", k)
+        from facerwkv.kernels.triton import biwkv as triton
+
+        return triton.biwkv(w, u, k, v)
     require(refusal("biwkv", k, devices=SHAPED), "chunked")
-    from facerwkv.kernels.native.wkv import biwkv as operator
+    from facerwkv.kernels.native import wkv as native
 
-    return call(operator, w, u, k, v)
-
-
-def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    check("biwkv", k)
-    from facerwkv.kernels.triton.biwkv import biwkv as operator
-
-    return operator(w, u, k, v)
+    return call(native.biwkv, w, u, k, v)
 
 
-IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "native": _native, "triton": _triton}
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "reference": _reference,
+    "chunked": _chunked,
+    "native": partial(_operator, "native"),
+    "triton": partial(_operator, "triton"),
+}

@@ -5,7 +5,7 @@ that holds both, the middle cuts this product into a factor that belongs to s an
 comes out of matrix products, and nothing is divided by a decay, which may be as small as 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from importlib import import_module
@@ -26,18 +26,17 @@ Recurrence = Callable[..., tuple[Tensor, Tensor]]
 Visit = Callable[[Tensor, Tensor], None]
 
 
-def empty_state(k: Tensor) -> Tensor:
-    """The state before the first token, (B, H, N, N), for keys (B, T, H, N)."""
-    batch, _, heads, size = k.shape
-    return k.new_zeros(batch, heads, size, size, dtype=torch.promote_types(k.dtype, torch.float32))
+def checked_state(k: Tensor, others: Sequence[Tensor] = (), state: Tensor | None = None) -> Tensor:
+    """The state (B, H, N, N) before the first of keys k (B, T, H, N): the given one, or zeros in float32 or float64.
 
-
-def check_shapes(k: Tensor, others: list[Tensor], state: Tensor) -> None:
-    """InputError unless `others` are shaped like k (B, T, H, N) and state is (B, H, N, N): C code cannot find out."""
+    InputError unless `others` are shaped like k and the state as said: C code cannot find out.
+    """
     wanted = (*k.shape[:1], *k.shape[2:], *k.shape[3:])
+    state = k.new_zeros(wanted, dtype=torch.promote_types(k.dtype, torch.float32)) if state is None else state
     if k.ndim != 4 or any(x.shape != k.shape for x in others) or state.shape != wanted:
         shapes = ", ".join(str(tuple(x.shape)) for x in (k, *others, state))
         raise InputError(f"Tensors of one shape (B, T, H, N) and a state (B, H, N, N) are needed, not {shapes}.")
+    return state
 
 
 def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,8 +46,10 @@ def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tens
     computed again in the backward pass, so that training keeps little more than inputs and outputs.
     """
     batch, length, heads, size = inputs[0].shape
-    run = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False) if _trains() else segment
-    if torch.compiler.is_exporting():  # at once: a program for any batch cannot depend on its size
+    remade = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False)
+    exporting = torch.compiler.is_exporting()
+    run = remade if torch.is_grad_enabled() and not exporting else segment
+    if exporting:  # at once: a program for any batch cannot depend on its size
         tokens = length
     else:
         budget = CACHED if state.device.type == "cpu" else 100 * CACHED
@@ -89,7 +90,7 @@ def halve(left: Tensor, right: Tensor, w: Tensor, visit: Visit) -> tuple[Tensor,
     and right where no gradient is wanted.
     """
     (chunks, length, p, size), q = left.shape, right.shape[2]
-    blocks, half, inplace = chunks * length, 1, not _trains()
+    blocks, half, inplace = chunks * length, 1, not torch.is_grad_enabled() or torch.compiler.is_exporting()
     while half < length:
         blocks //= 2
         left, right = left.view(blocks, 2, half * p, size), right.view(blocks, 2, half * q, size)
@@ -166,7 +167,3 @@ def _from_fla(name: str) -> Callable | str:
         return getattr(import_module(f"fla.ops.{generation}"), f"chunk_{generation}")
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-
-
-def _trains() -> bool:
-    return torch.is_grad_enabled() and not torch.compiler.is_exporting()

@@ -91,7 +91,8 @@ def _run(name: str, implementation: str, *inputs: Tensor, inplace: bool = False)
     elif refusal(name, *inputs) is None:
         auto = "native"
         if inplace and implementation == "auto" and inputs[-1].is_contiguous() and not watched(*inputs):
-            from facerwkv.kernels.native.gates import overwrite
+            from facerwkv.kernels.native.gates import run_by_rows
 
-            return overwrite(name, *inputs)
+            run_by_rows(f"{name}_forward", inputs, inputs[-1:])
+            return inputs[-1]
     return choose(forms, implementation, auto)(*inputs)

@@ -19,7 +19,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
-from facerwkv.kernels.native import traced
+from facerwkv.kernels.native import watched
 
 CPUINFO = Path("/proc/cpuinfo")
 FEWEST = 64  # rows and columns from which oneDNN pays: it packs the matrix at every call
@@ -35,7 +35,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation
     auto = "reference"
     if not torch.compiler.is_compiling():  # to an exporter, comparing the batch's size would limit it
         large = math.prod(x.shape[:-1]) >= FEWEST and min(weight.shape) >= FEWEST
-        if large and onednn_pays() and _fits(*inputs) and not torch.is_autocast_enabled("cpu") and not traced(*inputs):
+        if (
+            large
+            and onednn_pays()
+            and _fits(*inputs)
+            and not torch.is_autocast_enabled("cpu")
+            and not watched(*inputs, autograd=False)
+        ):
             auto = "onednn"
     form = IMPLEMENTATIONS[auto] if implementation == "auto" else choose(IMPLEMENTATIONS, implementation, auto)
     return form(x, weight, bias)
@@ -75,10 +81,6 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         )
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Linear.apply(x, weight, bias)
-    return _product(x, weight, bias)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -86,7 +88,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -110,42 +112,39 @@ def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor
     x (B, T, D); mixes (N, D); weights, N matrices (F_n, D); last (B, D) or None. Returns N tensors (B, T, F_n).
     """
     last = x.new_zeros(x.shape[0], x.shape[2]) if last is None else last
-    if _trains(x, mixes, last, *weights):
-        weights = _as_autocast(weights)
-        with full_precision(x):
-            return list(_MixedProducts.apply(x, mixes, last, *weights))
+    if (products := _remade(_MixedProducts, [x, mixes, last], weights)) is not None:
+        return list(products)
     return [linear(part, weight) for part, weight in zip(token_mix(x, mixes, last), weights, strict=True)]
 
 
 def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
     """relu(k)^2 for k (..., F), times a matrix (D, F): (..., D). `inplace` is what it is for squared_relu."""
-    if _trains(k, weight):
-        (weight,) = _as_autocast([weight])
-        with full_precision(k):
-            return _SquaredReluProduct.apply(k, weight)
+    if (product := _remade(_SquaredReluProduct, [k], [weight])) is not None:
+        return product
     return linear(squared_relu(k, inplace=inplace), weight)
 
 
 def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
     """sigmoid(r) x for r and x (..., F), times a matrix (D, F): (..., D). `inplace` is what it is for sigmoid_gate."""
-    if _trains(r, x, weight):
-        (weight,) = _as_autocast([weight])
-        with full_precision(r):
-            return _GatedProduct.apply(r, x, weight)
+    if (product := _remade(_GatedProduct, [r, x], [weight])) is not None:
+        return product
     return linear(sigmoid_gate(r, x, inplace=inplace), weight)
 
 
-def _trains(*inputs: Tensor) -> bool:
-    """Compiled training is left to torch, which decides itself what to compute again."""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and not torch.compiler.is_compiling()
+def _remade(function: type[torch.autograd.Function], inputs: list[Tensor], weights: list[Tensor]) -> Any:
+    """The products of a function that makes the parts again in its backward pass; None where no gradient is wanted.
 
-
-def _as_autocast(weights: list[Tensor]) -> list[Tensor]:
-    """The matrices in the dtype that autocast, where it runs, gives to products: they decide it for the rest."""
+    Compiled training is left to torch, which decides itself what to compute again. Where autocast runs, the matrices
+    take the dtype that it gives to products: they decide it for the rest.
+    """
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *weights))
+    if not wanted or torch.compiler.is_compiling():
+        return None
     kind = weights[0].device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return weights
-    return [weight.to(torch.get_autocast_dtype(kind)) for weight in weights]
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        weights = [weight.to(torch.get_autocast_dtype(kind)) for weight in weights]
+    with full_precision(inputs[0]):
+        return function.apply(*inputs, *weights)
 
 
 class _MixedProducts(torch.autograd.Function):

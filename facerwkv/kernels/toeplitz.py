@@ -140,18 +140,11 @@ def _gradients(steps: Steps, c: Tensor, x: Tensor, grad: Tensor, leaf: int) -> t
 
 def _leaf(length: int, longest: int | None) -> tuple[int, int]:
     """The length of a leaf, one whose doubles transform quickly, and how often it is doubled to reach `length`."""
-
-    def transforms_quickly(number: int) -> bool:
-        for prime in (2, 3, 5):
-            while number % prime == 0:
-                number //= prime
-        return number == 1
-
     doublings = 0
     while longest and length > longest << doublings:
         doublings += 1
     leaf = -(-length >> doublings)
-    while doublings and not transforms_quickly(leaf):
+    while doublings and 30 ** leaf.bit_length() % leaf:  # until it has no prime factors but 2, 3 and 5
         leaf += 1
     return leaf, doublings
 
@@ -169,11 +162,6 @@ def _spectra(x: Tensor) -> Tensor:
     return torch.fft.rfft(points.flatten(1, 2))
 
 
-def _strips(length: int) -> list[tuple[int, int]]:
-    """Spans of STRIP tokens, counted from the end; the first may be shorter."""
-    return [(max(stop - STRIP, 0), stop) for stop in range(length, 0, -STRIP)]
-
-
 def _strip_product(c: Tensor, x: Tensor, backwards: bool) -> Tensor:
     if backwards:
         return _strip_product(c, x.flip(-1), False).flip(-1)
@@ -181,7 +169,8 @@ def _strip_product(c: Tensor, x: Tensor, backwards: bool) -> Tensor:
     # All strips of the table are its newest one, moved: each reads a stretch of it in place.
     newest = pad(c.flip(1), (0, STRIP)).unfold(1, length, 1)[:, : min(STRIP, length)].flip(1).mT.contiguous()
     y = torch.empty_like(x)
-    for start, stop in _strips(length):
+    for stop in range(length, 0, -STRIP):  # the first strip may be shorter
+        start = max(stop - STRIP, 0)
         y[..., start:stop] = x[..., :stop] @ newest[:, length - stop :, start - stop :]
     return y
 
@@ -190,7 +179,8 @@ def _strip_weights(x: Tensor, grad: Tensor) -> Tensor:
     heads, _, length = x.shape
     rows = min(STRIP, length)
     pairs = x.new_zeros(heads, rows, length)  # as in the newest strip
-    for start, stop in _strips(length):
+    for stop in range(length, 0, -STRIP):
+        start = max(stop - STRIP, 0)
         pairs[:, start - stop :, length - stop :].baddbmm_(grad[..., start:stop].mT, x[..., :stop])
     # Writing rows one element longer than they are read shifts row r right by r: diagonals become columns.
     skewed = pad(pairs.flip(1), (0, rows)).flatten(1)[:, :-rows].view(heads, rows, length + rows - 1)

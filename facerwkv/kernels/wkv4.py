@@ -5,6 +5,9 @@ y_t = (sum_{i<t} e^{k_i-(t-1-i)w} v_i + e^{u+k_t} v_t) / (sum_{i<t} e^{k_i-(t-1-
 Source: RWKV (arXiv 2305.13048), equation 14. The state is (a, b, p): numerator and denominator, both divided by e^p.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -33,10 +36,12 @@ def wkv4(
         raise InputError(f"The state must be (B, 3, C), here {(k.shape[0], 3, k.shape[2])}, not {tuple(state.shape)}.")
     exact = torch.promote_types(k.dtype, torch.float32)
     carried = state is not None and state.requires_grad and torch.is_grad_enabled()
-    portable = "chunked" if carried or refusal("wkv4", k, devices=SHAPED, cast=True) else "native"
-    form = choose(IMPLEMENTATIONS, implementation, auto="triton" if runs(k) else portable)
+    name = implementation
+    if name == "auto":
+        portable = "chunked" if carried or refusal("wkv4", k, devices=SHAPED, cast=True) else "native"
+        name = "triton" if runs(k) else portable
+    form, kept = choose(IMPLEMENTATIONS, name), name == "triton"  # whose loads convert
     state = empty_state(k) if state is None else state
-    kept = form is _triton  # its loads convert
     y, state = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact), state)
     return y.to(v.dtype), state
 
@@ -100,18 +105,22 @@ def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[T
     return y, torch.cat([a, b, top], 1)
 
 
-def _native(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _operator(kind: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The operator in Triton or in C, imported here; InputError where it cannot run."""
+    if kind == "triton":
+        check("wkv4", k)
+        from facerwkv.kernels.triton import wkv4 as triton
+
+        return triton.wkv4(w, u, k, v, state)
     require(refusal("wkv4", k, devices=SHAPED), "chunked")
-    from facerwkv.kernels.native.wkv import wkv4 as operator
+    from facerwkv.kernels.native import wkv as native
 
-    return call(operator, w, u, k, v, state)
-
-
-def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    check("wkv4", k)
-    from facerwkv.kernels.triton.wkv4 import wkv4 as operator
-
-    return operator(w, u, k, v, state)
+    return call(native.wkv4, w, u, k, v, state)
 
 
-IMPLEMENTATIONS = {"reference": _reference, "chunked": _chunked, "native": _native, "triton": _triton}
+IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "reference": _reference,
+    "chunked": _chunked,
+    "native": partial(_operator, "native"),
+    "triton": partial(_operator, "triton"),
+}

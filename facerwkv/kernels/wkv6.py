@@ -13,9 +13,8 @@ from torch import Tensor
 from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
     Recurrence,
-    check_shapes,
+    checked_state,
     cut,
-    empty_state,
     fastest,
     fla_operator,
     full_precision,
@@ -42,10 +41,9 @@ def wkv6(
     installed, else chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
-    form = choose(IMPLEMENTATIONS, implementation, auto=fastest("wkv6", k))
-    state = empty_state(k) if state is None else state
-    check_shapes(k, [r, v], state)
-    narrow = k.dtype if form is _fla else exact
+    name = fastest("wkv6", k) if implementation == "auto" else implementation
+    form, narrow = choose(IMPLEMENTATIONS, name), k.dtype if name == "fla" else exact
+    state = checked_state(k, [r, v], state)
     inputs = *(x.to(narrow) for x in (r, k, v)), w.expand_as(k).to(exact), u.expand(k.shape[2:]).to(exact)
     with full_precision(k):
         y, state = form(*inputs, state)
@@ -99,22 +97,21 @@ def _read_earlier(y: Tensor, v: Tensor, later: Tensor, earlier: Tensor) -> None:
             y.addcmul_(weights[:, :, s, None], v[:, s, None])
 
 
-def _native(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _operator(kind: str, r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The operator of fla-core or that in C, imported here; InputError where it cannot run."""
+    if kind == "fla":
+        fla = fla_operator("wkv6", k)
+        w = w.clamp(min=-100)  # e^-100 is 0 in float32, and fla multiplies logarithms by 0: of -inf that gave NaN
+        return fla(r, k, v, w, u, scale=1.0, initial_state=state, output_final_state=True)
     require(native_refusal("wkv6", k), "chunked")
-    from facerwkv.kernels.native.matrix_state import wkv6 as operator
+    from facerwkv.kernels.native import matrix_state
 
-    return operator(r, k, v, w, u, state)
-
-
-def _fla(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    operator = fla_operator("wkv6", k)
-    w = w.clamp(min=-100)  # e^-100 is 0 in float32, and fla multiplies logarithms by 0: of -inf that gave NaN
-    return operator(r, k, v, w, u, scale=1.0, initial_state=state, output_final_state=True)
+    return matrix_state.wkv6(r, k, v, w, u, state)
 
 
 IMPLEMENTATIONS: dict[str, Recurrence] = {
     "reference": _reference,
     "chunked": lambda r, k, v, w, u, state: walk(partial(_segment, u), [r, k, v, w], state),
-    "native": _native,
-    "fla": _fla,
+    "native": partial(_operator, "native"),
+    "fla": partial(_operator, "fla"),
 }

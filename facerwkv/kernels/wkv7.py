@@ -6,6 +6,8 @@ Source: Goose (arXiv 2503.14456), section 3, with S transposed so that it lies a
 the state that its own token has written.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,9 +15,8 @@ from torch.nn import functional
 from facerwkv.kernels import choose
 from facerwkv.kernels.chunks import (
     Recurrence,
-    check_shapes,
+    checked_state,
     cut,
-    empty_state,
     fastest,
     fla_operator,
     full_precision,
@@ -50,10 +51,9 @@ def wkv7(
     fla for half-precision inputs on CUDA where it is installed, else chunked, and the reference for a few tokens.
     """
     exact = torch.promote_types(k.dtype, torch.float32)
-    form = choose(IMPLEMENTATIONS, implementation, auto=fastest("wkv7", k))
-    state = empty_state(k) if state is None else state
-    check_shapes(k, [r, v, a, b], state)
-    narrow = k.dtype if form is _fla else exact
+    name = fastest("wkv7", k) if implementation == "auto" else implementation
+    form, narrow = choose(IMPLEMENTATIONS, name), k.dtype if name == "fla" else exact
+    state = checked_state(k, [r, v, a, b], state)
     others = (x.to(narrow) for x in (k, v, a, b))
     with full_precision(k):
         y, state = form(r.to(narrow), w.expand_as(k).to(exact), *others, state)
@@ -128,21 +128,22 @@ class _Pairs:
         self.products = join_blocks(first, corner, second)
 
 
-def _native(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _operator(
+    kind: str, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The operator of fla-core or that in C, imported here; InputError where it cannot run."""
+    if kind == "fla":
+        fla = fla_operator("wkv7", k)
+        return fla(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
     require(native_refusal("wkv7", k), "chunked")
-    from facerwkv.kernels.native.matrix_state import wkv7 as operator
+    from facerwkv.kernels.native import matrix_state
 
-    return operator(r, w, k, v, a, b, state)
-
-
-def _fla(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    operator = fla_operator("wkv7", k)
-    return operator(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
+    return matrix_state.wkv7(r, w, k, v, a, b, state)
 
 
 IMPLEMENTATIONS: dict[str, Recurrence] = {
     "reference": _reference,
     "chunked": lambda *inputs: walk(_segment, [*inputs[:-1]], inputs[-1]),
-    "native": _native,
-    "fla": _fla,
+    "native": partial(_operator, "native"),
+    "fla": partial(_operator, "fla"),
 }

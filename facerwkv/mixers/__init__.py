@@ -65,11 +65,6 @@ class Mixer:
         """Whether any number of tokens may come, with a state that does not grow; not with a table of positions."""
         return self.streams and not self.time_mix.table
 
-    @property
-    def shares(self) -> bool:
-        """Whether the time mix hands something on to later blocks, in a dict that it is called with."""
-        return self.time_mix.shares
-
 
 MIXERS = {
     "rwkv1": Mixer("rwkv1", "RWKV-1, as the paper's authors ran it: free table, no state"),

@@ -63,6 +63,15 @@ class RecurrentTimeMix(TimeMix):
         return self._mix(x, None, max(x.shape[1] - count, 0), *shared)[0]
 
 
+class StreamedChannelMix(nn.Module):
+    """A channel mix whose `stream` from no state is its forward pass."""
+
+    stream: Any
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.stream(x, None)[0]
+
+
 def require_past_only(scan: str = "forward", shift: str = "token") -> None:
     """InputError for a piece of the tokens where a token sees those after it, or looks a whole row back."""
     for option, value, use in (("scan", scan, "forward"), ("shift", shift, "token")):

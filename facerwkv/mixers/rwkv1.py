@@ -15,7 +15,7 @@ from facerwkv.kernels.toeplitz import KEY_MAX, KEY_MIN, table, toeplitz
 from facerwkv.mixers import base
 from facerwkv.mixers.base import require_past_only
 from facerwkv.mixers.config import MixerConfig
-from facerwkv.mixers.shift import half_shift, row_shift
+from facerwkv.mixers.shift import half_shift
 
 FOLDED_TOKENS = 1200  # a folded table is of H T^2 numbers: 46 MB for 8 heads
 
@@ -42,7 +42,7 @@ class TimeMix(base.TimeMix):
         self.hook_value = nn.Identity()
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        length, x = x.shape[1], shifted(x, grid, self.shift)
+        length, x = x.shape[1], half_shift(x, self.shift, grid)
         check_length(length, self.tokens)
         k, v, r = self.key(x), self.hook_value(self.value(x)), self.receptance(x)
         keys, values = (part.unflatten(-1, (self.heads, -1)) for part in (k, v))
@@ -54,7 +54,7 @@ class TimeMix(base.TimeMix):
         """The same as a recurrence. A free table has no finite state: what is kept grows with every token."""
         require_past_only(shift=self.shift)
         state = state or {"last": None, "e": x[:, :0, : self.key.out_features], "ev": x[:, :0, : self.key.out_features]}
-        shifted_x = half_shift(x, state["last"])
+        shifted_x = half_shift(x, last=state["last"])
         e = self.key(shifted_x).clamp(KEY_MIN, KEY_MAX).exp()
         ev = torch.cat([state["ev"], e * self.value(shifted_x)], 1)
         e = torch.cat([state["e"], e], 1)
@@ -105,15 +105,13 @@ class FoldedTimeMix(nn.Module):
         self.register_buffer("offset", (gamma * bias).detach())
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self._mix(shifted(x, grid, self.shift), x.shape[1])
+        return self.last(x, x.shape[1], grid)
 
-    def last(self, x: Tensor, count: int) -> Tensor:
-        """The outputs of the last `count` tokens."""
-        require_past_only(shift=self.shift)
-        return self._mix(half_shift(x), count)
-
-    def _mix(self, x: Tensor, count: int) -> Tensor:
-        length = x.shape[1]
+    def last(self, x: Tensor, count: int, grid: tuple[int, int] | None = None) -> Tensor:
+        """The outputs of the last `count` tokens; a row shift needs their grid."""
+        if grid is None:
+            require_past_only(shift=self.shift)
+        length, x = x.shape[1], half_shift(x, self.shift, grid or (0, 0))
         check_length(length, self.table.shape[-1])
         start = max(length - count, 0)
         # Time comes last: sums over it then read neighbours in memory.
@@ -137,15 +135,13 @@ class ChannelMix(nn.Module):
         self.weight = Linear(hidden, config.width)
         self.receptance = Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self._mix(shifted(x, grid, self.shift))
+    def forward(self, x: Tensor, grid: tuple[int, int], last: Tensor | None = None) -> Tensor:
+        x = half_shift(x, self.shift, grid, last)
+        return torch.sigmoid(self.receptance(x)) * self.weight(mish_gate(self.key(x), self.value(x)))
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         require_past_only(shift=self.shift)
-        return self._mix(half_shift(x, state)), x[:, -1]
-
-    def _mix(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.receptance(x)) * self.weight(mish_gate(self.key(x), self.value(x)))
+        return self.forward(x, (0, 0), state), x[:, -1]
 
     def folded(self) -> nn.Module:
         """What computes the same for inference."""
@@ -171,15 +167,10 @@ class FoldedChannelMix(nn.Module):
         self.register_buffer("offset", mix.weight.bias.detach())
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        rows = shifted(x, grid, self.shift).flatten(0, 1)
+        rows = half_shift(x, self.shift, grid).flatten(0, 1)
         k, v, r = torch.addmm(self.bias, rows, self.projection).split(self.sizes, -1)
         y = torch.sigmoid(r) * torch.addmm(self.offset, mish_gate(k, v), self.weight)
         return y.view_as(x)
-
-
-def shifted(x: Tensor, grid: tuple[int, int], shift: str) -> Tensor:
-    """x (B, T, D), half of whose channels come from the neighbour that `shift` names."""
-    return row_shift(x, grid) if shift == "row" else half_shift(x)
 
 
 def check_length(length: int, tokens: int) -> None:

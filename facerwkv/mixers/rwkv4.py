@@ -13,7 +13,7 @@ from facerwkv.kernels.biwkv import biwkv
 from facerwkv.kernels.gates import sigmoid_gate
 from facerwkv.kernels.products import gated_product, mixed_products, squared_relu_product
 from facerwkv.kernels.wkv4 import wkv4
-from facerwkv.mixers.base import RecurrentTimeMix
+from facerwkv.mixers.base import RecurrentTimeMix, StreamedChannelMix
 from facerwkv.mixers.config import MixerConfig
 
 
@@ -57,7 +57,7 @@ class TimeMix(RecurrentTimeMix):
         return out, {"last": x[:, -1], "wkv": wkv}
 
 
-class ChannelMix(nn.Module):
+class ChannelMix(StreamedChannelMix):
     """out = sigmoid(W_r x_r) * W_v relu(W_k x_k)^2, hidden width 4 D."""
 
     def __init__(self, config: MixerConfig, layer: int):
@@ -72,9 +72,6 @@ class ChannelMix(nn.Module):
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.receptance.weight)
         nn.init.orthogonal_(self.key.weight, max(1.0, (hidden / width) ** 0.5))
-
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.stream(x, None)[0]
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         mixes = torch.stack([self.mix_key, self.mix_receptance])

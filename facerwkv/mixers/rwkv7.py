@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from facerwkv.kernels.products import Linear
 from facerwkv.kernels.wkv7 import wkv7, wkv7_both
-from facerwkv.mixers.base import RecurrentTimeMix
+from facerwkv.mixers.base import RecurrentTimeMix, StreamedChannelMix
 from facerwkv.mixers.config import MixerConfig
 from facerwkv.mixers.rwkv6 import HeadNorm, ramps
 from facerwkv.mixers.shift import token_shift
@@ -43,10 +43,10 @@ class TimeMix(RecurrentTimeMix):
         mixes = [1 - ramp ** (power * tau) for power in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)]
         self.mix_streams = nn.Parameter(torch.stack(mixes))
         start = initial_values(config, layer)
-        self.time_decay = LowRank(width, rank(width, 2.5), nn.Tanh(), start["decay"])
-        self.time_rate = LowRank(width, rank(width, 2.5), nn.Identity(), start["rate"])
-        self.time_value = LowRank(width, rank(width, 1.7), nn.Identity(), start["value"])
-        self.time_gate = LowRank(width, rank(width, 5.0), nn.Sigmoid(), None)
+        self.time_decay = LowRank(width, 2.5, nn.Tanh(), start["decay"])
+        self.time_rate = LowRank(width, 2.5, nn.Identity(), start["rate"])
+        self.time_value = LowRank(width, 1.7, nn.Identity(), start["value"])
+        self.time_gate = LowRank(width, 5.0, nn.Sigmoid(), None)
         self.time_removal = nn.Parameter(start["removal"])
         self.time_replacement = nn.Parameter(torch.full((width,), 1.02))
         self.time_bonus = nn.Parameter(torch.full((width,), -0.04))
@@ -82,7 +82,7 @@ class TimeMix(RecurrentTimeMix):
         return self.output((self.norm(y) + extra.flatten(2)) * gate), {"last": x[:, -1], "wkv": wkv}
 
 
-class ChannelMix(nn.Module):
+class ChannelMix(StreamedChannelMix):
     """out = W_v relu(W_k x_k)^2, hidden width 4 D."""
 
     def __init__(self, config: MixerConfig, layer: int):
@@ -95,19 +95,17 @@ class ChannelMix(nn.Module):
         nn.init.uniform_(self.key.weight, -0.5 / width**0.5, 0.5 / width**0.5)
         nn.init.zeros_(self.value.weight)
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.stream(x, None)[0]
-
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         mixed = torch.addcmul(x, token_shift(x, state) - x, self.mix_key)
         return self.value(self.key(mixed).relu().square()), x[:, -1]
 
 
 class LowRank(nn.Module):
-    """base + act(x A) B with A (D, rank), zeros at first, and B (rank, D)."""
+    """base + act(x A) B with A (D, rank), zeros at first, and B (rank, D); the rank is a multiple of 32."""
 
-    def __init__(self, width: int, rank: int, act: nn.Module, base: Tensor | None):
+    def __init__(self, width: int, scale: float, act: nn.Module, base: Tensor | None):
         super().__init__()
+        rank = max(32, round(scale * width**0.5 / 32) * 32)
         self.act = act
         self.base = None if base is None else nn.Parameter(base)
         self.down = nn.Parameter(torch.zeros(width, rank))
@@ -117,11 +115,6 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.act(x @ self.down) @ self.up
         return y if self.base is None else self.base + y
-
-
-def rank(width: int, scale: float) -> int:
-    """The rank of a low-rank part, a multiple of 32."""
-    return max(32, round(scale * width**0.5 / 32) * 32)
 
 
 def initial_values(config: MixerConfig, layer: int) -> dict[str, Tensor]:

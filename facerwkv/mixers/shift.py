@@ -11,16 +11,12 @@ def token_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
     return torch.cat([first, x[:, :-1]], 1)
 
 
-def half_shift(x: Tensor, last: Tensor | None = None) -> Tensor:
-    """RWKV-1's shift: the first half of the channels comes from the token before. Shapes as in `token_shift`."""
-    half = x.shape[-1] // 2
-    return torch.cat([token_shift(x, last)[..., :half], x[..., half:]], -1)
+def half_shift(x: Tensor, shift: str = "token", grid: tuple[int, int] = (0, 0), last: Tensor | None = None) -> Tensor:
+    """RWKV-1's shift: the first half of the channels comes from the token before, as in `token_shift`.
 
-
-def row_shift(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The first half of the channels comes from the token above, zeros in the first row; x is (B, T, D).
-
-    Source: RWKV-LM's README, which advises a shift of N tokens for an image of N x N.
+    With the shift "row" it comes from the token above on the grid (Hp, Wp), zeros in the first row. Source: RWKV-LM's
+    README, which advises a shift of N tokens for an image of N x N.
     """
     half, columns = x.shape[-1] // 2, grid[1]
-    return torch.cat([pad(x[:, :-columns, :half], (0, 0, columns, 0)), x[..., half:]], -1)
+    neighbours = pad(x[:, :-columns, :half], (0, 0, columns, 0)) if shift == "row" else token_shift(x, last)[..., :half]
+    return torch.cat([neighbours, x[..., half:]], -1)

@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.norm2 = parts.norm(config.width)
         self.channel_mix: Any = parts.channel_mix(config, layer)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.shares = parts.shares
+        self.shares = parts.time_mix.shares
 
     def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         """`shared`: what the blocks of one forward pass hand on to later ones; empty before the first."""

@@ -5,7 +5,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, normalise
 from facerwkv.kernels import native
 from facerwkv.kernels.native import library
-from facerwkv.kernels.pixels import by_table
+from facerwkv.kernels.pixels import look_up
 
 FORMS = ["reference", pytest.param("native", marks=pytest.mark.skipif(library() is None, reason="no C kernels"))]
 SHAPES = [(2, 3, 5, 3), (1, 80, 61, 3), (3, 7, 4, 1), (0, 4, 4, 3), (2, 0, 4, 3)]
@@ -20,7 +20,7 @@ def bytes_of(*shape):
 def test_every_byte_becomes_its_entry(form, shape):
     images, table = bytes_of(*shape), torch.arange(256 * shape[-1]).view(shape[-1], 256).float()
     expected = images.permute(0, 3, 1, 2).float() + 256 * torch.arange(shape[-1]).view(-1, 1, 1)
-    got = by_table(images, table, form)
+    got = look_up(images, table, form)
     assert got.is_contiguous()
     assert torch.equal(got, expected)
 
@@ -28,7 +28,7 @@ def test_every_byte_becomes_its_entry(form, shape):
 @pytest.mark.parametrize("form", FORMS)
 def test_images_may_lie_in_memory_as_they_like(form):
     images, table = bytes_of(2, 6, 8, 3).transpose(1, 2)[:, ::2], torch.randn(3, 256)
-    assert torch.equal(by_table(images, table, form), by_table(images.contiguous(), table, "reference"))
+    assert torch.equal(look_up(images, table, form), look_up(images.contiguous(), table, "reference"))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -46,10 +46,10 @@ def test_without_c_kernels_there_is_a_sentence_and_the_same_answer(monkeypatch):
     monkeypatch.setattr(native, "library", lambda: None)
     assert torch.equal(normalise(images, config), expected)
     with pytest.raises(InputError, match="implementation='reference'"):
-        by_table(images, torch.zeros(3, 256), "native")
+        look_up(images, torch.zeros(3, 256), "native")
 
 
 @pytest.mark.skipif(library() is None, reason="no C kernels")
 def test_other_numbers_than_bytes_are_refused():
     with pytest.raises(InputError, match=r"No C kernel looks up torch.float32 on cpu\."):
-        by_table(torch.zeros(1, 2, 2, 3), torch.zeros(3, 256), "native")
+        look_up(torch.zeros(1, 2, 2, 3), torch.zeros(3, 256), "native")

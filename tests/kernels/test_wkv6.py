@@ -3,7 +3,7 @@ import torch
 from torch.autograd import gradcheck
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.chunks import CHUNK, empty_state
+from facerwkv.kernels.chunks import CHUNK, checked_state
 from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.wkv6 import IMPLEMENTATIONS, wkv6, wkv6_both
 
@@ -274,7 +274,7 @@ class TestNative:
         from facerwkv.kernels.native.matrix_state import wkv6 as operator
 
         inputs = random_inputs(20, dtype=torch.float32)
-        torch.library.opcheck(operator, (*inputs, empty_state(inputs[0]).requires_grad_()))
+        torch.library.opcheck(operator, (*inputs, checked_state(inputs[0]).requires_grad_()))
 
     def test_export_sees_one_operator(self):
         inputs = tuple(tensor.detach() for tensor in random_inputs(20, dtype=torch.float32))

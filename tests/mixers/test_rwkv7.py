@@ -5,7 +5,7 @@ from torch.nn import functional
 from facerwkv.core.errors import InputError
 from facerwkv.kernels.wkv7 import wkv7
 from facerwkv.mixers.config import MixerConfig
-from facerwkv.mixers.rwkv7 import ChannelMix, TimeMix, rank
+from facerwkv.mixers.rwkv7 import ChannelMix, LowRank, TimeMix
 
 CONFIG = MixerConfig(width=8, depth=3, heads=2, time_mix_dim=8, hidden=None, tokens=24)
 BOTH = MixerConfig(8, 3, 2, 8, None, 24, scan="both")
@@ -121,7 +121,8 @@ def test_the_kernel_s_implementation_can_be_chosen():
 
 @pytest.mark.parametrize(("width", "ranks"), [(8, [32, 32, 32]), (128, [32, 32, 64]), (256, [32, 32, 64])])
 def test_ranks_of_the_low_rank_parts(width, ranks):
-    assert [rank(width, scale) for scale in (2.5, 1.7, 5.0)] == ranks
+    parts = [LowRank(width, scale, torch.nn.Identity(), None) for scale in (2.5, 1.7, 5.0)]
+    assert [part.down.shape[1] for part in parts] == ranks
 
 
 def test_ranks_of_the_large_model():

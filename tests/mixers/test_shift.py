@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from facerwkv.mixers.shift import row_shift
+from facerwkv.mixers.shift import half_shift
 from facerwkv.mixers.vrwkv import quad_shift
 
 
@@ -35,4 +35,4 @@ def test_half_of_the_channels_come_from_the_token_above(grid):
         for column in range(columns):
             above = x[:, (row - 1) * columns + column, :2] if row else torch.zeros(2, 2)
             expected[:, row * columns + column, :2] = above
-    assert torch.equal(row_shift(x, grid), expected)
+    assert torch.equal(half_shift(x, "row", grid), expected)

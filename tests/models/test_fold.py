@@ -101,7 +101,7 @@ def test_the_last_outputs_are_forward_s(mixer, count, layer):
     mix = MIXERS[mixer].time_mix(MixerConfig(8, 2, 2, 8, None, 24), layer).double()
     for parameter in mix.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    shared = [{"value": torch.rand(2, 24, 8, dtype=torch.float64)}] if MIXERS[mixer].shares and layer else []
+    shared = [{"value": torch.rand(2, 24, 8, dtype=torch.float64)}] if MIXERS[mixer].time_mix.shares and layer else []
     x = torch.rand(2, 24, 8, dtype=torch.float64)
     torch.testing.assert_close(mix.last(x, count, *shared), mix(x, (4, 6), *shared)[:, -count:])
 

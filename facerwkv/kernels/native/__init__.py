@@ -101,13 +101,13 @@ def call(made: Any, *inputs: Tensor) -> Any:
     return made(*inputs) if watched(*inputs) else made.function(*inputs)
 
 
-def watched(*inputs: Tensor) -> bool:
-    """Whether autograd, a compiler or another tracer must see what is done with the inputs."""
-    return (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)) or traced(*inputs)
+def watched(*inputs: Tensor, autograd: bool = True) -> bool:
+    """Whether a compiler, another tracer or (where it counts here) autograd must see what is done with the inputs.
 
-
-def traced(*inputs: Tensor) -> bool:
-    """Whether a compiler or another tracer must see what is done with the inputs, or they have no memory on the CPU."""
+    So must what has no memory on the CPU.
+    """
+    if autograd and torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        return True
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return True
     plain = all(type(x) in PLAIN and x.device.type == "cpu" for x in inputs)

@@ -18,12 +18,12 @@ def _gate(name: str, *names: str) -> Any:
 
     def forward(*given: Tensor) -> Tensor:
         y = _short_lived(*given[0].shape)
-        _run_by_rows(f"{name}_forward", given, [y])
+        run_by_rows(f"{name}_forward", given, [y])
         return y
 
     def backward(*given: Tensor) -> Tensor | tuple[Tensor, ...]:
         grads = [torch.empty(x.shape) for x in given[:-1]]
-        _run_by_rows(f"{name}_backward", given[:-1], [given[-1].contiguous(), *grads])
+        run_by_rows(f"{name}_backward", given[:-1], [given[-1].contiguous(), *grads])
         return tuple(grads) if len(grads) > 1 else grads[0]
 
     gate = operator(name, f"({inputs}) -> Tensor")(forward)
@@ -34,13 +34,7 @@ def _gate(name: str, *names: str) -> Any:
     return gate
 
 
-def overwrite(name: str, *inputs: Tensor) -> Tensor:
-    """A gate by name, its result in its last input, which is contiguous; not an operator."""
-    _run_by_rows(f"{name}_forward", inputs, inputs[-1:])
-    return inputs[-1]
-
-
-def _run_by_rows(function: str, inputs: tuple[Tensor, ...], contiguous: list[Tensor] | tuple[Tensor, ...]) -> None:
+def run_by_rows(function: str, inputs: tuple[Tensor, ...], contiguous: list[Tensor] | tuple[Tensor, ...]) -> None:
     """Run a C function on inputs (..., F) as rows (R, F), which lie apart by any stride, and on contiguous tensors."""
     rows = [x.reshape(x.numel() // max(x.shape[-1], 1), x.shape[-1]) for x in inputs]
     rows = [x if x.stride(-1) == 1 else x.contiguous() for x in rows]

@@ -55,11 +55,10 @@ def _wkv4_gradients(ctx: Any, grad: Tensor | None, grad_state: Tensor | None) ->
     return (*wkv4_backward(*ctx.saved_tensors, grad), None) if grad is not None else (None,) * 5
 
 
-def _biwkv_gradients(ctx: Any, grad: Tensor | None) -> tuple:
-    return biwkv_backward(*ctx.saved_tensors, grad) if grad is not None else (None,) * 4
-
-
 wkv4.register_fake(lambda w, u, k, v, state: like(v, state))
 wkv4.register_autograd(_wkv4_gradients, setup_context=_setup)
 biwkv.register_fake(lambda w, u, k, v: like(v)[0])
-biwkv.register_autograd(_biwkv_gradients, setup_context=_setup)
+biwkv.register_autograd(
+    lambda ctx, grad: biwkv_backward(*ctx.saved_tensors, grad) if grad is not None else (None,) * 4,
+    setup_context=_setup,
+)

@@ -64,10 +64,9 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple:
-    return backward(*ctx.saved_tensors, grad) if grad is not None else (None,) * 4
-
-
 operator.register_fake(lambda w, u, k, v: (*like(v), block_sums(k, 4), block_sums(k, 4)))
 backward.register_fake(lambda w, u, k, v, past, future, grad: like(w, u, k, v))
-operator.register_autograd(_backward, setup_context=_setup)
+operator.register_autograd(
+    lambda ctx, grad, *_: backward(*ctx.saved_tensors, grad) if grad is not None else (None,) * 4,
+    setup_context=_setup,
+)
