@@ -22,18 +22,26 @@ def mish_gate(k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
     """mish(k) v = k tanh(log(1 + e^k)) v for k and v of one shape (..., F).
 
     A third implementation, "rational", has one exponential: what a compiler gets where no gradient is wanted, since its
-    gradient has fewer digits.
+    gradient has fewer digits. Returns (..., F); InputError for other shapes and unknown implementations.
     """
     return _run("mish_gate", implementation, k, v)
 
 
 def sigmoid_gate(r: Tensor, x: Tensor, implementation: str = "auto", inplace: bool = False) -> Tensor:
-    """sigmoid(r) x for r and x of one shape (..., F). With `inplace` the result may overwrite x."""
+    """sigmoid(r) x for r and x of one shape (..., F).
+
+    With `inplace` the result may overwrite x: the gate of RWKV-4's channel mix then needs no memory of its own.
+    Returns (..., F); InputError for other shapes and unknown implementations.
+    """
     return _run("sigmoid_gate", implementation, r, x, inplace=inplace)
 
 
 def squared_relu(k: Tensor, implementation: str = "auto", inplace: bool = False) -> Tensor:
-    """relu(k)^2 for k (..., F). With `inplace` the result may overwrite k."""
+    """relu(k)^2 for k (..., F).
+
+    With `inplace` the result may overwrite k: the hidden layer of RWKV-4's channel mix is then held once, not twice.
+    Returns (..., F); InputError for unknown implementations.
+    """
     return _run("squared_relu", implementation, k, inplace=inplace)
 
 

@@ -118,14 +118,22 @@ def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor
 
 
 def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
-    """relu(k)^2 for k (..., F), times a matrix (D, F): (..., D). `inplace` is what it is for squared_relu."""
+    """relu(k)^2 for k (..., F), times a matrix (D, F): (..., D).
+
+    Training keeps k and the matrix, and squares again in the backward pass. Elsewhere `inplace` lets the square
+    overwrite k, as in `squared_relu`.
+    """
     if (product := _remade(_SquaredReluProduct, [k], [weight])) is not None:
         return product
     return linear(squared_relu(k, inplace=inplace), weight)
 
 
 def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
-    """sigmoid(r) x for r and x (..., F), times a matrix (D, F): (..., D). `inplace` is what it is for sigmoid_gate."""
+    """sigmoid(r) x for r and x (..., F), times a matrix (D, F): (..., D).
+
+    Training keeps r, x and the matrix, and gates again in the backward pass. Elsewhere `inplace` lets the gated x
+    overwrite x, as in `sigmoid_gate`.
+    """
     if (product := _remade(_GatedProduct, [r, x], [weight])) is not None:
         return product
     return linear(sigmoid_gate(r, x, inplace=inplace), weight)

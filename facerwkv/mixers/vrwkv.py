@@ -55,7 +55,8 @@ class TimeMix(base.TimeMix):
         k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
         v = self.hook_value(self.value(torch.addcmul(shifted, x - shifted, self.mix_value)))
         r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
-        y = self.norm(biwkv(self.time_decay / tokens, self.time_first / tokens, k, v, self.implementation))
+        w, u = self.time_decay / tokens, self.time_first / tokens
+        y = self.norm(biwkv(w, u, k, v, self.implementation))
         return self.output(torch.sigmoid(r) * y)
 
 
