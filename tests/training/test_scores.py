@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facerwkv.training.callbacks import EpochLines, Saver
-from facerwkv.training.recipe import TrainPart
+from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import Curves, columns
 
 
@@ -32,14 +32,15 @@ def trainer(epoch: int, accuracy: float) -> SimpleNamespace:
         ([-0.5, -0.25, -0.375], [0, 1]),  # kappa can be negative
     ],
 )
-def test_the_best_epoch_is_the_first_until_a_score_is_defined(accuracies, saved, tmp_path):
+def test_the_best_epoch_is_the_first_until_a_score_is_defined(accuracies, saved, tmp_path, monkeypatch):
     kept = {"best": [], "last": []}
 
     def save(folder, scores):
         folder.mkdir(exist_ok=True)
         kept[folder.name].append(scores)
 
-    saver = Saver(tmp_path, save, TrainPart())
+    saver = Saver(tmp_path, SimpleNamespace(recipe=Recipe()), None)
+    monkeypatch.setattr(saver, "save", save)
     for epoch, accuracy in enumerate(accuracies):
         saver.on_train_epoch_end(trainer(epoch, accuracy), None)
     assert [scores["epoch"] for scores in kept["best"]] == saved
