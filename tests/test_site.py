@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def world(tmp_path_factory) -> Path:
     Image.fromarray(scenes[0]).save(folder / "party.jpg")
     for index, scene in enumerate(scenes):
         Image.fromarray(scene).save(folder / "photos" / f"{index}.png")
-    with VideoWriter(folder / "talk.mp4", 10) as video:
+    with closing(VideoWriter(folder / "talk.mp4", 10)) as video:
         for number in range(25):
             video.write(number / 10, np.roll(scenes[0], number, axis=1))
     for name, place in {"fer2013": "fer2013", "caer_s": "CAER-S", "rafdb": "rafdb", "imagefolder": "faces"}.items():

@@ -81,7 +81,7 @@ def confusion(targets: np.ndarray, predictions: np.ndarray, num_classes: int) ->
 
 def accuracy(matrix: np.ndarray) -> np.ndarray:
     """Share of right answers, in 0..1, of confusion matrices (..., C, C)."""
-    return _ratio(_diagonal(matrix).sum(-1), matrix.sum((-2, -1)))
+    return _ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum((-2, -1)))
 
 
 def uar(matrix: np.ndarray) -> np.ndarray:
@@ -137,18 +137,22 @@ def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
     NaN marks what is not defined: precision of a class never predicted, recall and F1 of a class absent from the truth.
     """
-    right, support, answered = _diagonal(matrix), matrix.sum(-1), matrix.sum(-2)
+    right = np.diagonal(matrix, axis1=-2, axis2=-1)
+    support, answered = matrix.sum(-1), matrix.sum(-2)
     f1 = np.where(support > 0, _ratio(2 * right, support + answered), np.nan)
     return {"precision": _ratio(right, answered), "recall": _ratio(right, support), "f1": f1, "support": support}
 
 
 def class_rows(rows: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, ...]]:
     """The texts of a table with a row per class and CLASS_COLUMNS, from a summary's "per_class"."""
-
-    def text(value: float | None, column: str) -> str:
-        return UNDEFINED if value is None else f"{value:,}" if column == "support" else f"{value:.1%}"
-
-    return [(label, *(text(row[column], column) for column in CLASS_COLUMNS)) for label, row in rows.items()]
+    texts = []
+    for label, row in rows.items():
+        cells = [label]
+        for column in CLASS_COLUMNS:
+            value, form = row[column], "," if column == "support" else ".1%"
+            cells.append(UNDEFINED if value is None else f"{value:{form}}")
+        texts.append(tuple(cells))
+    return texts
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -210,18 +214,26 @@ def scores(
 
     targets (N,), logits (N, C). A resample is N of the N images drawn with replacement.
     """
-    found = confusion_scores(confusion(targets, logits.argmax(-1), logits.shape[-1]), resamples, seed)
+    matrix = confusion(targets, logits.argmax(-1), logits.shape[-1])
+    tables = [(matrix, confusion_draws(matrix, resamples, seed))]
     for of, divisor in (("reliability", 1.0), ("calibrated reliability", temperature)):
         if divisor is not None:
             probs = softmax(logits, divisor)
             draws = _reliability_draws(of, probs, targets, resamples, seed)
-            found |= _scored(reliability(probs, targets), draws)
-    return {name: found[name] for name in SCORES if name in found}
+            tables.append((reliability(probs, targets), draws))
+    found = {
+        name: Score.of(float(SCORES[name].function(table)), values)
+        for table, draws in tables
+        for name, values in draws.items()
+    }
+    return {name: score for name in SCORES if (score := found.get(name))}
 
 
 def confusion_scores(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Score]:
     """The scores that a confusion matrix (C, C) defines, with their intervals."""
-    return _scored(matrix, confusion_draws(matrix, resamples, seed))
+    draws = confusion_draws(matrix, resamples, seed)
+    found = {name: Score.of(float(SCORES[name].function(matrix)), values) for name, values in draws.items()}
+    return {name: score for name, score in found.items() if score}
 
 
 def confusion_draws(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
@@ -260,11 +272,6 @@ def _draws(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _scored(table: np.ndarray, draws: Mapping[str, np.ndarray]) -> dict[str, Score]:
-    found = {name: Score.of(float(SCORES[name].function(table)), values) for name, values in draws.items()}
-    return {name: score for name, score in found.items() if score}
-
-
 def stored(summary: Mapping[str, Any]) -> dict[str, Score]:
     """The scores in a summary (evaluation.json); one that was added later is computed from its confusion matrix."""
     found = {name: Score(**summary[name]) for name in SCORES if summary.get(name)}
@@ -295,10 +302,6 @@ def score_titles() -> dict[str, dict[str, Any]]:
 
 def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-
-
-def _diagonal(matrix: np.ndarray) -> np.ndarray:
-    return np.diagonal(matrix, axis1=-2, axis2=-1)
 
 
 def _mean_over_present(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:

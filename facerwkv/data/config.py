@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from facerwkv.core.settings import Count, NotNegative, Settings, Share
 
-Crop = Literal["scene", "face", "both"]
+CropMode = Literal["scene", "face", "both"]
 Side = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -44,7 +44,7 @@ class TransformConfig(Settings):
 
     image_size: tuple[Side, Side] = (400, 600)
     """Height and width in pixels."""
-    crop: Crop = "scene"
+    crop: CropMode = "scene"
     """`scene`: the whole image, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
     the face's box in it blackened, and behind it, in more channels, the face."""
     no_box: Literal["whole", "centre", "error"] = "whole"

@@ -20,7 +20,7 @@ from facerwkv.data.samples import SPLITS, Sample, Split, Splits
 from facerwkv.media.geometry import Box
 from facerwkv.media.images import endings
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -102,7 +102,7 @@ def by_class(
 
 
 def from_rows(
-    rows: Iterable[tuple[str, Row]], parse: Callable[[Row], tuple[Split, Sample] | None], problems: list[str]
+    rows: Iterable[tuple[str, Item]], parse: Callable[[Item], tuple[Split, Sample] | None], problems: list[str]
 ) -> Splits:
     """The samples of a table's rows, each row with its file and line for messages.
 
@@ -198,7 +198,7 @@ def face_box(x1: float, y1: float, x2: float, y2: float) -> Box:
     return box
 
 
-def progress(items: Iterable[Row], what: str, total: int) -> Iterable[Row]:
+def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
     """The items, with a progress bar on a terminal's error output that vanishes at the end."""
     from rich.console import Console
     from rich.progress import track

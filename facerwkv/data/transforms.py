@@ -16,8 +16,7 @@ from torch.nn.functional import interpolate
 from facerwkv.core.errors import InputError
 from facerwkv.data.config import TransformConfig
 from facerwkv.kernels.pixels import look_up, runs_natively
-
-Box = tuple[float, float, float, float]
+from facerwkv.media.geometry import Box
 
 
 class EvalTransform:

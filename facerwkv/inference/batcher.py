@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
@@ -69,20 +69,18 @@ class Batcher:
             entry.opened, batch = opened if isinstance(opened, Opened) else NOTHING, entry.batch
             if sum(len(other.opened.crops) for other in batch.entries if other.opened) >= batch.size:
                 self._close(batch)
-            due = self._due()
         if isinstance(opened, Exception):
             entry.future.set_exception(opened)
         elif not opened.crops:
             entry.future.set_result(opened.result())
-        self._classify(due)
+        self._classify()
 
     def flush(self) -> None:
         """Classify what was opened, without waiting for more images."""
         with self._lock:
             if self._open:
                 self._close(self._open)
-            due = self._due()
-        self._classify(due)
+        self._classify()
 
     def leave_behind(self, patience: float) -> None:
         """Images whose opening takes over `patience` seconds leave their batch: the others do not wait for them."""
@@ -93,8 +91,7 @@ class Batcher:
                     batch.entries.remove(entry)
                     entry.batch = Batch(1, [entry])
                     self._close(entry.batch)
-            due = self._due()
-        self._classify(due)
+        self._classify()
 
     def _close(self, batch: Batch) -> None:
         if not batch.closed:
@@ -102,14 +99,12 @@ class Batcher:
             self._closed.append(batch)
         self._open = None if self._open is batch else self._open
 
-    def _due(self) -> list[Batch]:
-        """The closed batches all of whose images were opened; nobody else gets them."""
-        due = [batch for batch in self._closed if all(entry.opened for entry in batch.entries)]
-        self._closed = [batch for batch in self._closed if batch not in due]
-        return due
-
-    def _classify(self, batches: Sequence[Batch]) -> None:
-        for batch in batches:
+    def _classify(self) -> None:
+        """Classify the closed batches all of whose images were opened; no other thread gets them."""
+        with self._lock:
+            due = [batch for batch in self._closed if all(entry.opened for entry in batch.entries)]
+            self._closed = [batch for batch in self._closed if batch not in due]
+        for batch in due:
             queue = [(entry, entry.opened) for entry in batch.entries if entry.opened and entry.opened.crops]
             crops = [(crop, opened.options) for _, opened in queue for crop in opened.crops]
             faces: list[Face] = []

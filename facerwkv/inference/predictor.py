@@ -40,6 +40,7 @@ HELD = 256 * 2**20
 """Bytes of frames that wait together for a batch."""
 
 logger = logging.getLogger("facerwkv")
+_warn_once = functools.cache(logger.warning)
 
 
 def load(
@@ -72,7 +73,7 @@ def load(
     checkpoint = read_onnx(source, device, runtime) if exported else load_checkpoint(source)
     predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else None, name)
     if text := notice(checkpoint):
-        _log_once(text)
+        _warn_once(text)
     return predictor
 
 
@@ -82,11 +83,6 @@ def notice(checkpoint: Checkpoint) -> str | None:
     if not re.search("research|non-?commercial", licence, re.IGNORECASE):
         return None
     return f"{checkpoint.title} may be used for research only: its licence is {licence!r}."
-
-
-@functools.cache
-def _log_once(text: str) -> None:
-    logger.warning(text)
 
 
 class Predictor:

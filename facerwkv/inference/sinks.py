@@ -267,6 +267,7 @@ class TrackSummary:
     threshold: float | None
 
 
+@dataclass
 class TextReport:
     """What a person reads of results: `report(result)` gives the texts that are due, `end()` the last.
 
@@ -274,9 +275,10 @@ class TextReport:
     probabilities.
     """
 
-    def __init__(self) -> None:
-        self._source, self._frames, self._size = "", 0, (0, 0)
-        self._tracks: dict[int | None, TrackSummary] = {}
+    _source: str = field(default="", init=False)
+    _size: tuple[int, int] = field(default=(0, 0), init=False)
+    _frames: int = field(default=0, init=False)
+    _tracks: dict[int | None, TrackSummary] = field(default_factory=dict, init=False)
 
     def __call__(self, result: Result) -> Iterator["Text"]:
         """The texts (rich) that are due now."""

@@ -17,7 +17,7 @@ SMALLEST_SIDE = 480
 MOST_ROWS = 3
 
 Font = ImageFont.FreeTypeFont
-Row = tuple[str, float | None, str]  # text, probability, colour
+Line = tuple[str, float | None, str]  # text, probability, colour
 
 
 def draw_faces(
@@ -50,10 +50,10 @@ def draw_faces(
     panels: list[Box] = []
     numbers = numbers or (range(1, len(faces) + 1) if len(faces) > 1 else [None] * len(faces))
     for i, (frame, names, number) in enumerate(zip(frames, ranked, numbers, strict=True)):
-        if frame and frame[3] - frame[1] < len(names) * _row_height(font):  # one line beside a very low face
+        if frame and frame[3] - frame[1] < len(names) * round(1.4 * font.size):  # one line beside a very low face
             names = names[:1]
         prefix = ("" if number is None else f"{number}  ") + ("unsure: " if unsure[i] else "")
-        rows: list[Row] = [(prefix * (name is names[0]) + name, faces[i][1][name], colours[i][name]) for name in names]
+        rows: list[Line] = [(prefix * (name is names[0]) + name, faces[i][1][name], colours[i][name]) for name in names]
         others = [other for other in frames if other and other is not frame]
         panels.append(_beside(_size(rows, font), frame, others, panels, image.size))
         _paint(brush, panels[-1], rows, font)
@@ -78,19 +78,15 @@ def draw_patches(image: np.ndarray, scores: np.ndarray, title: str = "") -> Imag
     drawn = Image.alpha_composite(drawn.convert("RGBA"), layer).convert("RGB")
     if title:
         font = cast(Font, ImageFont.load_default(max(13, round(max(drawn.size) / 30))))
-        rows: list[Row] = [(title, None, COLOURS[0])]
+        rows: list[Line] = [(title, None, COLOURS[0])]
         _paint(ImageDraw.Draw(drawn, "RGBA"), (0, 0, *_size(rows, font)), rows, font)
     return drawn
 
 
-def _row_height(font: Font) -> int:
-    return round(1.4 * font.size)
-
-
-def _size(rows: Sequence[Row], font: Font) -> tuple[float, float]:
+def _size(rows: Sequence[Line], font: Font) -> tuple[float, float]:
     """Width and height of a panel: wide enough for the longest name and a percentage."""
     longest = max(font.getlength(text) for text, _, _ in rows)
-    return longest + 4.2 * font.size, len(rows) * _row_height(font)
+    return longest + 4.2 * font.size, len(rows) * round(1.4 * font.size)
 
 
 def _beside(
@@ -112,7 +108,7 @@ def _beside(
     return left, top, right, bottom
 
 
-def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Row], font: Font) -> None:
+def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Line], font: Font) -> None:
     """A panel of lines: the name, the percentage, and a bar behind them as long as the probability."""
     x1, y1, x2, y2 = spot
     brush.rectangle(spot, fill=PAPER)

@@ -271,12 +271,6 @@ class VideoWriter:
         self._stream: Any = None
         self._start, self._last = 0.0, -1
 
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def write(self, time: float, rgb: np.ndarray) -> None:
         with self._failing():
             if self._container is None:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
@@ -17,6 +18,7 @@ OVERLAP = 0.2
 Smooth = Callable[[np.ndarray], np.ndarray]
 
 
+@dataclass
 class Tracker:
     """Which boxes of successive frames are the same face's: `tracker(seconds, boxes)` gives each box's number.
 
@@ -25,10 +27,10 @@ class Tracker:
     face that is not seen for `patience` seconds is forgotten. The same boxes at the same time get the same numbers.
     """
 
-    def __init__(self, patience: float = PATIENCE, overlap: float = OVERLAP):
-        self.patience, self.overlap = patience, overlap
-        self.alive: dict[int, tuple[float, Sequence[float]]] = {}
-        self._given = 0
+    patience: float = PATIENCE
+    overlap: float = OVERLAP
+    alive: dict[int, tuple[float, Sequence[float]]] = field(default_factory=dict, init=False)
+    _given: int = field(default=0, init=False)
 
     def __call__(self, time: float, boxes: Sequence[Sequence[float]]) -> list[int]:
         known = list(self.alive)
@@ -64,12 +66,12 @@ def smoother(text: str | None) -> Callable[[], Smooth] | None:
     raise InputError(f"{text!r} is no smoothing: write ema:WEIGHT, above 0 to 1, or median:FRAMES, 1 or more.")
 
 
+@dataclass
 class Exponential:
     """The mean of all before, in which the newest counts `weight`, the one before weight x (1 - weight), ..."""
 
-    def __init__(self, weight: float):
-        self.weight = weight
-        self._mean: np.ndarray | None = None
+    weight: float
+    _mean: np.ndarray | None = field(default=None, init=False)
 
     def __call__(self, probs: np.ndarray) -> np.ndarray:
         self._mean = probs if self._mean is None else self._mean + self.weight * (probs - self._mean)

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
@@ -67,13 +66,10 @@ def create_app(
     state.memory, state.streams = Quota(limits.memory_bytes), Quota(limits.streams)
     state.explanations = Quota(limits.waiting)
 
-    async def schema() -> dict[str, Any]:
-        return app.openapi()
-
     known = [Depends(require_token)]
     app.include_router(public)
     app.include_router(routes.router, dependencies=known)
-    app.add_api_route("/openapi.json", schema, dependencies=known, include_in_schema=False)
+    app.add_api_route("/openapi.json", app.openapi, dependencies=known, include_in_schema=False)
     files = StaticFiles(directory=PAGE)
     files.all_directories.append(SHARED)
     app.mount("/page", files)

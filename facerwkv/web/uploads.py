@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,11 +20,12 @@ from facerwkv.web.guard import Limits
 LONGEST_NAME = 200
 
 
+@dataclass
 class Quota:
     """At most `limit` units in use at a time, bytes of memory or streams. HTTPException 503 beyond that."""
 
-    def __init__(self, limit: int):
-        self.limit, self.used = limit, 0
+    limit: int
+    used: int = field(default=0, init=False)
 
     @contextmanager
     def reserved(self, count: int = 0) -> Iterator[Callable[[int], None]]:

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -305,7 +306,7 @@ def test_the_length_of_a_file_is_known_before(counted):
 @pytest.mark.parametrize("size", [(96, 64), (97, 65), (2, 1)])
 def test_what_is_written_can_be_read_again(tmp_path, size):
     times = [3.0, 3.1, 3.5, 3.5, 9.0]
-    with VideoWriter(tmp_path / "new" / "out.mp4") as writer:
+    with closing(VideoWriter(tmp_path / "new" / "out.mp4")) as writer:
         for i, time in enumerate(times):
             writer.write(time, grey(40 * i, size))
     found, end = read_all(tmp_path / "new" / "out.mp4")
@@ -316,7 +317,7 @@ def test_what_is_written_can_be_read_again(tmp_path, size):
 
 
 def test_frames_of_other_sizes_are_scaled_to_the_first(tmp_path):
-    with VideoWriter(tmp_path / "out.mp4") as writer:
+    with closing(VideoWriter(tmp_path / "out.mp4")) as writer:
         writer.write(0, grey(100))
         writer.write(1, grey(100, (50, 30)))
     assert [frame.rgb.shape for frame in read_all(tmp_path / "out.mp4")[0]] == [(64, 96, 3)] * 2
@@ -355,7 +356,7 @@ def small_disk(tmp_path):
 def test_what_was_written_before_the_disk_was_full_plays(small_disk):
     path = small_disk / "out.mp4"
     sentence = f"Cannot write {path}: No space left on device. What was written plays;"
-    with VideoWriter(path) as writer, pytest.raises(InputError, match=re.escape(sentence)):
+    with closing(VideoWriter(path)) as writer, pytest.raises(InputError, match=re.escape(sentence)):
         any(writer.write(i / 25, noise(i, (160, 120))) for i in range(400))
     found, _ = read_all(path)
     assert len(found) > frames.KEYFRAMES
@@ -363,7 +364,7 @@ def test_what_was_written_before_the_disk_was_full_plays(small_disk):
 
 def test_where_nothing_can_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with VideoWriter(tmp_path / "file" / "out.mp4") as writer, pytest.raises(InputError, match="Cannot write"):
+    with closing(VideoWriter(tmp_path / "file" / "out.mp4")) as writer, pytest.raises(InputError, match="Cannot write"):
         writer.write(0, grey(1))
 
 

@@ -1,6 +1,7 @@
 """A video on the page: its job, its timeline beside the player, its files."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,7 @@ def test_a_video_that_went_while_the_page_was_loaded_again_is_missed_once(visit,
 
 def test_a_chip_chooses_the_face(visit, server, media, tmp_path):
     path = tmp_path / "couple.mp4"
-    with Image.open(media / "couple.jpg") as couple, VideoWriter(path) as video:
+    with Image.open(media / "couple.jpg") as couple, closing(VideoWriter(path)) as video:
         for number in range(4):
             video.write(number / 2, np.asarray(couple.resize((640, 446))))
     page = visit().page
