@@ -362,11 +362,12 @@ def test_weights_that_lie_in_other_files_are_not_read(tiny_file, tmp_path, monke
         ("facerwkv_fer", {"engine": "onnx"}, r"facerwkv export --model facerwkv_fer --out FILE\.onnx"),
         ("gone.onnx", {"engine": "torch"}, r"gone\.onnx runs in onnxruntime"),
         ("gone.onnx", {"engine": "tf"}, "engine is 'tf'; choose one of torch, onnx"),
-        ("gone.onnx", {"device": "mps"}, "onnxruntime has no device 'mps' here. Choose auto or one of: .*cpu"),
+        ("there.onnx", {"device": "mps"}, "onnxruntime has no device 'mps' here. Choose auto or one of: .*cpu"),
     ],
 )
 def test_a_wrong_model_for_the_engine_is_a_sentence(tmp_path, monkeypatch, model, options, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.onnx").touch()
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(InputError, match=message):
         load(model, **options)

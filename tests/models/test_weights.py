@@ -63,7 +63,7 @@ def test_it_scores_on_its_test_images_what_its_card_says(name, fer2013, tmp_path
 
 def test_a_picture_without_faces_and_one_with_two(shared):
     model = facerwkv.load(device="cpu")
-    assert model.predict(shared / "media" / "fer_no-faces.jpg").faces == []
+    assert model.predict(shared / "media" / "fer_no-faces.jpg").faces == ()
     faces = model.predict(shared / "media" / "couple.jpg").faces
     assert len(faces) == 2
     assert faces[0].label == "happiness"
