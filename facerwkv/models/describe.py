@@ -88,7 +88,7 @@ def print_all() -> None:
 def print_one(name: str) -> None:
     """All that is known of one model, for a terminal: its facts, and the card of a shipped checkpoint of that name."""
     if name in MODELS or name not in shipped():
-        facts = describe(name)
+        facts = dict(describe(name))
         about, known, published = (facts.pop(key) for key in ("about", "known", "published"))
         table = Table(box=None, show_header=False, pad_edge=False)
         for key, value in facts.items():
