@@ -144,11 +144,7 @@ def compare(
     `problems` and stops no other. Raises InputError, before anything is trained, for names, keys and values that are
     not known, for data that are not there, and for runs in `out` under another recipe.
     """
-    out, split_changes = Path(out), list[tuple[str, str]]()
-    for change in changes:  # as (pattern of names, KEY=VALUE)
-        key, sign, value = change.partition("=")
-        pattern, _, key = key.rpartition(":")
-        split_changes.append((pattern or "*", f"{key}{sign}{value}"))
+    out, split_changes = Path(out), [_parse(change) for change in changes]
     entries = [_entry(name, recipe, split_changes, values or {}) for name in names]
     folders = [entry.folder for entry in entries]
     if not entries:
@@ -169,18 +165,28 @@ def compare(
     setting = {"recipe": recipe, "changes": list(changes), "source": source, "split": split}
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    leading = next(iter(metrics.SCORES))
     for number, entry in enumerate(entries, 1):
         Console(stderr=True).print(f"[bold]{number}/{len(entries)}[/] {entry.name}", highlight=False)
         try:
             rows.append(_row(entry, out / entry.folder, source, split, progress))
         except InputError as error:
             problems.append(f"{entry.name}: {error}")
-        # By the first of SCORES; a row in which it is not defined comes last.
-        ranked = sorted(rows, key=lambda row: row[leading]["value"] if row.get(leading) else -1.0, reverse=True)
-        result = Comparison(ranked, setting, problems)
+        result = Comparison(sorted(rows, key=_rank, reverse=True), setting, problems)
         result.save(out)
     return result
+
+
+def _rank(row: Mapping[str, Any]) -> float:
+    """The value of the first score of SCORES; a row in which it is not defined comes last."""
+    leading = row.get(next(iter(metrics.SCORES)))
+    return leading["value"] if leading else -1.0
+
+
+def _parse(change: str) -> tuple[str, str]:
+    """A change as (pattern of names, KEY=VALUE)."""
+    key, sign, value = change.partition("=")
+    pattern, _, key = key.rpartition(":")
+    return pattern or "*", f"{key}{sign}{value}"
 
 
 def _entry(name: str, recipe: str, changes: Sequence[tuple[str, str]], values: Mapping[str, Any]) -> Entry:
