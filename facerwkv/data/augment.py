@@ -33,7 +33,10 @@ class Augment:
         elif config.flip:
             images = torch.where(flip < config.flip, images.flip(-1), images)
         if config.brightness or config.contrast:
-            images = self._recolour(images, *(2 * draw - 1 for draw in colour))
+            brightness, contrast = (2 * draw - 1 for draw in colour)
+            images = images * (1 + config.brightness * brightness)
+            mean = images.mean((1, 2, 3), keepdim=True)
+            images = images.sub_(mean).mul_(1 + config.contrast * contrast).add_(mean).clamp_(0, 1)
         return self._erase(images, *erase) if config.erase else images
 
     def _move(self, images: Tensor, flip: Tensor, turn: Tensor, size: Tensor, across: Tensor, down: Tensor) -> Tensor:
@@ -52,11 +55,6 @@ class Augment:
         torch.add(mirror * cos * x, mirror * sin * (height / width) * y, out=grid[..., 0])
         torch.sub(cos * y, sin * (width / height) * x, out=grid[..., 1])
         return grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-    def _recolour(self, images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
-        images = images * (1 + self.config.brightness * brightness)
-        mean = images.mean((1, 2, 3), keepdim=True)
-        return images.sub_(mean).mul_(1 + self.config.contrast * contrast).add_(mean).clamp_(0, 1)
 
     def _erase(self, images: Tensor, chance: Tensor, area: Tensor, shape: Tensor, down: Tensor, across: Tensor):
         """The draws are (B, 1, 1, 1), in 0..1. Height to width is 1:3 to 3:1, as parts of the image's own."""

@@ -110,6 +110,8 @@ class ImageDataset(TorchDataset):
                     "Name all classes: data.labels=[first, second, ...]."
                 )
         self.classes = torch.tensor([number[sample.label] for sample in self.samples], dtype=torch.int64)
+        self.class_counts: list[int] = torch.bincount(self.classes, minlength=len(self.labels)).tolist()
+        """The number of images of each class, in the order of `labels`."""
         self.targets = self.classes
         if any(sample.votes for sample in samples):  # one without is sure of its label
             votes = [sample.votes or {sample.label: 1.0} for sample in self.samples]
@@ -143,10 +145,6 @@ class ImageDataset(TorchDataset):
         sample = self.samples[index]
         return np.array(self.transform(read_image(sample), sample.box))
 
-    @property
-    def class_counts(self) -> list[int]:
-        return torch.bincount(self.classes, minlength=len(self.labels)).tolist()
-
 
 class DataModule(LightningDataModule):
     """The splits of a data set as batches {"image": uint8 (B, h, w, c), "target": (B,) or (B, C), "index": (B,)}.
@@ -160,6 +158,8 @@ class DataModule(LightningDataModule):
         self.config, self.transform, self.seed = config, transform, seed
         self.unreadable: list[str] = []
         """The images that were left out, with the reason."""
+        self.dropped_leaks = 0
+        """How many training images `dataset` dropped."""
 
     def setup(self, stage: str | None = None) -> None:
         """Read the lists of images; for the stages fit, validate and test also the images themselves."""
@@ -167,14 +167,9 @@ class DataModule(LightningDataModule):
         for split in splits or ("dataset",):
             getattr(self, split)
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
         """The samples of every split: validation taken from training where there is none, leaks dropped if asked."""
-        return self._listed[0]
-
-    @cached_property
-    def _listed(self) -> tuple[Dataset, int]:
-        """`dataset`, and how many training images were dropped as leaks."""
         config = self.config
         dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes)
         splits = dict(dataset.splits)
@@ -190,21 +185,18 @@ class DataModule(LightningDataModule):
             splits |= {"train": kept, "val": held_out}
         whole = replace(dataset, splits=splits)
         clean = drop_leaks(whole) if config.drop_leaks else whole
-        return clean, sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
+        self.dropped_leaks = sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
+        return clean
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.dataset.labels
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.labels)
-
     @cached_property
     def train(self) -> ImageDataset:
         images = self._images("train")
         there = [label for label, count in zip(self.labels, images.class_counts, strict=True) if count]
-        if len(there) < min(self.num_classes, self.config.limit or self.num_classes):
+        if len(there) < min(len(self.labels), self.config.limit or len(self.labels)):
             raise InputError(
                 f"{self.config.source} has no training image of {', '.join(sorted({*self.labels} - {*there}))}. "
                 f"Add some, or name the classes that there are: data.labels=[{', '.join(there)}]."
@@ -219,11 +211,6 @@ class DataModule(LightningDataModule):
     def test(self) -> ImageDataset:
         return self._images("test")
 
-    @property
-    def class_counts(self) -> list[int]:
-        """Training images of each class, in the order of `labels`."""
-        return self.train.class_counts
-
     def describe(self) -> dict[str, Any]:
         """What a run's folder keeps of its data, in plain values."""
         splits = {split: self._samples(split) for split in self.dataset.splits}
@@ -233,27 +220,36 @@ class DataModule(LightningDataModule):
             "labels": list(self.labels),
             "images": {split: len(samples) for split, samples in splits.items()},
             "classes": {split: {label: count[label] for label in self.labels} for split, count in counts.items()},
-            "dropped_leaks": self._listed[1],
+            "dropped_leaks": self.dropped_leaks,
             "unreadable": list(self.unreadable),
             "problems": list(self.dataset.problems),
         }
 
-    def train_dataloader(self) -> TrainLoader:
-        balanced = self.config.balance == "sampler"
-        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = SeededSampler(self.train.classes, self.seed, balanced, replicas, rank)
-        return TrainLoader(self.train, sampler=sampler, **self._loading())
+    def train_dataloader(self) -> DataLoader:
+        return self._batches(self.train, shuffled=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self._in_order(self.val)
+        return self._batches(self.val)
 
     def test_dataloader(self) -> DataLoader:
-        return self._in_order(self.test)
+        return self._batches(self.test)
 
-    def _in_order(self, images: ImageDataset) -> DataLoader:
-        """Each image once: with several devices, every n-th image for each."""
-        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return DataLoader(images, sampler=range(rank, len(images), replicas), **self._loading())
+    def _batches(self, images: ImageDataset, shuffled: bool = False) -> DataLoader:
+        """A TrainLoader, or each image once in order: with several devices, every n-th image for each."""
+        workers, replicas, rank = self.config.workers, 1, 0
+        if self.trainer is not None:
+            replicas, rank = self.trainer.world_size, self.trainer.global_rank
+        options: dict[str, Any] = {
+            "batch_size": self.config.batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+        }
+        if shuffled:
+            balanced = self.config.balance == "sampler"
+            sampler = SeededSampler(images.classes, self.seed, balanced, replicas, rank)
+            return TrainLoader(images, sampler=sampler, **options)
+        return DataLoader(images, sampler=range(rank, len(images), replicas), **options)
 
     def _samples(self, split: Split) -> list[Sample]:
         if split not in self.dataset.splits:
@@ -279,13 +275,3 @@ class DataModule(LightningDataModule):
             first = next(iter(stored.unreadable.values()))
             _note(f"{len(stored.unreadable)} of {len(samples)} {split} images are left out. The first: {first}")
         return ImageDataset(samples, self.labels, self.transform, stored)
-
-    def _loading(self) -> dict[str, Any]:
-        workers = self.config.workers
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return {
-            "batch_size": self.config.batch_size,
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": on_gpu,
-        }

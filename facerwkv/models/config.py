@@ -25,11 +25,11 @@ STEMS = {
     "resnet_frozen": Stem("FrozenResNetPatchEmbed", "conv1"),
     "resnet_frozen_as_coded": Stem("AsCodedFrozenResNetPatchEmbed", "conv1"),
 }
-POSITIONS = {  # name → its class in models/position.py
-    "none": "NoPosition",
-    "unused": "UnusedPosition",
-    "learned": "LearnedPosition",
-    "2d": "GridPosition",
+POSITIONS = {  # what `Position` in models/position.py adds to the tokens
+    "none": "nothing: a recurrent mixer knows the order",
+    "unused": "nothing: the published models count a table that they never add; it is kept for the counts, and frozen",
+    "learned": "one learned vector per token, as the authors tried (section 5.4.1)",
+    "2d": "one vector per row plus one per column, zero at first: RWKV's author's advice for images (RWKV-LM, README)",
 }
 CHOICES: dict[str, dict[str, Any]] = {"mixer": MIXERS, "stem": STEMS, "position": POSITIONS}
 
@@ -100,6 +100,7 @@ class ModelConfig(ImageConfig):
 
 
 FRAME: dict[str, Any] = {  # what all sizes of Vision-RWKV share
+    "mixer": "vrwkv",
     "image_size": (224, 224),
     "patch_size": 16,
     "depth": 12,

@@ -11,8 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS, MixerConfig
-from facerwkv.models import position, stem
-from facerwkv.models.config import POSITIONS, STEMS, ModelConfig
+from facerwkv.models import stem
+from facerwkv.models.classifier import Classifier
+from facerwkv.models.config import STEMS, ModelConfig
+from facerwkv.models.position import Position
 
 
 class Block(nn.Module):
@@ -30,8 +32,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         """`shared`: what the blocks of one forward pass hand on to later ones; empty before the first."""
+        handed = (shared,) if self.shares else ()
         inplace = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # nobody else holds y
-        y = self.drop_path(self.time_mix(self.norm1(x), grid, *self.handed(shared)))
+        y = self.drop_path(self.time_mix(self.norm1(x), grid, *handed))
         x = y.add_(x) if inplace and y.dtype == x.dtype else x + y
         y = self.drop_path(self.channel_mix(self.norm2(x), grid))
         return y.add_(x) if inplace and y.dtype == x.dtype else x + y
@@ -39,34 +42,32 @@ class Block(nn.Module):
     def stream(self, x: Tensor, state: tuple | None, shared: dict[str, Tensor]) -> tuple[Tensor, tuple]:
         """The next tokens (B, t, D), given the state after those before them."""
         time, channel = state or (None, None)
-        y, time = self.time_mix.stream(self.norm1(x), time, *self.handed(shared))
+        handed = (shared,) if self.shares else ()
+        y, time = self.time_mix.stream(self.norm1(x), time, *handed)
         x = x + y
         y, channel = self.channel_mix.stream(self.norm2(x), channel)
         return x + y, (time, channel)
 
-    def handed(self, shared: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
-        """`shared`, where the time mix takes it."""
-        return (shared,) if self.shares else ()
 
-
-class FaceRWKV(nn.Module):
+class FaceRWKV(Classifier):
     """Image (B, in_chans, H, W) → logits (B, num_classes).
 
     The patch must divide H and W; position tables interpolate to other sizes than config.image_size.
     Source: FaceRWKV (2023), section 4.2.
     """
 
+    tables = r"^position\.|\.time_mix\.time_|\.mix_"
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.num_classes = config.num_classes
         self.num_features = self.embed_dim = config.width
         self.grad_checkpointing = False
         self.stem: stem.PatchEmbed = getattr(stem, STEMS[config.stem].class_name)(
             config.in_chans, config.patch_size, config.width
         )
         grid = self.stem.grid(*config.image_size)
-        self.position = getattr(position, POSITIONS[config.position])(grid, config.width)
+        self.position = Position(config.position, grid, config.width)
         self.norm_first: nn.Module = nn.Identity()  # Vision-RWKV has one
         shape = (config.width, config.depth, config.heads, config.time_mix_dim or config.width, config.hidden)
         mixer = MixerConfig(*shape, grid[0] * grid[1], config.scan, config.shift)
@@ -77,29 +78,26 @@ class FaceRWKV(nn.Module):
         self.head = nn.Sequential(nn.Linear(pooled, config.width), nn.ReLU()) if config.head == "mlp" else nn.Identity()
         self.head_hidden_size = config.width if config.head == "mlp" else pooled
         self.drop = nn.Dropout(config.drop_rate)
-        self.classifier = _classifier(self.head_hidden_size, config.num_classes)
+        self.reset_classifier(config.num_classes)
         step = config.patch_size * self.stem.reduction
         self.feature_info = [
             {"module": f"blocks.{layer}", "num_chs": config.width, "reduction": step} for layer in range(config.depth)
         ]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Image → the last block's tokens (B, T, D), normalised where the model has a norm there."""
         x, grid = self.embed(x)
         shared: dict[str, Tensor] = {}
+        recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            x = self._run(block, x, grid, shared)
+            x = checkpoint(block, x, grid, shared, use_reentrant=False) if recompute else block(x, grid, shared)
         return self.norm(x)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Tokens (B, T, D) → logits (B, num_classes), or what the classifier reads."""
+    def pool(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, D) → what the classifier reads, (B, head_hidden_size)."""
         pool = self.config.pool
         x = x.flatten(1) if pool == "flatten" else x[:, -1] if pool == "last" else x.mean(1)
-        x = self.drop(self.head(x))
-        return x if pre_logits else self.classifier(x)
+        return self.drop(self.head(x))
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Image → tokens (B, T, D) with their positions, and the grid (Hp, Wp)."""
@@ -148,8 +146,9 @@ class FaceRWKV(nn.Module):
         x, grid = self.embed(x)
         taken = []
         shared: dict[str, Tensor] = {}
+        recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for layer, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            x = self._run(block, x, grid, shared)
+            x = checkpoint(block, x, grid, shared, use_reentrant=False) if recompute else block(x, grid, shared)
             if layer in take:
                 y = self.norm(x) if norm else x
                 taken.append(y.mT.unflatten(-1, grid) if output_fmt == "NCHW" else y)
@@ -167,25 +166,9 @@ class FaceRWKV(nn.Module):
             self.reset_classifier(0)
         return take
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new, untrained classifier; 0 classes give what it would read. `global_pool` is a pool's name."""
-        pool = self.config.pool if global_pool is None else global_pool
-        self.config = type(self.config).parse(self.config.model_dump() | {"num_classes": num_classes, "pool": pool})
-        self.num_classes = num_classes
-        device = next(self.parameters()).device
-        self.classifier = _classifier(self.head_hidden_size, num_classes).to(device)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what it computed."""
         self.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that are tables over positions or channels, not matrices."""
-        names = (name for name, _ in self.named_parameters())
-        return {name for name in names if name.startswith("position.") or ".time_mix.time_" in name or ".mix_" in name}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups: the stem, each block, the head."""
@@ -197,12 +180,3 @@ class FaceRWKV(nn.Module):
         config = self.config
         ways = (config.scan, config.shift) == ("forward", "token")
         return MIXERS[config.mixer].streams and ways and config.pool != "flatten"
-
-    def _run(self, block: nn.Module, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, grid, shared, use_reentrant=False)
-        return block(x, grid, shared)
-
-
-def _classifier(features: int, num_classes: int) -> nn.Module:
-    return nn.Linear(features, num_classes) if num_classes else nn.Identity()

@@ -15,7 +15,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, normalise
 from facerwkv.kernels.products import Linear, onednn_pays
 from facerwkv.models.facerwkv import Block, FaceRWKV
-from facerwkv.models.position import NoPosition, UnusedPosition
+from facerwkv.models.position import Position
 from facerwkv.models.stem import PatchEmbed
 
 CONSTANT: dict[str, Any] = {"freezing": True}
@@ -33,15 +33,19 @@ def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Modul
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
     if not isinstance(model, FaceRWKV):
-        return folded if transform is None else Normalised(folded, transform)
-    _fold_norms(folded.stem)
+        return folded if transform is None else ForBytes(folded, transform)
+    for module in list(folded.stem.modules()):
+        for (name, conv), (behind, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, behind, nn.Identity())
     folded.stem.to(memory_format=torch.channels_last)  # as colour images come; grey ones' strides do not say it
     if transform is not None:
         folded.stem = _for_bytes(folded.stem, folded.config.first_conv, transform)
     elif type(folded.stem) is PatchEmbed:
-        folded.stem = PatchMatrix(folded.stem, _cut_channels, (0, 1, 2, 3), 2)
-    if isinstance(folded.position, UnusedPosition):
-        folded.position = NoPosition((0, 0), 0)
+        folded.stem = PatchMatrix(folded.stem, channels_last=False)
+    if folded.config.position == "unused":
+        folded.position = Position("none", (0, 0), 0)
     for block in folded.blocks:
         block.drop_path = nn.Identity()
         for half in ("time_mix", "channel_mix"):
@@ -110,81 +114,66 @@ class LastToken(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int], shared: dict[str, Tensor]) -> Tensor:
         block = self.block
         seen = x[:, -SEEN:]
-        seen = seen + block.time_mix.last(block.norm1(x), SEEN, *block.handed(shared))
+        seen = seen + block.time_mix.last(block.norm1(x), SEEN, *((shared,) if block.shares else ()))
         return (seen + block.channel_mix(block.norm2(seen), grid))[:, -1:]
 
 
-class Normalised(nn.Module):
-    """Images, uint8 or float (B, h, w, c) in 0..255, normalised for a model that takes (B, c, h, w)."""
+class ForBytes(nn.Module):
+    """Images, uint8 or float (B, h, w, c) in 0..255, for a model or a stem that takes (B, c, h, w).
 
-    def __init__(self, model: nn.Module, transform: TransformConfig):
+    They are normalised with `transform`; without one the first weights take them as they are.
+    """
+
+    def __init__(self, model: nn.Module, transform: TransformConfig | None = None):
         super().__init__()
         self.model, self.transform = model, transform
 
     def forward(self, x: Tensor) -> Any:
-        return self.model(normalise(x, self.transform))
-
-
-class Scaled(nn.Module):
-    """Images, uint8 or float (B, h, w, c) in 0..255, for a stem whose first weights take them as they are."""
-
-    def __init__(self, stem: nn.Module):
-        super().__init__()
-        self.stem = stem
-
-    def forward(self, x: Tensor) -> Any:
-        return self.stem(x.permute(0, 3, 1, 2).to(torch.float32))  # still channels last in memory, as convolutions like
+        if self.transform is not None:
+            return self.model(normalise(x, self.transform))
+        return self.model(x.permute(0, 3, 1, 2).to(torch.float32))  # still channels last in memory
 
 
 class PatchMatrix(nn.Module):
-    """A linear stem as one matrix product: `cut` makes patches (B, Hp, Wp, ...) of p x p pixels, in the weight's order.
+    """A linear stem as one matrix product over patches of p x p pixels.
 
-    `sides` is the dimension of the images' height, which that of their width follows.
+    Images are (B, h, w, c) with `channels_last`, otherwise (B, c, h, w); the weight's rows are in the patches' order.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, stem: PatchEmbed, cut: Callable[[Tensor, int], Tensor], order: tuple[int, ...], sides: int):
+    def __init__(self, stem: PatchEmbed, channels_last: bool):
         super().__init__()
-        self.patch_size, self.norm, self.grid, self.cut, self.sides = stem.patch_size, stem.norm, stem.grid, cut, sides
+        self.patch_size, self.norm, self.grid = stem.patch_size, stem.norm, stem.grid
+        self.channels_last = channels_last
+        order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
         self.register_buffer("weight", stem.proj.weight.permute(order).flatten(1).mT.contiguous())
         self.register_buffer("bias", stem.proj.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        grid = self.grid(x.shape[self.sides], x.shape[self.sides + 1])
-        rows = self.cut(x, self.patch_size).flatten(3).flatten(0, 2).to(self.weight.dtype)
+        size = self.patch_size
+        if self.channels_last:
+            grid = self.grid(x.shape[1], x.shape[2])
+            lines = x.flatten(2).unflatten(2, (-1, size * x.shape[3]))
+            patches = lines.unflatten(1, (-1, size)).transpose(2, 3)  # (B, Hp, Wp, p, p c)
+        else:
+            grid = self.grid(x.shape[2], x.shape[3])
+            cells = x.unflatten(3, (-1, size)).unflatten(2, (-1, size))
+            patches = cells.permute(0, 2, 4, 1, 3, 5)  # (B, Hp, Wp, c, p, p)
+        rows = patches.flatten(3).flatten(0, 2).to(self.weight.dtype)
         tokens = torch.addmm(self.bias, rows, self.weight).unflatten(0, (x.shape[0], -1))
         return self.norm(tokens), grid
-
-
-def _cut_channels(x: Tensor, size: int) -> Tensor:
-    """(B, c, h, w) → (B, Hp, Wp, c, p, p)."""
-    return x.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
-
-
-def _cut_pixels(x: Tensor, size: int) -> Tensor:
-    """(B, h, w, c) → (B, Hp, Wp, p, p c)."""
-    return x.flatten(2).unflatten(2, (-1, size * x.shape[3])).unflatten(1, (-1, size)).transpose(2, 3)
 
 
 def _for_bytes(stem: PatchEmbed, first_conv: str, transform: TransformConfig) -> nn.Module:
     """The stem for images as they are, uint8 or float (B, h, w, c) in 0..255; its first weights normalise them."""
     first: Any = stem.get_submodule(first_conv.removeprefix("stem."))
     if any(first.padding) and any(transform.mean):
-        return Normalised(stem, transform)  # zeros beyond the border stand for the mean, not for black
+        return ForBytes(stem, transform)  # zeros beyond the border stand for the mean, not for black
     mean, std = (torch.tensor(values).to(first.weight) for values in transform.normalisation)
     if any(transform.mean):
         shift = (first.weight * (mean / std).view(1, -1, 1, 1)).sum((1, 2, 3))
         first.bias = nn.Parameter((first.bias if first.bias is not None else 0) - shift, requires_grad=False)
     first.weight.data = first.weight / (255 * std).view(1, -1, 1, 1)
-    return PatchMatrix(stem, _cut_pixels, (0, 2, 3, 1), 1) if first is stem.proj else Scaled(stem)
-
-
-def _fold_norms(stem: PatchEmbed) -> None:
-    """Fold batch norms into the convolutions before them."""
-    for module in list(stem.modules()):
-        for (name, conv), (behind, norm) in pairwise(list(module.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, behind, nn.Identity())
+    return PatchMatrix(stem, channels_last=True) if first is stem.proj else ForBytes(stem)

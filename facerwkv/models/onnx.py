@@ -103,11 +103,7 @@ class OnnxModel(nn.Module):
     def __init__(self, session: Session):
         super().__init__()
         self.session = session
-        self.shape = tuple(session.ends[0][2])
-
-    @property
-    def runs_on(self) -> str:
-        return self.session.runs_on
+        self.shape, self.runs_on = tuple(session.ends[0][2]), session.runs_on
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.shape:

@@ -34,7 +34,8 @@ class OpenVinoSession:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if target == "CPU" else {}
         try:
-            if _refers_to_files(graph):
+            # a tensor may name the "location" of its values, where OpenVINO would look; a node of that name counts
+            if any(graph.find(b"location", *ends) >= 0 for number, *ends in _fields(graph) if number != METADATA):
                 raise ValueError("its weights lie in other files, which are not read")
             model = core.read_model(graph)
             self._compiled = core.compile_model(model, target, settings)
@@ -43,7 +44,12 @@ class OpenVinoSession:
             raise InputError(f"{path} cannot be run by OpenVINO ({reason}). It is damaged: export it again.") from error
         known = model.get_rt_info()[FRAMEWORK] if FRAMEWORK in model.rt_info else {}
         self.metadata = {name: model.get_rt_info([FRAMEWORK, name]).value for name in known}
-        self.ends = [_end(port) for port in (*model.inputs, *model.outputs)]
+        self.ends: list[tuple[str, str, list[int | str]]] = []
+        for port in (*model.inputs, *model.outputs):
+            kind, shape = port.element_type.get_type_name(), port.partial_shape
+            sides = [] if shape.rank.is_dynamic else list(shape)[1:]
+            lengths = [str(side) if side.is_dynamic else side.get_length() for side in sides]
+            self.ends.append((TYPES.get(kind, kind), min(port.names, default=""), lengths))
         self.runs_on = f"OpenVINO's {target}"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -64,11 +70,6 @@ def openvino(wanted_by: Any) -> Any:
             del sys.modules[TELEMETRY]
         else:
             sys.modules[TELEMETRY] = known
-
-
-def _refers_to_files(graph: bytes) -> bool:
-    """Whether a tensor names the "location" of its values, where OpenVINO would look. A node of that name counts."""
-    return any(graph.find(b"location", start, end) >= 0 for number, start, end in _fields(graph) if number != METADATA)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int, int]]:
@@ -98,11 +99,3 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise ValueError("a number that is too long")
-
-
-def _end(port: Any) -> tuple[str, str, list[int | str]]:
-    """Type, name and shape without the batch of an input or output."""
-    kind, shape = port.element_type.get_type_name(), port.partial_shape
-    sides = [] if shape.rank.is_dynamic else list(shape)[1:]
-    lengths = [str(side) if side.is_dynamic else side.get_length() for side in sides]
-    return TYPES.get(kind, kind), min(port.names, default=""), lengths

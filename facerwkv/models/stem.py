@@ -22,6 +22,8 @@ class PatchEmbed(nn.Module):
     """
 
     reduction = 1
+    layers: tuple[str, ...] = ()
+    """What images pass before they are cut into patches, in this order."""
     implementation = "auto"  # of the matrix product
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
@@ -32,17 +34,18 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         grid = self.grid(x.shape[-2], x.shape[-1])
-        return self.norm(self._project(self.features(x), grid)), grid
-
-    def features(self, x: Tensor) -> Tensor:
-        return x
-
-    def _project(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`proj` as one matrix product: patches do not overlap. Up to twice as fast as the convolution on a CPU."""
+        x = self.features(x)
+        # `proj` as one matrix product: patches do not overlap. Up to twice as fast as the convolution on a CPU.
         size = self.proj.kernel_size[0]
         patches = x.unflatten(3, (grid[1], size)).unflatten(2, (grid[0], size)).permute(0, 2, 4, 1, 3, 5)
         rows, weight = patches.flatten(3).flatten(1, 2), self.proj.weight.flatten(1)
-        return linear(rows, weight, self.proj.bias, self.implementation)
+        return self.norm(linear(rows, weight, self.proj.bias, self.implementation)), grid
+
+    def features(self, x: Tensor) -> Tensor:
+        """Image → the map that is cut into patches."""
+        for layer in self.layers:
+            x = getattr(self, layer)(x)
+        return x
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """The grid for an image of height x width pixels. InputError when the patch does not divide it."""
@@ -61,6 +64,10 @@ class ConvPatchEmbed(PatchEmbed):
     Source: Early Convolutions Help Transformers See Better (arXiv 2106.14881). The patch size is a power of 2, from 2.
     """
 
+    layers = ("convs",)
+    looks, residual = False, False
+    """Whether each size is looked at by a convolution before it is halved, by a residual block after that."""
+
     def __init__(self, in_chans: int, patch_size: int, width: int):
         super().__init__(in_chans, patch_size, width)
         stages = patch_size.bit_length() - 1
@@ -70,20 +77,20 @@ class ConvPatchEmbed(PatchEmbed):
         self.convs = nn.Sequential(*(self.stage(*pair) for pair in pairwise(channels)))
         self.proj = nn.Conv2d(channels[-1], width, 1)
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.convs(x)
-
     def stage(self, in_chans: int, out_chans: int) -> nn.Sequential:
         """Half the height and the width."""
-        conv = nn.Conv2d(in_chans, out_chans, 3, stride=2, padding=1, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
+        stage = nn.Sequential()
+        for stride in (1, 2) if self.looks else (2,):
+            conv = nn.Conv2d(in_chans, out_chans, 3, stride, padding=1, bias=False)
+            stage.extend([conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True)])
+            in_chans = out_chans
+        return stage.append(BasicBlock(out_chans, out_chans)) if self.residual else stage
 
 
 class ResidualPatchEmbed(ConvPatchEmbed):
     """A convolutional stem with a residual block after each halving, as in ResNet-18 (arXiv 1512.03385)."""
 
-    def stage(self, in_chans: int, out_chans: int) -> nn.Sequential:
-        return super().stage(in_chans, out_chans).append(BasicBlock(out_chans, out_chans))
+    residual = True
 
 
 class VGGPatchEmbed(ConvPatchEmbed):
@@ -92,10 +99,7 @@ class VGGPatchEmbed(ConvPatchEmbed):
     Its first convolution sees every pixel, which small faces need.
     """
 
-    def stage(self, in_chans: int, out_chans: int) -> nn.Sequential:
-        conv = nn.Conv2d(in_chans, out_chans, 3, padding=1, bias=False)
-        look = nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
-        return look.extend(super().stage(out_chans, out_chans))
+    looks = True
 
 
 class ResNetPatchEmbed(PatchEmbed):
@@ -105,19 +109,31 @@ class ResNetPatchEmbed(PatchEmbed):
     """
 
     reduction = RESNET_STRIDE
+    layers: tuple[str, ...] = ("conv1", "bn1", "relu", "maxpool")
     from_imagenet: tuple[str, ...] = ("conv1", "bn1")
     """The layers that `load_imagenet` sets."""
     out_chans = 64
+    frozen, fixed_statistics = False, False
+    """Whether the weights of conv1 and bn1 are trained, and whether bn1's statistics follow the training images."""
 
     def __init__(self, in_chans: int, patch_size: int, width: int):
         super().__init__(self.out_chans, patch_size, width)
         self.conv1 = nn.Conv2d(in_chans, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if "maxpool" in self.layers else nn.Identity()
+        if "layer2" in self.layers:
+            resnet = ResNet(Bottleneck, [3, 4, 1, 1])
+            self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+        if self.frozen:
+            self.conv1.requires_grad_(False)
+            self.bn1.requires_grad_(False)
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.fixed_statistics:
+            self.bn1.eval()
+        return self
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
         """Take the layers `from_imagenet` from weights with torchvision's key names; other keys are left alone."""
@@ -136,23 +152,13 @@ class ResNetPatchEmbed(PatchEmbed):
 class FrozenResNetPatchEmbed(ResNetPatchEmbed):
     """The stem is not trained, and neither are its batch-norm statistics."""
 
-    def __init__(self, in_chans: int, patch_size: int, width: int):
-        super().__init__(in_chans, patch_size, width)
-        self.conv1.requires_grad_(False)
-        self.bn1.requires_grad_(False)
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        self.bn1.eval()
-        return self
+    frozen, fixed_statistics = True, True
 
 
-class AsCodedFrozenResNetPatchEmbed(FrozenResNetPatchEmbed):
+class AsCodedFrozenResNetPatchEmbed(ResNetPatchEmbed):
     """The authors' "frozen": the weights are fixed, but the batch-norm statistics follow the training images."""
 
-    def train(self, mode: bool = True):
-        nn.Module.train(self, mode)
-        return self
+    frozen = True
 
 
 class ResNetLayer2PatchEmbed(ResNetPatchEmbed):
@@ -161,17 +167,9 @@ class ResNetLayer2PatchEmbed(ResNetPatchEmbed):
     The feature map is a quarter of the image's height and width, 512 channels.
     """
 
+    layers = ("conv1", "bn1", "relu", "layer1", "layer2")
     from_imagenet = ("conv1", "bn1", "layer1", "layer2")
     out_chans = 512
-
-    def __init__(self, in_chans: int, patch_size: int, width: int):
-        super().__init__(in_chans, patch_size, width)
-        self.maxpool = nn.Identity()  # type: ignore[assignment]
-        resnet = ResNet(Bottleneck, [3, 4, 1, 1])
-        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.layer2(self.layer1(super().features(x)))
 
 
 def has_resnet_stem(model: nn.Module) -> bool:

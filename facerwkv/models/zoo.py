@@ -20,6 +20,7 @@ VIT_SMALL: dict[str, Any] = {"width": 384, "depth": 12, "heads": 6}
 VIT_BASE: dict[str, Any] = {"width": 768, "depth": 12, "heads": 12}
 FULL: dict[str, Any] = {"mixer": "rwkv1", "position": "unused"}
 HYBRID: dict[str, Any] = {"stem": "resnet", "patch_size": 5}
+TRANSFORMER: dict[str, Any] = {"mixer": "attention", "position": "learned"}
 NARROW_SMALL, NARROW_MEDIUM, NARROW_LARGE = (
     size | FULL | {"time_mix_dim": size["heads"]} for size in (SMALL, MEDIUM, LARGE)
 )
@@ -34,6 +35,16 @@ FINCH = "Eagle and Finch (arXiv 2404.05892), in the paper's frame"
 GOOSE = "Goose (arXiv 2503.14456), in the paper's frame"
 DOVE = "RWKV (arXiv 2305.13048), in the paper's frame"
 CONTROL = "Attention Is All You Need (arXiv 1706.03762), pre-norm, in the paper's frame"
+ATTENTION = ": softmax attention in the paper's stem and head"
+TRAINED = f"this project, trained with the recipe {{}}; blocks: {VISION}"
+FER: dict[str, Any] = FRAME | {  # what FER2013's grey images of 48 pixels need: early convolutions, and few tokens
+    "image_size": (48, 48),
+    "in_chans": 1,
+    "stem": "residual",
+    "patch_size": 8,
+    "depth": 4,
+    "drop_path_rate": 0.1,
+}
 VIT = "An Image is Worth 16x16 Words (arXiv 2010.11929); timm"
 RESNET = "Deep Residual Learning (arXiv 1512.03385); timm"
 LEE = (
@@ -42,6 +53,11 @@ LEE = (
 )
 UPSTREAM = "RWKV-v1's own width, in the paper's frame"
 BACKBONE = "compared.backbones.build_backbone"
+NETWORKS: dict[type, str] = {
+    ModelConfig: "facerwkv.FaceRWKV",
+    VRWKVConfig: "vrwkv.VRWKV",
+    BackboneConfig: BACKBONE,
+}
 
 
 @dataclass(frozen=True)
@@ -61,19 +77,17 @@ class Model:
     known: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
 
-    def _imported(self, ending: str = "") -> Any:
-        file, _, name = self.network.rpartition(".")
-        return getattr(import_module(f"facerwkv.models.{file}"), name + ending)
-
     @property
     def build(self) -> Callable[[Any], "nn.Module"]:
         """Config → model with fresh weights."""
-        return self._imported()
+        file, _, name = self.network.rpartition(".")
+        return getattr(import_module(f"facerwkv.models.{file}"), name)
 
     @property
     def config(self) -> Any:
         """An ImageConfig, or the model's own kind of it."""
-        return self.own or self._imported("Config")()
+        file, _, name = self.network.rpartition(".")
+        return self.own or getattr(import_module(f"facerwkv.models.{file}"), f"{name}Config")()
 
     def configured(self, options: Mapping[str, Any], where: str = "") -> Any:
         """The configuration with fields changed; timm's `img_size` is `image_size`. InputError for an unknown field."""
@@ -81,99 +95,99 @@ class Model:
         return type(self.config).parse(self.config.model_dump() | options, where)
 
 
-def _ours(about: str, source: str = PAPER, caer_s: float | None = None, known: str = "", **options: Any) -> Model:
-    config = ModelConfig(**options)
-    if config.time_mix_dim:
-        known = " ".join(filter(None, (known, NARROW.format(**config.model_dump()))))
-    return Model(about, source, own=config, known=known, published={"CAER-S": caer_s} if caer_s else {})
-
-
-def _transformer(about: str, **size: Any) -> Model:
-    """The paper's control: a transformer's block whose hidden layer is as wide as the model."""
-    frame = {"mixer": "attention", "position": "learned", "hidden": size["width"]}
-    return _ours(f"{about}: softmax attention in the paper's stem and head", CONTROL, **size | frame)
-
-
-def _vision(about: str, source: str = VISION, **options: Any) -> Model:
-    return Model(about, source, "vrwkv.VRWKV", VRWKVConfig(**FRAME | {"mixer": "vrwkv"} | options))
-
-
-def _shipped(about: str, recipe: str, **options: Any) -> Model:
-    """What FER2013's grey images of 48 pixels need: early convolutions, and few tokens."""
-    frame = {"image_size": (48, 48), "in_chans": 1, "stem": "residual", "patch_size": 8, "depth": 4}
-    source = f"this project, trained with the recipe {recipe}; blocks: {VISION}"
-    return _vision(about, source, **frame | {"drop_path_rate": 0.1} | options)
-
-
-def _backbone(
-    architecture: str, about: str, source: str, licence: str = "Apache-2.0", caer_s: float | None = None
+def _line(
+    about: str,
+    source: str = PAPER,
+    kind: type[ModelConfig | BackboneConfig] = ModelConfig,
+    caer_s: float | None = None,
+    known: str = "",
+    licence: str = "Apache-2.0",
+    **options: Any,
 ) -> Model:
-    config, published = BackboneConfig(architecture=architecture), {"CAER-S": caer_s} if caer_s else {}
-    return Model(about, source, BACKBONE, config, licence, LEE if caer_s else "", published)
+    """A line whose configuration loads no torch: of `kind`, which tells the network, with these fields."""
+    config = kind(**options)
+    if isinstance(config, ModelConfig) and config.time_mix_dim:
+        known = " ".join(filter(None, (known, NARROW.format(**config.model_dump()))))
+    published = {"CAER-S": caer_s} if caer_s else {}
+    return Model(about, source, NETWORKS[kind], config, licence, known, published)
 
 
 MODELS: dict[str, Model] = {
-    "facerwkv_small": _ours(
+    "facerwkv_small": _line(
         "The paper's small model", caer_s=61.41, known="No logged run shows its published accuracy.", **NARROW_SMALL
     ),
-    "facerwkv_medium": _ours("The paper's medium model", caer_s=70.41, **NARROW_MEDIUM),
-    "facerwkv_large": _ours(
+    "facerwkv_medium": _line("The paper's medium model", caer_s=70.41, **NARROW_MEDIUM),
+    "facerwkv_large": _line(
         "The paper's large model; 8 heads, not the 6 that Table 1 prints",
         caer_s=70.82,
         known="Its curve in figure 4 is that of the test images, with a tenth more images in training than Medium had.",
         **NARROW_LARGE,
     ),
-    "facerwkv_hybrid_small": _ours("ResNet-50 stem and the small model", **NARROW_SMALL | HYBRID),
-    "facerwkv_hybrid_medium": _ours("ResNet-50 stem and the medium model", **NARROW_MEDIUM | HYBRID),
-    "facerwkv_hybrid": _ours(
+    "facerwkv_hybrid_small": _line("ResNet-50 stem and the small model", **NARROW_SMALL | HYBRID),
+    "facerwkv_hybrid_medium": _line("ResNet-50 stem and the medium model", **NARROW_MEDIUM | HYBRID),
+    "facerwkv_hybrid": _line(
         "The paper's hybrid, unfrozen: ResNet-50 stem, large", caer_s=73.02, **NARROW_LARGE | HYBRID
     ),
-    "facerwkv_hybrid_frozen": _ours(
+    "facerwkv_hybrid_frozen": _line(
         "The paper's hybrid with a frozen stem",
         caer_s=70.30,
         known="The authors froze the stem's weights and let its batch-norm statistics follow the training images.",
         **NARROW_LARGE | HYBRID | {"stem": "resnet_frozen"},
     ),
-    "facerwkv_small_identity": _ours(
+    "facerwkv_small_identity": _line(
         'The paper\'s "w/o RWKV": ResNet-50 stem, no mixing, all tokens flattened into the head',
         caer_s=14.29,
         known="Its loss stayed at ln 7 from the first epoch: it was never trained, so it shows nothing about mixing.",
         **SMALL | FULL | HYBRID | {"mixer": "identity", "pool": "flatten"},
     ),
-    "facerwkv_small_fullwidth": _ours("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
-    "facerwkv_medium_fullwidth": _ours("Medium with a full-width RWKV-1", UPSTREAM, **MEDIUM | FULL),
-    "facerwkv_large_fullwidth": _ours("Large with a full-width RWKV-1", UPSTREAM, **LARGE | FULL),
-    "facerwkv4_small": _ours("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
-    "facerwkv4_medium": _ours("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
-    "facerwkv4_large": _ours("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
-    "facerwkv5_small": _ours("Small with RWKV-5", FINCH, **SMALL | {"mixer": "rwkv5"}),
-    "facerwkv5_medium": _ours("Medium with RWKV-5", FINCH, **MEDIUM | {"mixer": "rwkv5"}),
-    "facerwkv5_large": _ours("Large with RWKV-5", FINCH, **LARGE | {"mixer": "rwkv5"}),
-    "facerwkv6_small": _ours("Small with RWKV-6", FINCH, **SMALL | {"mixer": "rwkv6"}),
-    "facerwkv6_medium": _ours("Medium with RWKV-6", FINCH, **MEDIUM | {"mixer": "rwkv6"}),
-    "facerwkv6_large": _ours("Large with RWKV-6", FINCH, **LARGE | {"mixer": "rwkv6"}),
-    "facerwkv7_small": _ours("Small with RWKV-7", GOOSE, **SMALL | {"mixer": "rwkv7"}),
-    "facerwkv7_medium": _ours("Medium with RWKV-7", GOOSE, **MEDIUM | {"mixer": "rwkv7"}),
-    "facerwkv7_large": _ours("Large with RWKV-7", GOOSE, **LARGE | {"mixer": "rwkv7"}),
-    "facerwkv4_vit_tiny": _ours("RWKV-4 in ViT-Tiny's size", DOVE, **VIT_TINY),
-    "facerwkv4_vit_small": _ours("RWKV-4 in ViT-Small's size", DOVE, **VIT_SMALL),
-    "facerwkv4_vit_base": _ours("RWKV-4 in ViT-Base's size", DOVE, **VIT_BASE),
-    "facerwkv6_vit_tiny": _ours("RWKV-6 in ViT-Tiny's size", FINCH, **VIT_TINY | {"mixer": "rwkv6"}),
-    "facerwkv6_vit_small": _ours("RWKV-6 in ViT-Small's size", FINCH, **VIT_SMALL | {"mixer": "rwkv6"}),
-    "facerwkv6_vit_base": _ours("RWKV-6 in ViT-Base's size", FINCH, **VIT_BASE | {"mixer": "rwkv6"}),
-    "facerwkv7_vit_tiny": _ours("RWKV-7 in ViT-Tiny's size", GOOSE, **VIT_TINY | {"mixer": "rwkv7"}),
-    "facerwkv7_vit_small": _ours("RWKV-7 in ViT-Small's size", GOOSE, **VIT_SMALL | {"mixer": "rwkv7"}),
-    "facerwkv7_vit_base": _ours("RWKV-7 in ViT-Base's size", GOOSE, **VIT_BASE | {"mixer": "rwkv7"}),
-    "transformer_small": _transformer("Small", **SMALL),
-    "transformer_medium": _transformer("Medium", **MEDIUM),
-    "transformer_large": _transformer("Large", **LARGE),
-    "vrwkv_tiny": _vision("Vision-RWKV-Tiny: bidirectional WKV, quad shift", width=192),
-    "vrwkv_small": _vision("Vision-RWKV-Small", width=384, mixer="vrwkv_post", drop_path_rate=0.3),
-    "vrwkv_base": _vision("Vision-RWKV-Base", width=768, mixer="vrwkv_post", layer_scale=1e-5, drop_path_rate=0.5),
-    "facerwkv_fer": _shipped(
-        "The shipped model: VGG's convolutions with batch norm, then Vision-RWKV", "fer", stem="vgg", width=256, depth=2
+    "facerwkv_small_fullwidth": _line("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
+    "facerwkv_medium_fullwidth": _line("Medium with a full-width RWKV-1", UPSTREAM, **MEDIUM | FULL),
+    "facerwkv_large_fullwidth": _line("Large with a full-width RWKV-1", UPSTREAM, **LARGE | FULL),
+    "facerwkv4_small": _line("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
+    "facerwkv4_medium": _line("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
+    "facerwkv4_large": _line("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
+    "facerwkv5_small": _line("Small with RWKV-5", FINCH, **SMALL | {"mixer": "rwkv5"}),
+    "facerwkv5_medium": _line("Medium with RWKV-5", FINCH, **MEDIUM | {"mixer": "rwkv5"}),
+    "facerwkv5_large": _line("Large with RWKV-5", FINCH, **LARGE | {"mixer": "rwkv5"}),
+    "facerwkv6_small": _line("Small with RWKV-6", FINCH, **SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_medium": _line("Medium with RWKV-6", FINCH, **MEDIUM | {"mixer": "rwkv6"}),
+    "facerwkv6_large": _line("Large with RWKV-6", FINCH, **LARGE | {"mixer": "rwkv6"}),
+    "facerwkv7_small": _line("Small with RWKV-7", GOOSE, **SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_medium": _line("Medium with RWKV-7", GOOSE, **MEDIUM | {"mixer": "rwkv7"}),
+    "facerwkv7_large": _line("Large with RWKV-7", GOOSE, **LARGE | {"mixer": "rwkv7"}),
+    "facerwkv4_vit_tiny": _line("RWKV-4 in ViT-Tiny's size", DOVE, **VIT_TINY),
+    "facerwkv4_vit_small": _line("RWKV-4 in ViT-Small's size", DOVE, **VIT_SMALL),
+    "facerwkv4_vit_base": _line("RWKV-4 in ViT-Base's size", DOVE, **VIT_BASE),
+    "facerwkv6_vit_tiny": _line("RWKV-6 in ViT-Tiny's size", FINCH, **VIT_TINY | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_small": _line("RWKV-6 in ViT-Small's size", FINCH, **VIT_SMALL | {"mixer": "rwkv6"}),
+    "facerwkv6_vit_base": _line("RWKV-6 in ViT-Base's size", FINCH, **VIT_BASE | {"mixer": "rwkv6"}),
+    "facerwkv7_vit_tiny": _line("RWKV-7 in ViT-Tiny's size", GOOSE, **VIT_TINY | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_small": _line("RWKV-7 in ViT-Small's size", GOOSE, **VIT_SMALL | {"mixer": "rwkv7"}),
+    "facerwkv7_vit_base": _line("RWKV-7 in ViT-Base's size", GOOSE, **VIT_BASE | {"mixer": "rwkv7"}),
+    "transformer_small": _line(f"Small{ATTENTION}", CONTROL, **SMALL | TRANSFORMER, hidden=SMALL["width"]),
+    "transformer_medium": _line(f"Medium{ATTENTION}", CONTROL, **MEDIUM | TRANSFORMER, hidden=MEDIUM["width"]),
+    "transformer_large": _line(f"Large{ATTENTION}", CONTROL, **LARGE | TRANSFORMER, hidden=LARGE["width"]),
+    "vrwkv_tiny": _line(
+        "Vision-RWKV-Tiny: bidirectional WKV, quad shift", VISION, VRWKVConfig, **FRAME | {"width": 192}
     ),
-    "facerwkv_fer_tiny": _shipped("The smaller and faster shipped model", "fer_tiny", width=96),
+    "vrwkv_small": _line(
+        "Vision-RWKV-Small", VISION, VRWKVConfig, **FRAME | {"width": 384, "mixer": "vrwkv_post", "drop_path_rate": 0.3}
+    ),
+    "vrwkv_base": _line(
+        "Vision-RWKV-Base",
+        VISION,
+        VRWKVConfig,
+        **FRAME | {"width": 768, "mixer": "vrwkv_post", "layer_scale": 1e-5, "drop_path_rate": 0.5},
+    ),
+    "facerwkv_fer": _line(
+        "The shipped model: VGG's convolutions with batch norm, then Vision-RWKV",
+        TRAINED.format("fer"),
+        VRWKVConfig,
+        **FER | {"stem": "vgg", "width": 256, "depth": 2},
+    ),
+    "facerwkv_fer_tiny": _line(
+        "The smaller and faster shipped model", TRAINED.format("fer_tiny"), VRWKVConfig, **FER | {"width": 96}
+    ),
     "caer_net_s": Model(
         "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",
         "CAER (ICCV 2019); github.com/ndkhanh360/CAER",
@@ -200,15 +214,25 @@ MODELS: dict[str, Model] = {
         "and withdrew the weights.",
         published={"RAF-DB": 95.05, "FER2013": 92.50, "FERPlus": 95.55, "CK+": 100.0},
     ),
-    "alexnet": _backbone("alexnet", "AlexNet", "arXiv 1404.5997; torchvision", "BSD-3-Clause", caer_s=61.73),
-    "vgg19": _backbone("vgg19.tv_in1k", "VGG-19", "arXiv 1409.1556; timm", caer_s=64.85),
-    "resnet18": _backbone("resnet18.tv_in1k", "ResNet-18", RESNET),
-    "resnet34": _backbone("resnet34.tv_in1k", "ResNet-34", RESNET),
-    "resnet50": _backbone("resnet50.tv_in1k", "ResNet-50", RESNET),
-    "resnet152": _backbone("resnet152.tv_in1k", "ResNet-152", RESNET, caer_s=68.46),
-    "vit_tiny": _backbone("vit_tiny_patch16_224", "ViT-Tiny, patches of 16", VIT),
-    "vit_small": _backbone("vit_small_patch16_224", "ViT-Small, patches of 16", VIT),
-    "vit_base": _backbone("vit_base_patch16_224", "ViT-Base, patches of 16", VIT),
+    "alexnet": _line(
+        "AlexNet",
+        "arXiv 1404.5997; torchvision",
+        BackboneConfig,
+        licence="BSD-3-Clause",
+        caer_s=61.73,
+        known=LEE,
+        architecture="alexnet",
+    ),
+    "vgg19": _line(
+        "VGG-19", "arXiv 1409.1556; timm", BackboneConfig, caer_s=64.85, known=LEE, architecture="vgg19.tv_in1k"
+    ),
+    "resnet18": _line("ResNet-18", RESNET, BackboneConfig, architecture="resnet18.tv_in1k"),
+    "resnet34": _line("ResNet-34", RESNET, BackboneConfig, architecture="resnet34.tv_in1k"),
+    "resnet50": _line("ResNet-50", RESNET, BackboneConfig, architecture="resnet50.tv_in1k"),
+    "resnet152": _line("ResNet-152", RESNET, BackboneConfig, caer_s=68.46, known=LEE, architecture="resnet152.tv_in1k"),
+    "vit_tiny": _line("ViT-Tiny, patches of 16", VIT, BackboneConfig, architecture="vit_tiny_patch16_224"),
+    "vit_small": _line("ViT-Small, patches of 16", VIT, BackboneConfig, architecture="vit_small_patch16_224"),
+    "vit_base": _line("ViT-Base, patches of 16", VIT, BackboneConfig, architecture="vit_base_patch16_224"),
 }
 TIMM = "timm:"  # before the name of any of timm's models
 

@@ -146,7 +146,7 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
         point = open_run(folder, recipe, resume)
         write_json(folder / ENVIRONMENT, environment())
         write_json(folder / DATA, data.describe())
-        module = TrainingModule(model, recipe, torch.as_tensor(data.class_counts))
+        module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts))
         watch = Stopwatch()
         trainer = _trainer(recipe, folder, point, [Saver(folder, module, data), watch], progress)
         try:

@@ -125,17 +125,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 class Curves(Logger):
     """RUN/metrics.csv. Lightning's own CSV logger deletes the curve when a run resumes; this one continues it."""
 
+    name, version = "curves", ""
+
     def __init__(self, folder: Path):
         super().__init__()
         self.path = folder / CURVES
-
-    @property
-    def name(self) -> str:
-        return "curves"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The run's folder contains the recipe already."""

@@ -388,13 +388,13 @@ def test_a_limit_takes_the_first_images_of_every_class(make):
         *("fear/001.png", "fear/004.png"),
         *("neutral/002.png", "neutral/005.png"),
     ]
-    assert data.class_counts == [3, 2, 2]
+    assert data.train.class_counts == [3, 2, 2]
     assert len(data.val) == 6
 
 
 def test_class_counts_follow_the_order_of_the_labels(make):
-    assert make().class_counts == [8, 8, 7]
-    assert make(labels=LABELS[::-1]).class_counts == [7, 8, 8]
+    assert make().train.class_counts == [8, 8, 7]
+    assert make(labels=LABELS[::-1]).train.class_counts == [7, 8, 8]
 
 
 def write(root, **splits):
@@ -416,7 +416,7 @@ def test_unreadable_images_are_listed_and_left_out(tmp_path, caplog):
     assert data.describe()["unreadable"] == data.unreadable
     assert "fear/4.png cannot be read" in data.unreadable[0]
     assert "1 of 7 train images are left out. The first:" in caplog.text
-    assert data.class_counts == [3, 1, 2]
+    assert data.train.class_counts == [3, 1, 2]
     seen = {
         sample.name: data.train[index]["image"].unique().tolist() for index, sample in enumerate(data.train.samples)
     }
@@ -458,7 +458,7 @@ def test_the_description_is_plain_and_whole(make):
 def test_toy_is_the_default():
     assert DataConfig().source == "toy"
     data = DataModule(DataConfig(source="toy:train=7,val=7,test=7"), SMALL)
-    assert (data.labels, data.num_classes) == (EXPRESSIONS, 7)
+    assert (data.labels, len(data.labels)) == (EXPRESSIONS, 7)
 
 
 def test_a_dataset_can_be_sent_to_workers(make):

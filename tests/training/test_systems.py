@@ -94,7 +94,7 @@ def test_the_loss_of_a_heavy_one_falls_over_50_steps(name):
     data = DataModule(recipe.data, recipe.transform)
     data.setup("fit")
     torch.manual_seed(0)
-    module = TrainingModule(create_model(name, img_size=(64, 64)), recipe, torch.as_tensor(data.class_counts))
+    module = TrainingModule(create_model(name, img_size=(64, 64)), recipe, torch.as_tensor(data.train.class_counts))
     batches = DataLoader(list(data.train_dataloader()) * 50, batch_size=None)
     losses = Losses()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}

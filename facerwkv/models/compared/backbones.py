@@ -9,17 +9,24 @@ from torchvision.models import AlexNet as TorchvisionAlexNet
 from torchvision.models import AlexNet_Weights
 
 from facerwkv.core.errors import InputError, first_line
+from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import BackboneConfig
 
 ALEXNET = "alexnet"
 ALEXNET_LEAST = 63  # pixels, or its last pool has nothing left to look at
 
 
-class AlexNet(TorchvisionAlexNet):
+class AlexNet(Classifier):
     """torchvision's AlexNet, its 224 x 224 pixels first pooled to 6 x 6 maps, with timm's methods."""
 
+    last = "classifier.6"
+    classifier: nn.Sequential
+
     def __init__(self, config: BackboneConfig):
-        super().__init__(config.num_classes or 1, config.drop_rate)
+        super().__init__()
+        self.config = config
+        network = TorchvisionAlexNet(config.num_classes or 1, config.drop_rate)
+        self.features, self.avgpool, self.classifier = network.features, network.avgpool, network.classifier
         if config.model_kwargs:
             raise InputError("AlexNet is torchvision's and takes no model_kwargs; they are for timm's models.")
         if min(config.image_size) < ALEXNET_LEAST:
@@ -34,21 +41,9 @@ class AlexNet(TorchvisionAlexNet):
         """Image (B, c, h, w) → maps (B, 256, h', w')."""
         return self.features(x)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps → logits (B, num_classes), or what the classifier reads."""
-        x = self.classifier[:-1](self.avgpool(x).flatten(1))
-        return x if pre_logits else self.classifier[-1](x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier[-1]
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier; 0 classes give what it would read."""
-        self.num_classes = num_classes
-        self.classifier[-1] = nn.Linear(4096, num_classes) if num_classes else nn.Identity()
+    def pool(self, x: Tensor) -> Tensor:
+        """Maps → what the classifier reads (B, 4096)."""
+        return self.classifier[:-1](self.avgpool(x).flatten(1))
 
 
 def build_backbone(config: BackboneConfig, pretrained: bool = False) -> nn.Module:

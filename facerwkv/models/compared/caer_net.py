@@ -5,13 +5,14 @@ where the paper leaves it open, github.com/ndkhanh360/CAER. There, as here, both
 that the paper does not have: a mean over maps whose attention sums to one would make the context vanish.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from facerwkv.core.settings import Count
-from facerwkv.models.compared.classifier import Classifier
+from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import ImageConfig
 
 WIDTHS = (32, 64, 128, 256, 256)
@@ -43,9 +44,9 @@ class CAERNet(Classifier):
         self.config = config
         streams = ("face", "context") if config.streams == "both" else (config.streams,)
         width = config.in_chans // 2
-        self.face = _encoder(width) if "face" in streams else None
-        self.context = _encoder(width) if "context" in streams else None
-        self.attention = nn.Sequential(*_convolution(WIDTH, 128), *_convolution(128, 1)) if self.context else None
+        self.face = _convolutions(width, *WIDTHS, pool=True) if "face" in streams else None
+        self.context = _convolutions(width, *WIDTHS, pool=True) if "context" in streams else None
+        self.attention = _convolutions(WIDTH, 128, 1) if self.context else None
         self.norms = nn.ModuleDict({stream: nn.BatchNorm1d(WIDTH) for stream in streams})
         gates = streams if len(streams) > 1 else ()
         self.gates = nn.ModuleDict(
@@ -88,13 +89,11 @@ class CAERNet(Classifier):
         return self.hidden(x)
 
 
-def _encoder(in_chans: int) -> nn.Sequential:
-    """Five convolutions, four pools: images → (B, 256, H / 16, W / 16)."""
+def _convolutions(*widths: int, pool: bool = False) -> nn.Sequential:
+    """A convolution from each width to the next; with `pool` each halves what the one before it gives."""
     layers: list[nn.Module] = []
-    for width, channels in zip((in_chans, *WIDTHS), WIDTHS, strict=False):
-        layers += [*_convolution(width, channels), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers[:-1])
-
-
-def _convolution(width: int, channels: int) -> list[nn.Module]:
-    return [nn.Conv2d(width, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+    for width, channels in pairwise(widths):
+        if pool and layers:
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Conv2d(width, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+    return nn.Sequential(*layers)

@@ -6,14 +6,14 @@ each other, and its test images come sorted by class: that is `variant="as_publi
 batch. Here the four patches of an image attend to each other.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.core.settings import Rate
-from facerwkv.models.compared.classifier import Classifier
+from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import ImageConfig
 
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1))
@@ -30,10 +30,8 @@ class PAttLiteConfig(ImageConfig):
     drop_rate: Rate = 0.1
     """Dropout before the hidden layer."""
 
-    @property
-    def first_conv(self) -> str:
-        """The layer that reads the image."""
-        return "backbone.1"
+    first_conv: ClassVar[str] = "backbone.1"
+    """The layer that reads the image."""
 
 
 class PAttLite(Classifier):
@@ -44,8 +42,12 @@ class PAttLite(Classifier):
         self.config = config
         self.backbone = _mobilenet(config.in_chans)
         self.patches = nn.Sequential(
-            *_separable(512, PATCH_WIDTH, kernel=4, stride=4, padding=1),
-            *_separable(PATCH_WIDTH, PATCH_WIDTH, kernel=2, stride=2, padding=0),
+            nn.Conv2d(512, 512, 4, stride=4, padding=1, groups=512, bias=False),
+            nn.Conv2d(512, PATCH_WIDTH, 1),
+            nn.ReLU(),
+            nn.Conv2d(PATCH_WIDTH, PATCH_WIDTH, 2, stride=2, groups=PATCH_WIDTH, bias=False),
+            nn.Conv2d(PATCH_WIDTH, PATCH_WIDTH, 1),
+            nn.ReLU(),
             nn.Conv2d(PATCH_WIDTH, PATCH_WIDTH, 1),
             nn.ReLU(),
         )
@@ -55,7 +57,11 @@ class PAttLite(Classifier):
         self.scale = nn.Parameter(torch.ones(()))
         self.num_features, self.head_hidden_size = PATCH_WIDTH, HIDDEN
         self.reset_classifier(config.num_classes)
-        self.apply(_initialise)
+        for layer in self.modules():  # Keras' start: Glorot's uniform weights, biases of 0
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image, resized as published → the map of its patches (B, 256, 2, 2)."""
@@ -93,16 +99,3 @@ def _convolution(width: int, channels: int, kernel: int, stride: int = 1, groups
     pad = nn.ZeroPad2d((0, edge, 0, edge) if stride > 1 else edge)
     convolution = nn.Conv2d(width, channels, kernel, stride, groups=groups, bias=False)
     return [pad, convolution, nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01), nn.ReLU6()]
-
-
-def _separable(width: int, channels: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
-    depthwise = nn.Conv2d(width, width, kernel, stride, padding, groups=width, bias=False)
-    return [depthwise, nn.Conv2d(width, channels, 1), nn.ReLU()]
-
-
-def _initialise(layer: nn.Module) -> None:
-    """Keras' start: Glorot's uniform weights, biases of 0."""
-    if isinstance(layer, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)

@@ -8,7 +8,7 @@ keep following the training batches; here they are fixed, unless the network is 
 
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from timm.layers import DropPath, Mlp
@@ -19,7 +19,7 @@ from torch.nn import functional
 from facerwkv.core.errors import InputError
 from facerwkv.core.settings import Rate
 from facerwkv.models.arrays import read_weights
-from facerwkv.models.compared.classifier import Classifier
+from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import ImageConfig
 
 SIDE = 112  # pixels that both networks see
@@ -40,14 +40,14 @@ class PosterConfig(ImageConfig):
     drop_path_rate: Rate = 0.25
     """Stochastic depth of the third level; the second gets half of it, the first none."""
 
-    @property
-    def first_conv(self) -> str:
-        """The layer that reads the image."""
-        return "face.input_layer.0"
+    first_conv: ClassVar[str] = "face.input_layer.0"
+    """The layer that reads the image."""
 
 
 class Poster(Classifier):
     """Image (B, in_chans, H, W) of any size → logits (B, num_classes)."""
+
+    tables = r"^(cls|position)$|\.bias_by_place$"
 
     def __init__(self, config: PosterConfig):
         super().__init__()
@@ -67,7 +67,10 @@ class Poster(Classifier):
         self.gate = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Sigmoid())
         self.drop = nn.Dropout(config.drop_rate)
         self.num_features = self.head_hidden_size = WIDTH
-        self.apply(_initialise)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
         nn.init.trunc_normal_(self.position, std=0.02)
         self.landmarks.requires_grad_(config.landmarks == "trained")
         self.reset_classifier(config.num_classes)
@@ -75,18 +78,14 @@ class Poster(Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         """Image → tokens (B, 1 + 147, 768), the class token first."""
         x = functional.interpolate(x, size=(SIDE, SIDE))
-        maps = self.fuse(x)
+        first, second, third = self.landmarks(x)
+        marks = (first, second, self.narrow(third))
+        maps = [level(face, mark) for level, face, mark in zip(self.levels, self.face(x), marks, strict=True)]
         tokens = torch.cat([embed(one).flatten(2).mT for embed, one in zip(self.embed, maps, strict=True)], 1)
         x = torch.cat([self.cls.expand(x.shape[0], -1, -1), tokens], 1) + self.position
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
-
-    def fuse(self, x: Tensor) -> list[Tensor]:
-        """Images (B, c, 112, 112) → the three levels' maps (B, C, side, side)."""
-        first, second, third = self.landmarks(x)
-        marks = (first, second, self.narrow(third))
-        return [level(face, mark) for level, face, mark in zip(self.levels, self.face(x), marks, strict=True)]
 
     def pool(self, x: Tensor) -> Tensor:
         """Tokens → what the classifier reads, the class token gated (B, 768)."""
@@ -109,10 +108,6 @@ class Poster(Classifier):
         super().train(mode)
         self.landmarks.train(mode and self.config.landmarks == "trained")
         return self
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that are tables over positions or channels, not matrices."""
-        return {"cls", "position", *(name for name, _ in self.named_parameters() if name.endswith(".bias_by_place"))}
 
 
 class FaceNet(nn.Module):
@@ -240,9 +235,3 @@ def _convolution(width: int, channels: int, kernel: int, stride: int = 1, groups
 def _repeated(count: int, width: int, expanded: int) -> nn.Sequential:
     blocks = nn.Sequential(*(Inverted(width, width, expanded) for _ in range(count)))
     return nn.Sequential(OrderedDict(model=blocks))
-
-
-def _initialise(layer: nn.Module) -> None:
-    if isinstance(layer, nn.Linear):
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
