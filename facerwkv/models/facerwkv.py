@@ -84,6 +84,11 @@ class FaceRWKV(Classifier):
             {"module": f"blocks.{layer}", "num_chs": config.width, "reduction": step} for layer in range(config.depth)
         ]
 
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)  # stem and blocks: (B, T, D)
+        x = self.pool(x)  # pool and head: (B, head_hidden_size)
+        return self.classifier(x)
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Image → the last block's tokens (B, T, D), normalised where the model has a norm there."""
         x, grid = self.embed(x)

@@ -50,9 +50,8 @@ def test_it_is_small_and_its_card_has_terms_scores_and_weaknesses(name):
     assert all(heading in text for heading in ("## Weaknesses", "## Intended use", "Art. 5(1)(f)"))
 
 
-@pytest.mark.parametrize(
-    "name", [name if size <= 2 else pytest.param(name, marks=pytest.mark.slow) for name, size in MEGABYTES.items()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEGABYTES)
 def test_it_scores_on_its_test_images_what_its_card_says(name, fer2013, tmp_path):
     said = load_checkpoint(name).card["metrics"]["test"]
     found = evaluate_folder(name, f"{said['source']}:{fer2013}", "test", tmp_path, "cpu").evaluation

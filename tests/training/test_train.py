@@ -42,7 +42,7 @@ SMALLER = {  # recipe → what a test without boxes, without a network and with 
 }
 
 
-SLOW = {"fer", "ferplus", "poster_v2"}  # minutes each: wide stems, 44 million parameters
+SLOW = {"fer", "ferplus", "patt_lite", "poster_v2"}  # a quarter of a minute to minutes each
 
 
 def recipe(name):
