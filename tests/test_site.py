@@ -37,7 +37,7 @@ SMALL = {
     ),
 }
 """What makes a training short, put behind its command."""
-LONG = ("compare", "evaluate", "export", "models", "train")  # pages that take longer than all others together
+LONG = ("compare", "evaluate", "export", "index", "models", "train")  # pages that take longer than all others together
 INCOMPLETE = "facerwkv data check fer2013"  # says, with exit code 1, that this made-up tree is smaller than published
 
 
