@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from facerwkv.core.errors import InputError as InputError
     from facerwkv.core.labels import EXPRESSIONS as EXPRESSIONS
     from facerwkv.data.load import load_dataset as load_dataset
+    from facerwkv.evaluation.evaluate import evaluate_folder as evaluate_folder
+    from facerwkv.evaluation.evaluate import finish as finish
     from facerwkv.evaluation.result import Evaluation as Evaluation
     from facerwkv.export import export_onnx as export_onnx
     from facerwkv.inference.predictor import Predictor as Predictor
@@ -32,7 +34,9 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "Recipe": "training.recipe",
     "create_model": "models.zoo",
+    "evaluate_folder": "evaluation.evaluate",
     "export_onnx": "export",
+    "finish": "evaluation.evaluate",
     "list_models": "models.zoo",
     "load": "inference.predictor",
     "load_dataset": "data.load",

@@ -6,26 +6,10 @@ from pathlib import Path
 from facerwkv.core.metrics import SCORES
 from facerwkv.experiments import EXPERIMENTS
 from facerwkv.inference.options import Options, facts
-from facerwkv.inference.sinks import COLUMNS, SINKS, TYPES, UNSURE, VIDEO_COLUMNS
+from facerwkv.inference.sinks import COLUMNS, SINKS
 from facerwkv.training.recipe import Recipe, shipped
 
 HOW_TO = Path(__file__).resolve().parents[1] / "docs" / "how-to"
-MEANINGS = {
-    "source": "the image, or the video, as it was named",
-    "status": "`ok`, `no_face` or `unreadable`",
-    "time": "seconds from the start of the video",
-    "frame": "the number of the frame, from 0",
-    "track": "the number that a face keeps through the video, from 1",
-    "x1": "left edge of the face in pixels of the upright image; empty for a whole image",
-    "y1": "top edge",
-    "x2": "right edge",
-    "y2": "bottom edge",
-    "detection": "the score of the face detector, 0 to 1",
-    "label": "the most likely label",
-    "score": "its probability, 0 to 1",
-    UNSURE: "with `--threshold`: whether the score is below it",
-}
-"""Of the columns of a table, besides one column per label with its probability."""
 
 
 def experiments() -> str:
@@ -57,12 +41,10 @@ def options() -> str:
 def formats() -> str:
     """The endings of the files that `--out` writes, and the columns of tables."""
     extras = (f"`{ending}`" + (f" (extra `{sink.extra}`)" if sink.extra else "") for ending, sink in SINKS.items())
-    types = {column: kind.rstrip("_") for kind, columns in TYPES.items() for column in columns}
     text = f"`--out` writes {', '.join(extras)}. The columns of a table:\n\n"
     text += "| column | type | in | meaning |\n|---|---|---|---|\n"
-    for column in (*VIDEO_COLUMNS, UNSURE):
-        where = "all" if column in (*COLUMNS, UNSURE) else "videos"
-        text += f"| `{column}` | {types.get(column, 'float64')} | {where} | {MEANINGS[column]} |\n"
+    for name, column in COLUMNS.items():
+        text += f"| `{name}` | {column.type} | {'videos' if column.videos else 'all'} | {column.about} |\n"
     return f"{text}| each label, by name | float64 | all | its probability, 0 to 1 |\n"
 
 

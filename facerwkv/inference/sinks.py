@@ -23,14 +23,33 @@ from facerwkv.media.geometry import area
 if TYPE_CHECKING:
     from rich.text import Text
 
-COLUMNS = ("source", "status", "x1", "y1", "x2", "y2", "label", "score")
-VIDEO_COLUMNS = (*COLUMNS[:2], "time", "frame", "track", *COLUMNS[2:6], "detection", *COLUMNS[6:])
 UNSURE = "unsure"
-TYPES = {
-    "string": ("source", "status", "label"),
-    "int64": ("frame", "track", "x1", "y1", "x2", "y2"),
-    "bool_": (UNSURE,),
+
+
+class Column(NamedTuple):
+    """A column of a table: its type as Arrow calls it, what it contains, and whether only tables of videos have it."""
+
+    type: str
+    about: str
+    videos: bool = False
+
+
+COLUMNS = {
+    "source": Column("string", "the image, or the video, as it was named"),
+    "status": Column("string", "`ok`, `no_face` or `unreadable`"),
+    "time": Column("float64", "seconds from the start of the video", videos=True),
+    "frame": Column("int64", "the number of the frame, from 0", videos=True),
+    "track": Column("int64", "the number that a face keeps through the video, from 1", videos=True),
+    "x1": Column("int64", "left edge of the face in pixels of the upright image; empty for a whole image"),
+    "y1": Column("int64", "top edge"),
+    "x2": Column("int64", "right edge"),
+    "y2": Column("int64", "bottom edge"),
+    "detection": Column("float64", "the score of the face detector, 0 to 1", videos=True),
+    "label": Column("string", "the most likely label"),
+    "score": Column("float64", "its probability, 0 to 1"),
+    UNSURE: Column("bool", "with `--threshold`: whether the score is below it"),
 }
+"""In their order; behind them one column per label, float64, with its probability."""
 ROWS = 4096
 """Rows of a Parquet file that are written at once."""
 REMEMBERED, LISTED = 1000, 20
@@ -40,6 +59,15 @@ STRIP = 12
 PAPER = (18, 20, 24)
 
 Write = Callable[[Result], object]
+
+
+def table_columns(video: bool = False, threshold: float | None = None) -> tuple[str, ...]:
+    """A table's columns before those of the labels; "unsure" is among them where there is a threshold."""
+    return tuple(
+        name
+        for name, column in COLUMNS.items()
+        if (video or not column.videos) and (threshold is not None or name != UNSURE)
+    )
 
 
 @contextmanager
@@ -70,8 +98,8 @@ def jsonl_sink(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Ite
 def parquet_sink(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Iterator[Write]:
     """Rows as in CSV, with nulls for empty cells, ROWS at a time."""
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    kinds = {column: kind for kind, members in TYPES.items() for column in members}
-    schema = arrow.schema([(name, getattr(arrow, kinds.get(name, "float64"))()) for name in (*columns, *labels)])
+    kinds = {name: column.type for name, column in COLUMNS.items()}
+    schema = arrow.schema([(name, kinds.get(name, "float64")) for name in (*columns, *labels)])
     waiting: list[list[Any]] = []
 
     def flush() -> None:
@@ -125,7 +153,7 @@ def _rows(result: Result, columns: Sequence[str], labels: Sequence[str]) -> list
 
 
 @contextmanager
-def writer(path: str | Path, labels: Sequence[str], columns: Sequence[str] = COLUMNS) -> Iterator[Write]:
+def writer(path: str | Path, labels: Sequence[str], columns: Sequence[str] = table_columns()) -> Iterator[Write]:
     """Open a file whose ending is one of SINKS, and yield the function that adds a result to it.
 
     CSV and Parquet have a row per face (one, with empty cells, for an image without), `columns` and one per label. The
@@ -145,13 +173,6 @@ def writer(path: str | Path, labels: Sequence[str], columns: Sequence[str] = COL
             stopped = error
     if stopped:
         raise stopped
-
-
-def table_columns(video: bool, threshold: float | None = None) -> tuple[str, ...]:
-    """A table's columns before those of the labels: a video's have time, frame, track and detection too, and where
-    there is a threshold, unsure is the last."""
-    columns = VIDEO_COLUMNS if video else COLUMNS
-    return columns if threshold is None else (*columns, UNSURE)
 
 
 class DrawnVideo:
@@ -322,7 +343,7 @@ def deliver(
     out: Path | None,
     save_media: Path | None,
     as_json: bool,
-    columns: Sequence[str] = COLUMNS,
+    columns: Sequence[str] = table_columns(),
 ) -> list[Result]:
     """Print results as they come, as lines of JSON or for a person, and write them to the file and the folder, if any.
 

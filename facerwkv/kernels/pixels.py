@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels import choose
 from facerwkv.kernels.native import missing, run
 
 
@@ -19,13 +20,17 @@ def look_up(images: Tensor, table: Tensor, implementation: str = "auto") -> Tens
     implementation: "reference" or "native" (C; CPU, float32, not inside torch.compile); "auto" is native where it runs.
     InputError for another name, and where "native" cannot run.
     """
-    native = runs_natively(images)
-    if implementation not in ("auto", "reference", "native"):
-        raise InputError(f"Unknown implementation {implementation!r}. Choose auto, reference, native.")
-    if implementation == "reference" or (implementation == "auto" and not native):
-        planes = zip(table, images.unbind(-1), strict=True)
-        return torch.stack([values[channel.long()] for values, channel in planes], 1)
-    if not native:
+    form = choose(IMPLEMENTATIONS, implementation, "native" if runs_natively(images) else "reference")
+    return form(images, table)
+
+
+def _reference(images: Tensor, table: Tensor) -> Tensor:
+    planes = zip(table, images.unbind(-1), strict=True)
+    return torch.stack([values[channel.long()] for values, channel in planes], 1)
+
+
+def _native(images: Tensor, table: Tensor) -> Tensor:
+    if not runs_natively(images):
         reason = missing("pixels") or f"No C kernel looks up {images.dtype} on {images.device}."
         raise InputError(f"{reason} Or use implementation='reference'.")
     images, table = images.contiguous(), table.to(torch.float32).contiguous()
@@ -33,3 +38,6 @@ def look_up(images: Tensor, table: Tensor, implementation: str = "auto") -> Tens
     y = torch.empty(batch, channels, height, width)
     run("pixels_forward", (batch, height * width, channels), [images, table, y])
     return y
+
+
+IMPLEMENTATIONS = {"reference": _reference, "native": _native}

@@ -12,9 +12,7 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.inference.results import Result
 from facerwkv.inference.sinks import (
-    COLUMNS,
     SINKS,
-    VIDEO_COLUMNS,
     Media,
     Summary,
     TextReport,
@@ -27,9 +25,10 @@ from facerwkv.media.sources import is_video
 from tests.examples import HAPPY, LABELS, RESULTS
 
 DICTS = [result.to_dict() for result in RESULTS]
+IMAGES = table_columns()
 
 
-def write_results(results, path, labels, columns=COLUMNS) -> None:
+def write_results(results, path, labels, columns=IMAGES) -> None:
     with writer(path, labels, columns) as write:
         for result in results:
             write(result)
@@ -76,7 +75,7 @@ ROWS = [
 
 
 def test_a_videos_csv_has_a_row_per_face_and_frame(tmp_path):
-    write_results([*CLIP, RESULTS[2]], tmp_path / "out.csv", LABELS, VIDEO_COLUMNS)
+    write_results([*CLIP, RESULTS[2]], tmp_path / "out.csv", LABELS, table_columns(video=True))
     with open(tmp_path / "out.csv", newline="") as file:
         header, *rows = csv.reader(file)
     columns = "source status time frame track x1 y1 x2 y2 detection label score anger happiness"
@@ -88,10 +87,10 @@ def test_a_videos_csv_has_a_row_per_face_and_frame(tmp_path):
 def test_parquet_has_the_same_rows_with_their_types(tmp_path, monkeypatch, rows_at_once):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("facerwkv.inference.sinks.ROWS", rows_at_once)
-    write_results([*CLIP, RESULTS[2]], tmp_path / "out.parquet", LABELS, VIDEO_COLUMNS)
+    write_results([*CLIP, RESULTS[2]], tmp_path / "out.parquet", LABELS, table_columns(video=True))
     table = parquet.read_table(tmp_path / "out.parquet")
     assert [tuple(row.values()) for row in table.to_pylist()] == ROWS
-    assert table.column_names == [*VIDEO_COLUMNS, *LABELS]
+    assert table.column_names == [*table_columns(video=True), *LABELS]
     assert list(map(str, table.schema.types)) == [
         *("string", "string", "double", "int64", "int64", "int64", "int64", "int64", "int64", "double"),
         *("string", "double", "double", "double"),
