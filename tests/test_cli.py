@@ -45,10 +45,10 @@ def images(tmp_path):
     return tmp_path
 
 
-def cpu_seconds(*arguments, repeats=3):
-    """The processor time of `facerwkv` in a process of its own, the least of several; what it printed, of the last."""
-    least = float("inf")
-    for _ in range(repeats):
+def cpu_seconds(*arguments, below):
+    """The processor time of `facerwkv` in a process of its own, the least of up to three, and what the last printed."""
+    least, tries = float("inf"), 0
+    while least >= below and (tries := tries + 1) <= 3:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = process(*arguments)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -58,7 +58,7 @@ def cpu_seconds(*arguments, repeats=3):
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_come_at_once(option):
-    seconds, done = cpu_seconds(option)
+    seconds, done = cpu_seconds(option, below=0.3)
     assert done.returncode == 0
     expected = [f"facerwkv {facerwkv_package.__version__}"] if option == "--version" else ["train", "predict", "doctor"]
     assert all(word in done.stdout for word in expected)
@@ -74,7 +74,7 @@ def test_help_and_version_come_at_once(option):
     ],
 )
 def test_a_wrong_key_is_named_at_once(change, known):
-    seconds, done = cpu_seconds("train", change)
+    seconds, done = cpu_seconds("train", change, below=1)
     key = change.partition("=")[0]
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"facerwkv: Unknown key '{key}'. Known keys there: {known}")

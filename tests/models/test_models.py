@@ -58,14 +58,14 @@ every_facerwkv = pytest.mark.parametrize("name", FACERWKV)
 
 
 def shrunk(name):
-    """Options that give a model images of 2 x 3 patches; the largest ones become shallow and narrow."""
+    """Options that give a model images of 2 x 3 patches; the larger ones become shallow and narrow."""
     config = MODELS[name].config
     if not isinstance(config, ModelConfig):
         return {"img_size": (64, 64)}
     if config.image_size == (48, 48):
         return {"img_size": (16, 24)}
-    options = {"img_size": (40, 60), "depth": min(config.depth, 4)}
-    if config.width > 512:
+    options = {"img_size": (40, 60), "depth": min(config.depth, 3)}
+    if config.width > 256 and config.time_mix_dim in (None, config.width):
         options |= {"width": 192, "heads": 3}
     return options | ({"patch_size": 20} if config.patch_size == 16 else {})
 

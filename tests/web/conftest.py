@@ -90,6 +90,20 @@ def guarded(tmp_path_factory) -> Iterator[Server]:
         yield running
 
 
+STRICT = {
+    "streams": 1, "upload_bytes": 150_000, "idle_seconds": 2, "header_seconds": 1, "upload_seconds": 2,
+    "memory_bytes": 90_000,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory) -> Iterator[Server]:
+    """A service whose limits are so narrow that a test reaches them in seconds."""
+    limits = [word for key, value in STRICT.items() for word in ("--limit", f"{key}={value}")]
+    with serving(tmp_path_factory.mktemp("strict"), *limits) as running:
+        yield running
+
+
 @pytest.fixture
 def client(server):
     with server.client() as client:

@@ -24,7 +24,7 @@ def request_of_a_face(shared) -> bytes:
 def measure(server, request: bytes, clients: int, each: int, seconds: float) -> tuple[float, float]:
     """p99 of many clients in medians of one, and the bytes of memory that the last nine tenths of the run added."""
     ask_side_by_side(server.url, [[request] * 5] * 4, seconds)  # the first answers set everything up
-    (alone,) = ask_side_by_side(server.url, [[request] * 2 * each], seconds)
+    (alone,) = ask_side_by_side(server.url, [[request] * each], seconds)
     answers: list[Answer] = []
     memory = []
     for count in (each // 10, each - each // 10):
@@ -32,15 +32,17 @@ def measure(server, request: bytes, clients: int, each: int, seconds: float) -> 
             assert len(client) == count, "a client was not served in time"
             answers += client
         memory.append(server.resident)
+    (after,) = ask_side_by_side(server.url, [[request] * each], seconds)
     assert {answer.status for answer in answers} == {200}
-    one, took = median(answer.seconds for answer in alone), sorted(answer.seconds for answer in answers)
+    one = max(median(answer.seconds for answer in part) for part in (alone, after))  # others may use the machine too
+    took = sorted(answer.seconds for answer in answers)
     p99 = took[int(0.99 * len(took))]
     print(f"one {one:.4f} s, median {median(took):.4f}, p99 {p99:.4f}, last {took[-1]:.4f}; bytes {memory}")
     return p99 / one, memory[-1] - memory[0]
 
 
 def test_eight_clients(server, request_of_a_face):
-    ratio, added = measure(server, request_of_a_face, clients=8, each=30, seconds=20)
+    ratio, added = measure(server, request_of_a_face, clients=8, each=30, seconds=60)
     assert ratio < 20
     assert added <= 50 * MiB
 

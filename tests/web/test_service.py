@@ -276,24 +276,21 @@ def test_stream_closes_for_what_it_does_not_know(server):
             stream.recv()
 
 
-def test_stream_limits(tmp_path, justin):
-    with serving(
-        tmp_path, "--limit", "streams=1", "--limit", "upload_bytes=100000", "--limit", "idle_seconds=2"
-    ) as own:
-        with connect(socket_of(own)) as first:
-            with pytest.raises(ConnectionClosed) as second, connect(socket_of(own)) as stream:
-                stream.recv()
-            assert second.value.rcvd.code == 1013
-            first.send(justin)
-            assert json.loads(first.recv())["status"] == "ok"
-            first.send(b"x" * 200_000)
-            with pytest.raises(ConnectionClosed) as large:
-                first.recv()
-            assert large.value.rcvd.code == 1009
-        time.sleep(0.5)
-        with connect(socket_of(own)) as idle, pytest.raises(ConnectionClosed) as closed:
-            idle.recv()
-        assert closed.value.rcvd.code == 1001
+def test_stream_limits(strict, justin):
+    with connect(socket_of(strict)) as first:
+        with pytest.raises(ConnectionClosed) as second, connect(socket_of(strict)) as stream:
+            stream.recv()
+        assert second.value.rcvd.code == 1013
+        first.send(justin)
+        assert json.loads(first.recv())["status"] == "ok"
+        first.send(b"x" * 200_000)
+        with pytest.raises(ConnectionClosed) as large:
+            first.recv()
+        assert large.value.rcvd.code == 1009
+    time.sleep(0.5)
+    with connect(socket_of(strict)) as idle, pytest.raises(ConnectionClosed) as closed:
+        idle.recv()
+    assert closed.value.rcvd.code == 1001
 
 
 def test_ctrl_c_ends_it_and_removes_the_temporary_folder(tmp_path, shared):
@@ -334,18 +331,17 @@ def health_over(connection: socket.socket) -> bytes:
     return answer
 
 
-def test_headers_that_never_end_close_the_connection(tmp_path):
-    with serving(tmp_path, "--limit", "header_seconds=1") as own:
-        place = urlsplit(own.url).hostname, urlsplit(own.url).port
-        silent, slow, good = (socket.create_connection(place, timeout=30) for _ in range(3))
-        for _ in range(2):  # the clock runs anew for every request
-            assert health_over(good).startswith(b"HTTP/1.1 200 OK")
-            time.sleep(0.6)
-        slow.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
-        assert silent.recv(1) == slow.recv(1) == b""
+def test_headers_that_never_end_close_the_connection(strict):
+    place = urlsplit(strict.url).hostname, urlsplit(strict.url).port
+    silent, slow, good = (socket.create_connection(place, timeout=30) for _ in range(3))
+    for _ in range(2):  # the clock runs anew for every request
         assert health_over(good).startswith(b"HTTP/1.1 200 OK")
-        for connection in (silent, slow, good):
-            connection.close()
+        time.sleep(0.6)
+    slow.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+    assert silent.recv(1) == slow.recv(1) == b""
+    assert health_over(good).startswith(b"HTTP/1.1 200 OK")
+    for connection in (silent, slow, good):
+        connection.close()
 
 
 def test_who_still_sends_what_is_refused_gets_the_answer(server):

@@ -257,19 +257,15 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(server):
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_slow_upload_and_too_many_images_in_memory(tmp_path):
-    with serving(tmp_path, "--limit", "upload_seconds=2", "--limit", "memory_bytes=90000") as server:
-        slow = begun(server, "/predict", "files")
-        with server.client() as client:
-            answer = client.post("/predict", files={"files": b"x" * 80_000})
-        assert (answer.status_code, answer.json()["detail"]) == (
-            503,
-            "The service is busy. Try again in a few seconds.",
-        )
-        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
-        slow.close()
-        with server.client() as client:
-            assert client.post("/predict", files={"files": b"x" * 80_000}).status_code == 400
+def test_a_slow_upload_and_too_many_images_in_memory(strict):
+    slow = begun(strict, "/predict", "files")
+    with strict.client() as client:
+        answer = client.post("/predict", files={"files": b"x" * 80_000})
+    assert (answer.status_code, answer.json()["detail"]) == (503, "The service is busy. Try again in a few seconds.")
+    assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+    slow.close()
+    with strict.client() as client:
+        assert client.post("/predict", files={"files": b"x" * 80_000}).status_code == 400
 
 
 def wait_for(condition) -> None:

@@ -25,13 +25,13 @@ class AlexNet(Classifier):
     def __init__(self, config: BackboneConfig):
         super().__init__()
         self.config = config
-        network = TorchvisionAlexNet(config.num_classes or 1, config.drop_rate)
-        self.features, self.avgpool, self.classifier = network.features, network.avgpool, network.classifier
         if config.model_kwargs:
             raise InputError("AlexNet is torchvision's and takes no model_kwargs; they are for timm's models.")
         if min(config.image_size) < ALEXNET_LEAST:
             size = " x ".join(map(str, config.image_size))
             raise InputError(f"AlexNet needs images of {ALEXNET_LEAST} x {ALEXNET_LEAST} pixels or more, not {size}.")
+        network = TorchvisionAlexNet(config.num_classes or 1, config.drop_rate)
+        self.features, self.avgpool, self.classifier = network.features, network.avgpool, network.classifier
         if config.in_chans != 3:
             self.features[0] = nn.Conv2d(config.in_chans, 64, kernel_size=11, stride=4, padding=2)
         self.num_features, self.head_hidden_size = 256, 4096
