@@ -12,17 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from facerwkv.core.labels import EXPRESSIONS
-from facerwkv.data.toy.brush import Brush, Light
-from facerwkv.data.toy.face import PROTOTYPES
-from facerwkv.data.toy.person import HAIRLINES, draw_look
-from facerwkv.data.toy.places import PLACES
+from facerwkv.data.toy.face import PROTOTYPES, Brush
+from facerwkv.data.toy.person import HAIR, draw_look
+from facerwkv.data.toy.places import PLACES, draw_place
 from facerwkv.data.toy.scenes import (
     COUNTS,
     RENDER_VERSION,
     Scene,
     ToyImage,
     draw_person,
-    montage,
     plan,
     render,
     toy_samples,
@@ -90,7 +88,7 @@ def test_every_seven_scenes_hold_each_class_once_in_varying_order():
 
 
 def test_listing_draws_nothing(monkeypatch):
-    monkeypatch.setattr("facerwkv.data.toy.scenes.draw_scene", None)
+    monkeypatch.setattr("facerwkv.data.toy.scenes.render", None)
     started = time.process_time()
     samples = toy_samples()
     assert time.process_time() - started < 2.0  # 0.8 s; drawing takes 50 s
@@ -127,9 +125,9 @@ def test_context_changes_the_surroundings_but_not_the_plan():
 
 @pytest.mark.parametrize("index", range(12))
 def test_only_the_context_shows_the_colour_of_the_class(index, monkeypatch):
-    scenes = []
-    for hue in (0.1, 0.6):
-        monkeypatch.setattr("facerwkv.data.toy.scenes._hue", lambda *_, hue=hue: hue)
+    planned, scenes = plan(index, "train"), []
+    for label in ("anger", "sadness"):
+        monkeypatch.setattr("facerwkv.data.toy.scenes.plan", lambda *_, label=label: planned._replace(label=label))
         scenes.append(render(index, "train", context=True))
     x1, y1, x2, y2 = crop_box(scenes[0].box, TransformConfig().margin, scenes[0].image.shape[:2])
     first, second = (scene.image.copy() for scene in scenes)
@@ -145,26 +143,19 @@ def test_every_class_has_a_prototype():
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_place_is_drawn_from_its_random_numbers_alone(place):
-    colours = [(90.0, 120.0, 150.0)] * 5
-    first, again = (PLACES[place](np.random.default_rng(1), colours) for _ in range(2))
+    first, again = (draw_place(place, np.random.default_rng(1), 60, 40) for _ in range(2))
     assert first.dtype == np.uint8
-    assert first.shape[1] * 2 == first.shape[0] * 3
+    assert first.shape == (40, 60, 3)
     assert np.array_equal(first, again)
 
 
-@pytest.mark.parametrize("style", HAIRLINES)
+@pytest.mark.parametrize("style", HAIR)
 def test_every_hair_style_is_drawn(style):
     face = replace(plan(0, "train").faces[0], centre=(200.0, 200.0))
     canvas = np.zeros((400, 400, 3), np.uint8)
-    look = replace(draw_look(np.random.default_rng(0)), style=style)
-    draw_person(Brush(canvas, face, Light((0.0, 0.0, 1.0), 0.5), face.matrix()), look)
+    look = draw_look(np.random.default_rng(0))._replace(style=style)
+    draw_person(Brush(canvas, face, face.matrix(), np.array([0.0, 0.0, 1.0]), 0.5), look)
     assert canvas[200, 200].min() > 30
-
-
-def test_montage_shows_the_classes_in_turn():
-    image = montage(seed=0, rows=1, columns=2)
-    assert image.shape == (200, 600, 3)
-    assert image.dtype == np.uint8
 
 
 def test_the_face_detector_finds_the_main_face(scenes):
