@@ -135,15 +135,13 @@ def _detector() -> Iterator[Check]:
 
 
 def _onnxruntime() -> Iterator[Check]:
-    from facerwkv.models.onnx import EXTRA
+    from facerwkv.models.onnx import EXTRA, onnxruntime
 
     version = _version("onnxruntime") or _version("onnxruntime-gpu")
     if version is None:
         yield Check("onnxruntime", "ok", "not here: for export, and for --model FILE.onnx", EXTRA)
         return
-    import onnxruntime
-
-    yield Check("onnxruntime", "ok", f"{version}: {', '.join(onnxruntime.get_available_providers())}")
+    yield Check("onnxruntime", "ok", f"{version}: {', '.join(onnxruntime('doctor').get_available_providers())}")
 
 
 def _openvino() -> Iterator[Check]:

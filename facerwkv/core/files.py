@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all."""
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,15 +21,11 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     target = Path(path)
     with _named(target, "Choose another folder."):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-    partial = Path(name)
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        partial.touch(exist_ok=False)  # with the permissions of any new file
     try:
         with _named(target, _NOTHING_LEFT):
             yield partial
-            mask = os.umask(0)
-            os.umask(mask)
-            partial.chmod(0o666 & ~mask)
             partial.replace(target)
     finally:
         with suppress(FileNotFoundError):

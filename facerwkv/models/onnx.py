@@ -7,7 +7,10 @@ under its own name; any ONNX runtime can read them. Nothing is unpickled, and a 
 is not read.
 """
 
+import importlib
 import json
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -17,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from facerwkv.core.errors import InputError, first_line
+from facerwkv.core.processes import PerProcess
 from facerwkv.core.settings import Settings
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.checkpoint import Checkpoint
@@ -84,7 +88,7 @@ class Session(Protocol):
     """A graph in a runtime: images uint8 (B, h, w, c) → logits float32 (B, C).
 
     `ends` are type, name and shape without the batch of every input and output, `metadata` the file's own, `runs_on`
-    says what computes.
+    says what computes. Any number of threads may call one; a pickle, a copy and a forked process open the graph anew.
     """
 
     ends: list[tuple[str, str, list[int | str]]]
@@ -151,30 +155,43 @@ class OnnxRuntimeSession:
     """
 
     def __init__(self, graph: bytes, path: Path, device: str):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(f"{path} needs onnxruntime, which is not installed: {EXTRA}") from error
-        providers = _providers(device, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors alone: they are raised anyway
-        try:
-            self._session = session = onnxruntime.InferenceSession(graph, options, providers=providers)
-        except Exception as error:  # onnxruntime's have no common ancestor
-            raise InputError(
-                f"{path} cannot be run by onnxruntime ({first_line(error)}). It is damaged: export it again."
-            ) from error
-        if device != "auto" and session.get_providers()[0] != providers[0][0]:
-            raise InputError(f"onnxruntime has {providers[0][0]} but cannot start it; choose --device cpu.")
+        self._session = PerProcess(partial(_opened, graph, path, device))
+        session = self._session()
         ends = (*session.get_inputs(), *session.get_outputs())
         self.ends = [(end.type, end.name, list(end.shape[1:])) for end in ends]
         self.metadata = session.get_modelmeta().custom_metadata_map
         self.runs_on = f"onnxruntime's {session.get_providers()[0]}"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        (logits,) = self._session.run([OUTPUT], {INPUT: images})
+        (logits,) = self._session().run([OUTPUT], {INPUT: images})
         return logits
+
+
+def onnxruntime(wanted_by: Any) -> Any:
+    """The package, with its telemetry off, which otherwise reports every session. InputError without it."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read when the package is imported
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise InputError(f"{wanted_by} needs onnxruntime, which is not installed: {EXTRA}") from error
+
+
+def _opened(graph: bytes, path: Path, device: str) -> Any:
+    """onnxruntime's session for a graph."""
+    runtime = onnxruntime(path)
+    providers = _providers(device, runtime.get_available_providers())
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors alone: they are raised anyway
+    try:
+        session = runtime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # onnxruntime's have no common ancestor
+        raise InputError(
+            f"{path} cannot be run by onnxruntime ({first_line(error)}). It is damaged: export it again."
+        ) from error
+    if device != "auto" and session.get_providers()[0] != providers[0][0]:
+        raise InputError(f"onnxruntime has {providers[0][0]} but cannot start it; choose --device cpu.")
+    return session
 
 
 def _read(path: Path) -> bytes:

@@ -2,7 +2,9 @@
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ import numpy as np
 import torch
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.processes import PerProcess
 
 EXTRA = 'pip install "facerwkv[openvino]"'
 TELEMETRY = "openvino_telemetry"
 FRAMEWORK = "framework"  # where OpenVINO keeps the metadata of an ONNX file
 METADATA = 14  # the number of this field of an ONNX file
+_importing = threading.Lock()
 TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}  # as onnxruntime calls them
 
 
@@ -26,22 +30,9 @@ class OpenVinoSession:
     """
 
     def __init__(self, graph: bytes, path: Path, device: str = "auto"):
-        core = openvino(path).Core()
         target = "CPU" if device == "auto" else device.upper().replace(":", ".")
-        if target not in core.available_devices:
-            known = ", ".join(name.lower().replace(".", ":") for name in core.available_devices)
-            raise InputError(f"OpenVINO has no device {device!r} here. Choose auto or one of: {known}.")
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-        settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if target == "CPU" else {}
-        try:
-            # a tensor may name the "location" of its values, where OpenVINO would look; a node of that name counts
-            if any(graph.find(b"location", *ends) >= 0 for number, *ends in _fields(graph) if number != METADATA):
-                raise ValueError("its weights lie in other files, which are not read")
-            model = core.read_model(graph)
-            self._compiled = core.compile_model(model, target, settings)
-        except Exception as error:  # OpenVINO's have no common ancestor
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise InputError(f"{path} cannot be run by OpenVINO ({reason}). It is damaged: export it again.") from error
+        self._opened = PerProcess(partial(_opened, graph, path, target))
+        model = self._opened()[0]
         known = model.get_rt_info()[FRAMEWORK] if FRAMEWORK in model.rt_info else {}
         self.metadata = {name: model.get_rt_info([FRAMEWORK, name]).value for name in known}
         self.ends: list[tuple[str, str, list[int | str]]] = []
@@ -53,23 +44,44 @@ class OpenVinoSession:
         self.runs_on = f"OpenVINO's {target}"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        request = self._compiled.create_infer_request()  # its own, so that threads may share the session
+        request = self._opened()[1].create_infer_request()  # its own, so that threads may share the session
         return request.infer([images])[0]
+
+
+def _opened(graph: bytes, path: Path, target: str) -> tuple[Any, Any]:
+    """OpenVINO's model for a graph, and the same compiled for a device."""
+    core = openvino(path).Core()
+    if target not in core.available_devices:
+        known = ", ".join(name.lower().replace(".", ":") for name in core.available_devices)
+        device = target.lower().replace(".", ":")
+        raise InputError(f"OpenVINO has no device {device!r} here. Choose auto or one of: {known}.")
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if target == "CPU" else {}
+    try:
+        # a tensor may name the "location" of its values, where OpenVINO would look; a node of that name counts
+        if any(graph.find(b"location", *ends) >= 0 for number, *ends in _fields(graph) if number != METADATA):
+            raise ValueError("its weights lie in other files, which are not read")
+        model = core.read_model(graph)
+        return model, core.compile_model(model, target, settings)
+    except Exception as error:  # OpenVINO's have no common ancestor
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(f"{path} cannot be run by OpenVINO ({reason}). It is damaged: export it again.") from error
 
 
 def openvino(wanted_by: Any) -> Any:
     """The package, imported without its telemetry, which otherwise reports every import. InputError without it."""
-    known = sys.modules.get(TELEMETRY)
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # then OpenVINO takes a stub that sends nothing
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise InputError(f"{wanted_by} needs OpenVINO, which is not installed: {EXTRA}") from error
-    finally:
-        if known is None:
-            del sys.modules[TELEMETRY]
-        else:
-            sys.modules[TELEMETRY] = known
+    with _importing:
+        known = sys.modules.get(TELEMETRY)
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # then OpenVINO takes a stub that sends nothing
+        try:
+            return importlib.import_module("openvino")
+        except ImportError as error:
+            raise InputError(f"{wanted_by} needs OpenVINO, which is not installed: {EXTRA}") from error
+        finally:
+            if known is None:
+                del sys.modules[TELEMETRY]
+            else:
+                sys.modules[TELEMETRY] = known
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int, int]]:

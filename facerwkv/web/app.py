@@ -48,8 +48,8 @@ def create_app(
 ) -> FastAPI:
     """The service as an ASGI application; its threads and its temporary folder exist while it runs.
 
-    The predictor's detector must serve several threads (`ThreadDetectors`). With a `token`, requests need it. `local`:
-    only requests whose Host header names the loopback interface are answered.
+    With a `token`, requests need it. `local`: only requests whose Host header names the loopback interface are
+    answered.
     """
     limits = limits or Limits()
     app = FastAPI(
@@ -83,7 +83,7 @@ def create_app(
 async def _running(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     state.predictions, state.jobs = Predictions(state.predictor, state.limits), Jobs(state.predictor, state.limits)
-    state.explainer = ThreadPoolExecutor(1)  # a method hooks into the model, so one at a time
+    state.explainer = ThreadPoolExecutor(1)  # the other cores go on predicting
     try:
         yield
     finally:

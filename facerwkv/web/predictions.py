@@ -7,17 +7,14 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import HTTPException
 
 from facerwkv.inference.batcher import Batcher, even_batch
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Opened, Result
-from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits
 
@@ -26,16 +23,6 @@ BATCH = 12
 PATIENCE = 0.25
 """Seconds that a batch waits for an image that is being opened: a hundred megapixels take some."""
 MOST_THREADS = 8
-
-
-class ThreadDetectors(threading.local):
-    """A face detector of its own for each thread that asks, since one serves one thread at a time."""
-
-    def __init__(self, model: Path | None = None):
-        self._detector = FaceDetector(model)
-
-    def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
-        return self._detector(rgb)
 
 
 @dataclass(eq=False)
@@ -52,8 +39,7 @@ class Predictions:
     """`await predictions(images, options)` gives their results. Close it.
 
     What is unanswered is divided into batches of one size, in the order in which it came, or some images would wait for
-    one batch more than others. The predictor's detector must serve several threads. HTTPException 503 where too many
-    images wait.
+    one batch more than others. HTTPException 503 where too many images wait.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits):

@@ -41,13 +41,11 @@ def serve(
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise InputError(f'The service needs {", ".join(missing)}: pip install "facerwkv[serve]"')
     from facerwkv.web.guard import Limits, is_loopback
-    from facerwkv.web.predictions import ThreadDetectors
 
     allowed, local = Limits.parse(limits or {}), is_loopback(host)
     token = token or (None if local else secrets.token_urlsafe(16))
     with _listening(host, port) as listening:
-        checkpoint = load(model, device, None, engine).checkpoint
-        predictor = Predictor(checkpoint, device, ThreadDetectors(detector_model))
+        predictor = load(model, device, detector_model, engine)
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
         print(f"{predictor!r}\nOpen {address}")

@@ -1,10 +1,13 @@
 """Every line of MODELS as an ONNX file: onnxruntime answers as PyTorch does, on real faces where they are here."""
 
+import copy
 import json
+import pickle
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -26,8 +29,9 @@ from facerwkv.inference.predictor import Predictor, load
 from facerwkv.mixers.rwkv1 import FOLDED_TOKENS
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.facerwkv import FaceRWKV
-from facerwkv.models.onnx import INPUT, Description, OnnxModel, read_onnx
+from facerwkv.models.onnx import INPUT, Description, OnnxModel, Runtime, read_onnx
 from facerwkv.models.zoo import MODELS, create_model
+from tests.threads import forked, side_by_side
 
 SIDE = 48
 QUICK = ("facerwkv_small", "caer_net_s")
@@ -248,6 +252,20 @@ def test_the_commands(tiny_file, tmp_path, monkeypatch):
 
 def test_repr_names_what_computes(tiny_file):
     assert repr(load(tiny_file, "cpu")) == "facerwkv4_small (7 labels) on onnxruntime's CPUExecutionProvider"
+
+
+@pytest.mark.parametrize("engine", get_args(Runtime))
+def test_threads_share_an_exported_model_and_copies_and_forked_processes_answer_alike(tiny_file, engine, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # a fork copies only one
+    images, predictor = [noise(seed, 60 + seed) for seed in range(16)], load(tiny_file, "cpu", engine=engine)
+    ask = lambda number, each=predictor: each.predict(images[number], mode="scene").faces  # noqa: E731
+    fresh = pickle.loads(pickle.dumps(predictor))
+    expected = [ask(number) for number in range(16)]
+    assert side_by_side(ask, 16) == expected
+    for each in (fresh, copy.deepcopy(predictor), pickle.loads(pickle.dumps(predictor))):
+        assert ask(3, each) == expected[3]
+    assert forked(lambda: [ask(number) for number in range(16)] == expected) == "right"
+    assert ask(3) == expected[3]
 
 
 def test_a_file_whose_answers_differ_is_not_left_behind(tiny_file, tmp_path, monkeypatch):

@@ -1,0 +1,171 @@
+"""One predictor for many threads, and its copies in other processes: every answer is that of a single thread."""
+
+import copy
+import gc
+import io
+import pickle
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from facerwkv.core.devices import cores
+from facerwkv.data.toy.scenes import render
+from facerwkv.export import export_onnx
+from facerwkv.inference.explain import METHODS, explain
+from facerwkv.inference.predictor import Predictor, load
+from facerwkv.inference.stream import stream
+from facerwkv.media.faces import FaceDetector
+from facerwkv.media.images import open_image
+from tests.inference.test_predictor import checkpoint
+from tests.threads import forked, side_by_side
+
+Ask = Callable[[Predictor, np.ndarray], Any]
+
+
+def explained(method: str, predictor: Predictor, image: np.ndarray) -> list:
+    return [(each.label, each.prob, each.scores.tolist()) for each in explain(predictor, image, method)]
+
+
+def streamed(predictor: Predictor, image: np.ndarray, **options: Any) -> list:
+    frames = [(0.1 * number, image[:, :: 1 - 2 * (number % 2)]) for number in range(3)]
+    return [(result.frame, result.faces) for result in stream(predictor, frames, **options)]
+
+
+ENGINES = ("torch", "onnx", "openvino")
+EVERYWHERE: dict[str, Ask] = {
+    "face": lambda predictor, image: predictor.predict(image, mode="face").faces,
+    "scene": lambda predictor, image: predictor.predict(image, mode="scene").faces,
+    "flip": lambda predictor, image: predictor.predict(image, tta="flip").faces,
+    "several": lambda predictor, image: [each.faces for each in predictor.predict([image, image[:200]])],
+    "stream": streamed,
+}
+IN_PYTORCH: dict[str, Ask] = {
+    "temporal": partial(streamed, temporal=True),
+    **{method: partial(explained, method) for method in METHODS},
+}
+
+
+def asked(predictor: Predictor, images: list[np.ndarray], ways: dict[str, Ask], count: int) -> list[tuple]:
+    """The calls of a test, each as its way and its image: no two images that follow each other have one size."""
+    names = list(ways)
+    return [(names[i % len(names)], images[(i + i // len(images)) % len(images)]) for i in range(count)]
+
+
+def check_in_threads(
+    predictor: Predictor, images: list[np.ndarray], ways: dict[str, Ask], count: int, times: int = 1
+) -> None:
+    """The answers of eight threads are those of one."""
+    calls = asked(predictor, images, ways, count)
+    ask = lambda number: ways[calls[number][0]](predictor, calls[number][1])  # noqa: E731
+    expected = list(map(ask, range(count)))
+    for _ in range(times):
+        found = side_by_side(ask, count)
+        assert [calls[i][0] for i in range(count) if found[i] != expected[i]] == []
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    """Drawn scenes in which the detector finds faces, of ten sizes."""
+    scenes = [Image.fromarray(render(number, "test").image) for number in range(10)]
+    return [np.asarray(scene.resize((300 + 40 * i, 200 + 25 * i))) for i, scene in enumerate(scenes)]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(checkpoint(), "cpu")
+
+
+def test_a_shared_predictor_answers_every_thread_as_it_answers_one(predictor, images):
+    assert sum(len(predictor.predict(image).faces) for image in images) > 8
+    check_in_threads(predictor, images, EVERYWHERE | IN_PYTORCH, 45)
+
+
+@pytest.mark.parametrize("image", [0, 3])
+def test_many_short_lived_threads_share_as_many_detectors_as_there_are_cores(images, image):
+    detector, found = FaceDetector(), []
+    expected = detector(images[image])
+    threads = [threading.Thread(target=lambda: found.append(detector(images[image]))) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 30
+    assert detector._idle().qsize() == cores()
+
+
+def test_threads_may_share_an_image_whose_pixels_were_not_read_yet(images):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(images[9]).resize((1500, 1200)).save(file, "JPEG", exif=exif)
+    expected = open_image(file.getvalue())
+    for _ in range(5):
+        lazy = Image.open(io.BytesIO(file.getvalue()))
+        assert all(np.array_equal(found, expected) for found in side_by_side(lambda _, lazy=lazy: open_image(lazy), 8))
+
+
+def test_explaining_leaves_a_model_that_is_being_trained_alone(images):
+    trained = checkpoint("scene")
+    trained.model.train()
+    for method in METHODS:
+        explain(Predictor(trained, "cpu"), images[0], method)
+    assert all(module.training for module in trained.model.modules())
+    assert all(weight.requires_grad and weight.grad is None for weight in trained.model.parameters())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_answers_alike_before_and_after_use(images, copied):
+    original = Predictor(checkpoint(), "cpu")
+    fresh = copied(original)
+    expected = [ask(original, images[0]) for ask in (EVERYWHERE | IN_PYTORCH).values()]
+    for each in (fresh, copied(original), copied(fresh)):
+        assert [ask(each, images[0]) for ask in (EVERYWHERE | IN_PYTORCH).values()] == expected
+
+
+@pytest.fixture
+def two_threads():
+    """PyTorch computes on two threads, which a fork does not copy."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_a_forked_process_answers_alike(predictor, images, two_threads):
+    def answers() -> list:
+        product = float((torch.ones(600, 600) @ torch.ones(600, 600)).sum())
+        return [product, *(IN_PYTORCH[way](predictor, images[0]) for way in ("temporal", "gradient", "tokens"))]
+
+    expected = answers()
+    assert forked(lambda: answers() == expected) == "right"
+    assert answers() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["facerwkv_fer", "facerwkv_fer_tiny", "facerwkv4_small"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_thousand_predictions(model, engine, images, tmp_path):
+    made = load(model, "cpu") if model.startswith("facerwkv_") else Predictor(checkpoint(), "cpu")
+    endless, ways = model == "facerwkv4_small", EVERYWHERE | IN_PYTORCH
+    if engine != "torch":
+        export_onnx(made.checkpoint, tmp_path / "model.onnx")
+        made, ways = load(tmp_path / "model.onnx", "cpu", engine=engine), EVERYWHERE
+    check_in_threads(made, images, {name: ways[name] for name in ways if name != "temporal" or endless}, 1000, times=2)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_short_lived_threads_leave_no_memory_behind(predictor, images):
+    def memory_after(count: int) -> int:
+        for _ in range(count // 20):
+            side_by_side(lambda number: predictor.predict(images[number % len(images)]), 20, 20)
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    memory_after(200)
+    assert memory_after(600) - memory_after(0) < 50 * 2**20
