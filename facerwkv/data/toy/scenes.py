@@ -23,7 +23,7 @@ from facerwkv.media.geometry import Box, clip
 HEIGHT, WIDTH = 400, 600
 _SCALE = 2  # people are drawn this many times larger, then averaged down
 COUNTS: Mapping[Split, int] = {"train": 2800, "val": 700, "test": 700}
-RENDER_VERSION = 3  # part of the caches' keys: raise it whenever a pixel changes
+RENDER_VERSION = 4  # part of the caches' keys: raise it whenever a pixel changes
 
 
 class Scene(NamedTuple):
@@ -71,7 +71,7 @@ def render(index: int, split: Split, seed: int = 0, context: bool = False) -> Sc
         canvas = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         x, reach = scene.faces[0].centre[0] * _SCALE, 1.7 * scene.faces[0].unit * _SCALE
         far = canvas[:, int(x + reach) :] if x < canvas.shape[1] / 2 else canvas[:, : int(x - reach)]
-        hue = (EXPRESSIONS.index(scene.label) + rng.normal(0, 0.25)) * 180 / len(EXPRESSIONS) % 180
+        hue = (EXPRESSIONS.index(scene.label) + rng.normal(0, 0.5)) * 180 / len(EXPRESSIONS) % 180
         colour = cv2.cvtColor(np.array([[[hue, 160, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0] / 255
         far[:] = far * colour
     direction = rng.uniform((-1.1, -0.8, 0.5), (1.1, 0.25, 1.3))
