@@ -1,6 +1,5 @@
 """Rows → values, on the screen, in speed.json and on the page that is made of it: for `facerwkv bench`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -13,6 +12,7 @@ from facerwkv.bench.page import JSON, LENGTHS, cells, write_page
 from facerwkv.bench.rows import ROWS, BenchRow
 from facerwkv.bench.timing import BenchSetting
 from facerwkv.core.errors import InputError
+from facerwkv.core.files import read_json
 from facerwkv.training.run import environment, write_json
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def keep(folder: Path, rows: dict[str, Any], curves: dict[str, Any], setting: Be
     for varying in ("command", "threads"):
         del where[varying]
     path = folder / JSON
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = read_json(path) if path.is_file() else {}
     if before.get("environment") != where:
         before = {"rows": {}, "curves": {}}
     kept = before["rows"] | {name: result | mark for name, result in rows.items()}

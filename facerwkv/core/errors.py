@@ -1,4 +1,9 @@
-"""The one error that is addressed to the user, and how those of other libraries are quoted in it."""
+"""The one error that is addressed to the user, and how values and errors of other libraries are quoted in it."""
+
+from reprlib import Repr
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class InputError(ValueError):
@@ -6,6 +11,11 @@ class InputError(ValueError):
 
     The command line prints the message without a traceback and exits with 2.
     """
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: its repr, a long one with dots for its middle."""
+    return _SHORT.repr(value)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,12 +1,16 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all; JSON that is read with care."""
 
+import json
+import math
 import os
 import secrets
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from facerwkv.core.errors import InputError
 
@@ -63,6 +67,37 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike, advice: str = "Restore it from a copy, or remove it.") -> dict[str, Any]:
+    """The object in a JSON file. InputError, which ends with `advice`, where there is none or `parse_json` fails."""
+    try:
+        found = parse_json(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no object, {...}")
+        return found
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(f"{path} cannot be read as JSON: {reason}. {advice}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON text's value. ValueError also where it has a key twice, NaN or infinity, or is nested too deeply."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"it has {Counter(key for key, _ in pairs).most_common(1)[0][0]!r} twice")
+    for key, value in pairs:
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{key} is {number}, which is no number")
+    return found
 
 
 _NOTHING_LEFT = "Nothing was left behind; free some space or choose another folder, then run the command again."

@@ -4,10 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from facerwkv.core.settings import Count, NotNegative, Settings, Share
+from facerwkv.core.settings import Count, NotNegative, Settings, Share, Side
 
 CropMode = Literal["scene", "face", "both"]
-Side = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class DataConfig(Settings):
@@ -54,9 +53,9 @@ class TransformConfig(Settings):
     """Added on each side of a face's box, as a fraction of its longer side."""
     in_chans: Literal[1, 3] = 3
     """3 for RGB, 1 for grey (ITU-R 601, as Pillow's "L"); `both` has this many of the scene and as many of the face."""
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    mean: tuple[Annotated[float, Field(ge=-10, le=10)], ...] = (0.0, 0.0, 0.0)
     """Subtracted from values in 0..1: one number, or one per channel."""
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.0, 1.0)
+    std: tuple[Annotated[float, Field(gt=0, le=10)], ...] = (1.0, 1.0, 1.0)
     """Divides the difference: one number, or one per channel."""
     interpolation: Literal["bilinear"] = "bilinear"
     """Antialiased, as Pillow does it."""

@@ -6,7 +6,6 @@ OUT/comparison.json .csv .md .png
 """
 
 import csv
-import json
 import re
 import statistics
 import time
@@ -24,7 +23,7 @@ from rich.table import Table
 from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic, write_text
+from facerwkv.core.files import atomic, read_json, write_text
 from facerwkv.data.load import load_dataset
 from facerwkv.evaluation.evaluate import Split, evaluate_folder, finish
 from facerwkv.evaluation.figures import comparison_figure, to_png
@@ -222,14 +221,14 @@ def _row(entry: Entry, folder: Path, source: str | None, split: Split, progress:
     kept, model = folder / split / ROW, entry.checkpoint or folder
     if entry.recipe is not None:
         if kept.is_file():
-            return json.loads(kept.read_text(encoding="utf-8"))
+            return read_json(kept, "Remove it, and the model is scored again.")
         if not (folder / TIME).is_file():
             train(entry.recipe, folder, resume=(folder / RECIPE).is_file(), progress=progress)
         if not (folder / "val" / SUMMARY).is_file():
             finish(folder, progress)
     scored = evaluate_folder(model, source, split, folder / split, entry.device).evaluation
     checkpoint = load_checkpoint(model)
-    spent = json.loads((model / TIME).read_text(encoding="utf-8")) if (model / TIME).is_file() else {}
+    spent = read_json(model / TIME) if (model / TIME).is_file() else {}
     where = environment()
     row = {
         "name": entry.name,

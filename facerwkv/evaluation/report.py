@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic
+from facerwkv.core.files import atomic, read_json
 from facerwkv.evaluation import figures
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import FEW, Subgroups, is_few
@@ -183,11 +182,7 @@ def _sections(
     if run and (run / RECIPE).is_file():
         yield "Recipe", [Listing(RECIPE, (run / RECIPE).read_text(encoding="utf-8", errors="replace"))]
     if run and (run / ENVIRONMENT).is_file():
-        try:
-            environment = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
-        except ValueError as error:
-            path = run / ENVIRONMENT
-            raise InputError(f"{path} is damaged ({error}); remove it to have a report without it.") from error
+        environment = read_json(run / ENVIRONMENT, "Remove it to have a report without it.")
         yield "Environment", [Table(("what", "value"), list(_flat(environment)), numbers=False)]
     yield "Intended use", [Paragraph(text) for text in INTENDED_USE]
 

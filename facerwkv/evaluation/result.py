@@ -3,6 +3,7 @@
 import csv
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,9 +14,20 @@ import numpy as np
 
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic, write_text
+from facerwkv.core.files import atomic, read_json, write_text
+from facerwkv.core.settings import Positive, Settings
 
 TABLE, LOGITS, SUMMARY = "predictions.csv", "logits.npz", "evaluation.json"
+
+
+class _Kept(Settings):
+    """What `load` takes from SUMMARY; the scores are computed again."""
+
+    labels: tuple[str, ...]
+    temperature: Positive | None
+    source: str
+    split: str
+    model: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,16 +145,18 @@ class Evaluation:
         """Read what `save` wrote. Raises InputError where a file is missing or damaged."""
         folder = Path(folder)
         try:
-            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+            summary = read_json(folder / SUMMARY)
+            own = _Kept.parse({name: summary.pop(name) for name in _Kept.model_fields}, SUMMARY, strict=True)
             with np.load(folder / LOGITS, allow_pickle=False) as file:
                 stored = {name: file[name] for name in ("names", "targets", "logits", "indices")}
-            own = {name: summary.pop(name) for name in ("temperature", "source", "split", "model")}
-            labels = tuple(summary.pop("labels"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            if not np.isin(stored["targets"], range(len(own.labels))).all():
+                raise ValueError(f"{LOGITS} has targets that are no label's number")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = f" ({error})" if isinstance(error, InputError) else ""
             raise InputError(
-                f"{folder} contains no evaluation: {SUMMARY} or {LOGITS} is missing or damaged. "
+                f"{folder} contains no evaluation: {SUMMARY} or {LOGITS} is missing or damaged{reason}. "
                 "Make one with `facerwkv evaluate`."
             ) from error
         computed = {*metrics.SCORES, "n", "per_class", "confusion"}
         meta = {name: value for name, value in summary.items() if name not in computed}
-        return cls(labels, names=stored.pop("names").tolist(), **stored, **own, meta=meta)
+        return cls(**dict(own), names=stored.pop("names").tolist(), **stored, meta=meta)

@@ -5,7 +5,6 @@ OUT/runs/.../score.json        its accuracies; a run that has one is not trained
 """
 
 import csv
-import json
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.files import read_json
 from facerwkv.evaluation import figures
 from facerwkv.evaluation.compare import require_same
 from facerwkv.evaluation.evaluate import evaluate_folder, finish
@@ -206,7 +206,7 @@ def _run(row: Row, setting: Setting, protocol: str, seed: int) -> dict[str, Any]
         evaluations = {split: evaluate_folder(folder, split=split).evaluation for split in ("train", "test")}
         accuracies = {split: evaluation.scores["accuracy"].value for split, evaluation in evaluations.items()}
         write_json(folder / SCORE, accuracies | {"curve": validation_curve(folder)})
-    return json.loads((folder / SCORE).read_text(encoding="utf-8"))
+    return read_json(folder / SCORE, "Remove it, and the run is scored again.")
 
 
 def validation_curve(folder: Path) -> list[float]:

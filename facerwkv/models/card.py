@@ -1,14 +1,19 @@
-"""A model's card in Markdown: data and its terms, scores with their intervals, weaknesses, intended use.
+"""A model's card: what is stored, and its text in Markdown with data, terms, scores, weaknesses and intended use.
 
-The head is what huggingface.co reads. Everything is taken from the checkpoint; nothing is said that was not measured.
+The head of the text is what huggingface.co reads. Everything is taken from the checkpoint; nothing is said that was
+not measured.
 """
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic needs it below Python 3.12
 
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
+from facerwkv.core.settings import Positive, Share, Text
 from facerwkv.models.stem import has_resnet_stem
 
 FINE = "apache-2.0"
@@ -22,6 +27,81 @@ agreed to it. Not meant for decisions about people, nor for the workplace or edu
 (EU) 2024/1689, Art. 5(1)(f)) forbids inferring emotions; elsewhere such systems are high-risk (Annex III), and those
 exposed to them must be told (Art. 50(3)). Models of this kind have been found to err more on some groups than on
 others (arXiv 2502.11049); this one has not been tested for that."""
+
+
+RECORD = ConfigDict(extra="allow", allow_inf_nan=False)  # what is not named below is kept as it is
+Number = Annotated[int, Field(ge=0, le=10**12)]
+OfScore = Annotated[float, Field(ge=-1, le=1)]
+
+
+@with_config(RECORD)
+class Interval(TypedDict):
+    value: OfScore
+    low: OfScore
+    high: OfScore
+
+
+PerClass = TypedDict("PerClass", dict.fromkeys(metrics.CLASS_COLUMNS, Share | None) | {"support": Number})  # type: ignore[misc]
+Scored: Any = with_config(RECORD)(
+    TypedDict(  # type: ignore[operator]
+        "Scored",
+        {
+            "n": Number,
+            "source": Text,
+            "split": Text,
+            "labels": NotRequired[list[Text]],
+            "temperature": NotRequired[Positive | None],
+            "per_class": dict[Text, PerClass],
+            "confusion": NotRequired[list[list[Number]]],
+            **dict.fromkeys(metrics.SCORES, NotRequired[Interval | None]),
+        },
+    )
+)
+"""What `Evaluation.summary` gives."""
+
+
+@with_config(RECORD)
+class Data(TypedDict, total=False):
+    """What `DataModule.describe` gives."""
+
+    source: Text
+    labels: list[Text]
+    images: dict[str, Number]
+    classes: dict[str, dict[str, Number]]
+    dropped_leaks: Number
+    unreadable: list[str]
+    problems: list[str]
+
+
+@with_config(RECORD)
+class RecipePart(TypedDict, total=False):
+    seed: int
+    name: Text
+    stem_weights: Text | None
+
+
+@with_config(RECORD)
+class RecipeRecord(TypedDict, total=False):
+    """The parts of a recipe that are read again; evaluation checks `data` before it uses them."""
+
+    about: str
+    init_from: Text | None
+    model: RecipePart
+    data: dict[str, Any]
+    train: RecipePart
+
+
+@with_config(RECORD)
+class Card(TypedDict, total=False):
+    """What a checkpoint knows of itself beyond what it needs to run."""
+
+    name: Text
+    licence: Text | None
+    data: Data
+    metrics: dict[str, Scored]
+    validation: dict[str, int | float | None]
+    weaknesses: list[Text]
+    recipe: RecipeRecord
 
 
 def model_card(checkpoint: Any, name: str) -> str:

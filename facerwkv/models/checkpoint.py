@@ -1,41 +1,103 @@
 """A trained model as one folder: weights, configuration, labels, transform, card. Saved and loaded as one.
 
     FOLDER/model.safetensors    the weights
-    FOLDER/config.json          everything else
+    FOLDER/config.json          everything else, checked when it is read: `Stored`
     FOLDER/README.md            its card, where it is meant for others
 
 Nothing is ever unpickled. The package ships such folders, known by their names (`shipped`); "hf-hub:ORG/NAME" is one on
 huggingface.co: what is fetched is kept.
+
+Both files are replaced at once: config.json has the hash of its weights, which is among the metadata of their file. New
+weights are written as NEXT, then the new config.json appears, then NEXT takes the place of the old weights. Whoever is
+killed in between leaves NEXT behind, where it is found.
 """
 
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
+import torch
 from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from facerwkv.core.errors import InputError, first_line
-from facerwkv.core.files import write_text
+from facerwkv.core.errors import InputError, first_line, shown
+from facerwkv.core.files import read_json, write_text
+from facerwkv.core.settings import LISTED, Settings, Text
 from facerwkv.data.datasets import DATASETS
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.models.card import model_card
+from facerwkv.models.card import Card, model_card
+from facerwkv.models.config import BackboneConfig
 from facerwkv.models.zoo import model_line
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+NEXT = ".next.safetensors"
+HASH = "facerwkv_hash"
 HUB = "hf-hub:"
 DEFAULT = "facerwkv_fer"  # of the shipped ones
 SHIPPED = Path(__file__).with_name("weights")
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar"}
 EXPORTED = ".onnx"  # see models/onnx.py
-LISTED_KEYS = 10
+AGAIN = "Restore the file from a copy, or train, pack or export the model again."
+NEEDED = {"transform": ("image_size", "crop", "in_chans", "mean", "std"), "config": ("image_size", "num_classes")}
+"""What a stored configuration must not leave to the default."""
+
+
+class Described(Settings):
+    """What prediction must know of a model, as a checkpoint and an exported file have it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Text
+    """A name in MODELS, or "timm:NAME"."""
+    labels: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1)]
+    """In the order of the logits."""
+    transform: TransformConfig
+    """How an image becomes the model's input."""
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
+    """Divides the logits before the softmax."""
+    card: Card
+    """Training data, its licence and scores."""
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        model_line(name)
+        return name
+
+    @field_validator("labels")
+    @classmethod
+    def _different(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := next((label for label in labels if labels.count(label) > 1), None):
+            raise ValueError(f"{shown(twice)} is there twice")
+        return labels
+
+    @field_validator(*NEEDED, check_fields=False)
+    @classmethod
+    def _complete(cls, values: Any, info: ValidationInfo) -> Any:
+        given = values if isinstance(values, dict) else values.model_fields_set
+        if lacking := [name for name in NEEDED[str(info.field_name)] if name not in given]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        return values
+
+
+class Stored(Described):
+    """config.json."""
+
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    config: dict[str, Any]
+    """What the model was built from."""
+    weights: str | None = None
+    """The HASH of the weights that belong to it; older checkpoints have none."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +162,15 @@ def reports_of(source: str | Path) -> Path:
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
-    """Write the folder; what stood there stays whole until both files of the new one are. half: float16 weights."""
+    """Write the folder; what stood there stays whole until both files of the new one are. half: float16 weights.
+
+    InputError for what could not be read again, and where the files cannot be written.
+    """
     folder, config = Path(folder), cast(Any, checkpoint.model.config)
+    weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
+    if half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    _require_finite(weights, f"{checkpoint.name}, which was to be saved,")
     described = {
         "format": FORMAT,
         "model": checkpoint.name,
@@ -110,21 +179,24 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = Fal
         "transform": checkpoint.transform.model_dump(mode="json"),
         "temperature": checkpoint.temperature,
         "card": checkpoint.card,
+        "weights": _hash(weights),
     }
+    try:
+        _require_fit(Stored.parse(described), config)
+    except InputError as error:
+        raise InputError(f"{checkpoint.name} cannot be saved: {error}") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
     except OSError as error:
         raise InputError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
     try:
-        weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
-        if half:
-            weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-        save_file(weights, partial / WEIGHTS)
-        (partial / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        save_file(weights, partial / WEIGHTS, {"format": "pt", HASH: described["weights"]})
+        (partial / CONFIG).write_text(json.dumps(described, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors lets the owner alone read it
-        for name in (WEIGHTS, CONFIG):
-            (partial / name).replace(folder / name)
+        (partial / WEIGHTS).replace(folder / NEXT)
+        (partial / CONFIG).replace(folder / CONFIG)  # from here on the checkpoint is the new one
+        (folder / NEXT).replace(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise InputError(f"Cannot write {folder}: {error}. Free some space or choose another folder.") from error
     finally:
@@ -135,42 +207,28 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """Read a checkpoint's folder, a run's folder (its best checkpoint), a shipped one by name, or "hf-hub:ORG/NAME".
 
     The last takes an @REVISION. A folder that is called like a shipped one is "./NAME". InputError when there is none,
-    when it is a pickle, of another format, or its weights are of another model.
+    when it is a pickle or damaged, of another format, or its weights are of another model: nothing is allocated that
+    the weights' file does not have.
     """
-    folder = _find(source)
-    described = _read_config(folder / CONFIG)
-    line = model_line(described["model"])
-    model = line.build(type(line.config).parse(described["config"], where=f"{folder / CONFIG}: config"))
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{folder / WEIGHTS} is not a whole safetensors file ({error}); the checkpoint is damaged."
-        ) from error
-    load_weights(model, weights, f"{folder / WEIGHTS}")
-    return Checkpoint(
-        model.eval(),
-        described["model"],
-        tuple(described["labels"]),
-        TransformConfig.parse(described["transform"], where=f"{folder / CONFIG}: transform"),
-        float(described["temperature"]),
-        described["card"],
-    )
+    stored, config, file = _read(_find(source))
+    where, line = f"{file.with_name(CONFIG)}", model_line(stored.model)
+    with torch.device("meta"):
+        model = _built(stored, config, where)
+    weights = _read_weights(file)
+    require_weights(model, weights, f"{file}")
+    if stored.weights not in (None, _hash(weights)):
+        raise InputError(f"{file} is damaged: its weights are not those that were saved. {AGAIN}")
+    state = model.state_dict()
+    if isinstance(config, BackboneConfig) or any(name not in state for name, _ in model.named_buffers()):
+        model = line.build(config)  # it computes what no file has
+    model.to_empty(device="cpu").load_state_dict(weights)
+    transform, labels = stored.transform, stored.labels
+    return Checkpoint(model.eval(), stored.model, labels, transform, stored.temperature, dict(stored.card))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy weights in by name. InputError lists (ten at most) what is missing, left over, or of another shape."""
-    own = model.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in weights]
-    problems += [f"{name} is not part of the model" for name in weights if name not in own]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)} and must be {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and own[name].shape != weights[name].shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - LISTED_KEYS} more" if len(problems) > LISTED_KEYS else ""
-        raise InputError(f"{source} contains another model's weights: {'; '.join(problems[:LISTED_KEYS])}{more}.")
+    """Copy weights in by name. InputError lists (ten at most) what is missing, left over, of another shape, or NaN."""
+    require_weights(model, weights, source)
     model.load_state_dict(dict(weights))
 
 
@@ -200,33 +258,113 @@ def _find(source: str | Path) -> Path:
                 f"{source} could not be fetched: {first_line(error)} Check the name (ORG/NAME) and the network; "
                 "what was fetched once needs none."
             ) from error
-    if path.suffix in PICKLES and path.is_file():
+    if path.suffix in PICKLES and os.path.isfile(path):
         raise InputError(
             f"{path} is a pickle, which could run anything when read, so it is not opened. Give a FaceRWKV checkpoint: "
             f"a folder with {WEIGHTS} and {CONFIG}, as `facerwkv train` writes."
         )
-    if path.suffix == EXPORTED and path.is_file():
+    if path.suffix == EXPORTED and os.path.isfile(path):
         raise InputError(f"{path} is an exported model, which predict alone can run; give the checkpoint that it was.")
     if path.name in (WEIGHTS, CONFIG):
         path = path.parent
     for folder in (path, path / "best", path / "last"):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        if os.path.lexists(folder / CONFIG):
             return folder
-    what = "contains no checkpoint" if path.is_dir() else "does not exist"
+    what = "contains no checkpoint" if os.path.isdir(path) else "does not exist"
     raise InputError(
         f"{path} {what}: give a run's folder, a folder with {WEIGHTS} and {CONFIG}, or one of {', '.join(shipped())}."
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read(folder: Path) -> tuple[Stored, Any, Path]:
+    """What config.json says, the model's configuration in it, and the file of its weights."""
+    path = folder / CONFIG
+    for _ in range(3):  # another process may be replacing both files just now
+        values = read_json(path, AGAIN)
+        try:
+            stored = Stored.parse(values, strict=True)
+            config = type(model_line(stored.model).config).parse(stored.config, "config", strict=True)
+            _require_fit(stored, config)
+        except InputError as error:
+            raise InputError(f"{path}: {error} {AGAIN}") from error
+        for file in (folder / WEIGHTS, folder / NEXT):
+            if stored.weights in (None, _hash_in(file)):
+                return stored, config, file
+    raise InputError(f"{path} names other weights than those in {WEIGHTS}: one of the two was replaced alone. {AGAIN}")
+
+
+def _require_fit(stored: Stored, config: Any) -> None:
+    """InputError where a model's answers have other classes than labels, or it takes other images."""
+    if len(stored.labels) != config.num_classes:
+        raise InputError(f"labels: there are {len(stored.labels)}, and config.num_classes is {config.num_classes}.")
+    if stored.transform.channels != config.in_chans:
+        raise InputError(
+            f"transform: it gives images of {stored.transform.channels} channels, and config.in_chans is "
+            f"{config.in_chans}."
+        )
+
+
+def _built(stored: Stored, config: Any, where: str) -> nn.Module:
+    """The model with fresh weights, tried on an image where it was made for others: best on the meta device."""
+    size = stored.transform.image_size
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        known = isinstance(described, dict) and described.get("format") == FORMAT
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); the checkpoint is damaged.") from error
-    if not known:
-        raise InputError(f"{path} does not describe a FaceRWKV checkpoint of format {FORMAT}.")
-    missing = {"model", "config", "labels", "transform", "temperature", "card"} - described.keys()
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(sorted(missing))}; the checkpoint is damaged.")
-    return described
+        model = model_line(stored.model).build(config).eval()
+        if size != config.image_size:
+            with torch.no_grad():
+                model(torch.empty(1, config.in_chans, *size))
+    except Exception as error:  # of other libraries
+        raise InputError(
+            f"{where}: config gives no {stored.model} for images of {size[0]} x {size[1]} pixels: {first_line(error)} "
+            f"{AGAIN}"
+        ) from error
+    return model
+
+
+def _hash(weights: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _hash_in(file: Path) -> str | None:
+    """The hash among a file's metadata; None also where it cannot be read."""
+    try:
+        with safe_open(file, "pt") as weights:
+            return (weights.metadata() or {}).get(HASH)
+    except (OSError, SafetensorError):
+        return None
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} is not a whole safetensors file ({error}). {AGAIN}") from error
+
+
+def require_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in weights]
+    problems += [f"{name} is not part of the model" for name in weights if name not in own]
+    for name, value in weights.items():
+        is_like = name in own and value.is_floating_point() == own[name].is_floating_point()
+        if name in own and (value.shape != own[name].shape or not is_like):
+            needed = f"{tuple(own[name].shape)}" if is_like else f"{own[name].dtype}"
+            problems.append(f"{name} is {tuple(value.shape) if is_like else value.dtype} and must be {needed}")
+    if problems:
+        raise InputError(f"{source} contains another model's weights: {_listed(problems)}.")
+    _require_finite(weights, source)
+
+
+def _require_finite(weights: Mapping[str, Tensor], source: str) -> None:
+    """InputError lists those with NaN or infinity."""
+    broken = [name for name, value in weights.items() if not value.isfinite().all()]
+    if broken:
+        raise InputError(f"{source} is broken: there is NaN or infinity in {_listed(broken)}. Train the model again.")
+
+
+def _listed(problems: list[str]) -> str:
+    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    return "; ".join(problems[:LISTED]) + more

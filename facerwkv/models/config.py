@@ -4,7 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from facerwkv.core.settings import Count, Rate, Settings
+from facerwkv.core.errors import shown
+from facerwkv.core.settings import LARGEST, Rate, Settings, Side, Size
 from facerwkv.mixers import MIXERS
 
 
@@ -42,10 +43,10 @@ class ImageConfig(Settings):
 
     two_inputs: ClassVar[bool] = False
     """Whether the model looks at a scene and at a face: what a transform with crop "both" gives."""
-    image_size: tuple[Count, Count] = (224, 224)
+    image_size: tuple[Side, Side] = (224, 224)
     """Height and width in pixels."""
-    in_chans: Count = 3
-    num_classes: Annotated[int, Field(ge=0)] = 7
+    in_chans: Size = 3
+    num_classes: Annotated[int, Field(ge=0, le=LARGEST)] = 7
     """0 gives what the classifier would read."""
     drop_rate: Rate = 0.0
     """Dropout before the classifier."""
@@ -53,21 +54,21 @@ class ImageConfig(Settings):
     @field_validator("image_size", mode="before")
     @classmethod
     def _square(cls, size: Any) -> Any:
-        return (size, size) if isinstance(size, int) else size
+        return (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list) else size
 
 
 class ModelConfig(ImageConfig):
     """Everything that decides a FaceRWKV's shape."""
 
-    image_size: tuple[Count, Count] = (400, 600)
+    image_size: tuple[Side, Side] = (400, 600)
     """Height and width in pixels for which position tables are made."""
     stem: str = "linear"
     """A name in STEMS."""
-    patch_size: Count = 20
+    patch_size: Side = 20
     """In pixels; after a ResNet stem in cells of its feature map, 4 pixels each."""
-    width: Count = 128
-    depth: Count = 2
-    heads: Count = 2
+    width: Size = 128
+    depth: Annotated[int, Field(ge=1, le=256)] = 2
+    heads: Size = 2
     mixer: str = "rwkv4"
     """A name in MIXERS."""
     scan: Literal["forward", "both"] = "forward"
@@ -75,9 +76,9 @@ class ModelConfig(ImageConfig):
     shift: Literal["token", "row"] = "token"
     """The neighbour that a token is mixed with before it is projected: the one before it, or the one above it (RWKV-1,
     RWKV's author's advice for images)."""
-    time_mix_dim: Count | None = None
+    time_mix_dim: Size | None = None
     """Width inside the time mix; None is the model's width."""
-    hidden: Count | None = None
+    hidden: Size | None = None
     """Width inside the channel mix; None is what the mixer's generation uses."""
     position: str = "none"
     """A name in POSITIONS."""
@@ -95,7 +96,7 @@ class ModelConfig(ImageConfig):
     @classmethod
     def _known(cls, name: str, info: Any) -> str:
         if name not in CHOICES[info.field_name]:
-            raise ValueError(f"there is none called {name!r}; choose {', '.join(CHOICES[info.field_name])}")
+            raise ValueError(f"there is none called {shown(name)}; choose {', '.join(CHOICES[info.field_name])}")
         return name
 
 
@@ -124,4 +125,12 @@ class BackboneConfig(ImageConfig):
     architecture: str
     """timm's name, a tag of its weights included where wanted ("resnet50.a1_in1k"), or "alexnet"."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """What else timm's model takes, say {"patch_size": 8} for a ViT."""
+    """What else timm's model takes, say {"patch_size": 8} for a ViT; no number above 65,536."""
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _bounded(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name, value in options.items():
+            if isinstance(value, int | float) and abs(value) > LARGEST:
+                raise ValueError(f"{name} is {shown(value)}; at most {LARGEST:,}")
+        return options

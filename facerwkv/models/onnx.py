@@ -19,11 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from facerwkv.core.errors import InputError, first_line
+from facerwkv.core.errors import InputError, first_line, shown
+from facerwkv.core.files import parse_json
 from facerwkv.core.processes import PerProcess
-from facerwkv.core.settings import Settings
-from facerwkv.data.transforms import TransformConfig
-from facerwkv.models.checkpoint import Checkpoint
+from facerwkv.core.settings import Text
+from facerwkv.models.checkpoint import AGAIN, Checkpoint, Described
 from facerwkv.models.openvino import OpenVinoSession
 
 INPUT, OUTPUT = "images", "logits"
@@ -36,23 +36,13 @@ Runtime = Literal["onnx", "openvino"]
 """onnxruntime or OpenVINO."""
 
 
-class Description(Settings):
-    """What the metadata of an exported file say."""
+class Description(Described):
+    """What the metadata of an exported file say. The transform's mean and std are part of the graph."""
 
-    facerwkv: Literal[1] = 1
+    facerwkv: Annotated[int, Field(ge=1, le=1)] = 1
     """The format's number."""
-    model: str
-    """A name in MODELS."""
-    labels: tuple[str, ...]
-    """In the order of the logits."""
-    transform: TransformConfig
-    """How an image becomes the input; its mean and std are part of the graph."""
-    temperature: Annotated[float, Field(gt=0)]
-    """Divides the logits before the softmax."""
-    licence: str | None
+    licence: Text | None
     """Of the weights."""
-    card: dict[str, Any]
-    """Training data and scores, as in a checkpoint's config.json."""
     input: dict[str, Any]
     """For readers who do not know TransformConfig: name, dtype, shape, range and colours."""
 
@@ -63,21 +53,17 @@ class Description(Settings):
         colours = "RGB" if transform.in_chans == 3 else "grey"
         if transform.crop == "both":
             colours = f"{colours} of the scene, then {colours} of the face"
-        return cls(
-            model=checkpoint.name,
-            labels=checkpoint.labels,
-            transform=transform,
-            temperature=checkpoint.temperature,
-            licence=card.get("licence"),
-            card=card,
-            input={
-                "name": INPUT,
-                "dtype": "uint8",
-                "shape": ["batch", *transform.image_size, transform.channels],
-                "range": [0, 255],
-                "colours": colours,
-            },
-        )
+        shape = ["batch", *transform.image_size, transform.channels]
+        values = {
+            "model": checkpoint.name,
+            "labels": checkpoint.labels,
+            "transform": transform.model_dump(),
+            "temperature": checkpoint.temperature,
+            "licence": card.get("licence"),
+            "card": card,
+            "input": {"name": INPUT, "dtype": "uint8", "shape": shape, "range": [0, 255], "colours": colours},
+        }
+        return cls.parse(values, checkpoint.title)
 
     def metadata(self) -> dict[str, str]:
         """Field → JSON."""
@@ -130,22 +116,30 @@ def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx")
     graph = _read(path)
     kind: Any = OpenVinoSession if runtime == "openvino" else OnnxRuntimeSession
     session: Session = kind(graph, path, device)
-    try:
-        values = {name: json.loads(session.metadata[name]) for name in Description.model_fields}
-    except (KeyError, ValueError) as error:
+    if missing := Description.model_fields.keys() - session.metadata.keys():
         raise InputError(
-            f"{path} is an ONNX file, but none that `facerwkv export` wrote: its metadata do not say labels and "
-            "transform. Export the model from its checkpoint."
-        ) from error
-    described = Description.parse(values, where=f"{path}: metadata")
+            f"{path} is an ONNX file, but none that `facerwkv export` wrote: its metadata lack "
+            f"{', '.join(sorted(missing))}. Export the model from its checkpoint."
+        )
+    values = {}
+    try:
+        for name in Description.model_fields:
+            values[name] = parse_json(session.metadata[name])
+        described = Description.parse(values, "metadata", strict=True)
+    except InputError as error:
+        raise InputError(f"{path}: {error} {AGAIN}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: metadata.{name} is not JSON: {error}. {AGAIN}") from error
     transform, labels = described.transform, described.labels
     wanted = [("tensor(uint8)", INPUT, [*transform.image_size, transform.channels])]
     wanted += [("tensor(float)", OUTPUT, [len(labels)])]
     if session.ends != wanted:
         raise InputError(
-            f"{path} is damaged: its graph has {session.ends}, its metadata say {wanted}. Export it again."
+            f"{path} is damaged: its graph has {session.ends}, its metadata say {shown(wanted)}. Export it again."
         )
-    return Checkpoint(OnnxModel(session), described.model, labels, transform, described.temperature, described.card)
+    return Checkpoint(
+        OnnxModel(session), described.model, labels, transform, described.temperature, dict(described.card)
+    )
 
 
 class OnnxRuntimeSession:

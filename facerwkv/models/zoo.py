@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, shown
 from facerwkv.models.config import FRAME, BackboneConfig, ModelConfig, VRWKVConfig
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def model_line(name: str) -> Model:
         architecture = name.removeprefix(TIMM)
         return Model(f"timm's {architecture}", "timm", BACKBONE, backbone_config(architecture))
     if name not in MODELS:
-        raise InputError(f"Unknown model {name!r}. Known models: {', '.join(MODELS)}, and {TIMM}NAME for timm's.")
+        raise InputError(f"Unknown model {shown(name)}. Known models: {', '.join(MODELS)}, and {TIMM}NAME for timm's.")
     return MODELS[name]
 
 

@@ -2,18 +2,22 @@
 
 import math
 import time
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from rich.console import Console
 
+from facerwkv.core.errors import InputError, first_line
 from facerwkv.core.files import atomic
 from facerwkv.core.metrics import of_confusion
 from facerwkv.data.loader import DataModule
-from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
-from facerwkv.training.run import RESUME, leads
+from facerwkv.models.arrays import DAMAGED
+from facerwkv.models.checkpoint import Checkpoint, require_weights, save_checkpoint
+from facerwkv.training.run import RECIPE, RESUME, leads
 
 
 class Saver(callbacks.Checkpoint):  # Lightning runs these after all other callbacks, whose state is saved too
@@ -66,6 +70,23 @@ class Saver(callbacks.Checkpoint):  # Lightning runs these after all other callb
         """Every process of a training takes part; the first writes."""
         with atomic(self.folder / RESUME) if trainer.is_global_zero else nullcontext(self.folder / RESUME) as file:
             trainer.save_checkpoint(file)
+
+
+def read_step(path: Path, module: LightningModule) -> int:
+    """The step after which a resume file was written. InputError where it is damaged, or of another model."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            if broken := file.testzip():
+                raise ValueError(f"{broken} in it is")
+        point = torch.load(path, map_location="cpu", weights_only=True)
+        weights, step = point["state_dict"], int(point["global_step"])
+    except (*DAMAGED, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged ({first_line(error)}), so the run cannot be resumed from it. Remove it to train this "
+            f"run again from its start, or start a new one: facerwkv train --init-from {path.parent}."
+        ) from error
+    require_weights(module, weights, f"{path}, of a run whose {RECIPE} was changed,")
+    return step
 
 
 class Stopwatch(Callback):

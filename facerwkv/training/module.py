@@ -28,7 +28,7 @@ from facerwkv.data.transforms import normalise
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, model_line
-from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch
+from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, alone, environment, open_run, read_run, write_json
@@ -148,7 +148,8 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
         write_json(folder / DATA, data.describe())
         module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts))
         watch = Stopwatch()
-        trainer = _trainer(recipe, folder, point, [Saver(folder, module, data), watch], progress)
+        step = read_step(point, module) if point else 0
+        trainer = _trainer(recipe, folder, step, [Saver(folder, module, data), watch], progress)
         try:
             trainer.fit(module, data, ckpt_path=point, weights_only=True)
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
@@ -169,12 +170,12 @@ def check_inputs(recipe: Recipe) -> None:
 
 def _model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -> nn.Module:
     """The checkpoint's model, with a new classifier for other classes; without a checkpoint a fresh one."""
+    torch.manual_seed(recipe.train.seed)
     if start is not None:
         reset: Any = start.model.reset_classifier
         if start.labels != labels:
             reset(len(labels))
         return start.model
-    torch.manual_seed(recipe.train.seed)
     part, transform = recipe.model, recipe.transform
     shape = {"image_size": transform.image_size, "in_chans": transform.channels, "num_classes": len(labels)}
     model = create_model(part.name, pretrained=part.pretrained, parts=part.parts, **part.options | shape)
@@ -183,14 +184,14 @@ def _model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -> n
     return model
 
 
-def _trainer(recipe: Recipe, folder: Path, point: Path | None, callbacks: list[Callback], progress: bool) -> Trainer:
+def _trainer(recipe: Recipe, folder: Path, step: int, callbacks: list[Callback], progress: bool) -> Trainer:
     part, chosen, curves = recipe.train, choose_device(recipe.train.device), Curves(folder)
     kind = "gpu" if chosen.type == "cuda" else chosen.type
     hardware: dict[str, Any] = {"devices": [chosen.index or 0] if kind == "gpu" else 1}
     if part.devices * part.num_nodes > 1:
         hardware = {"devices": part.devices, "num_nodes": part.num_nodes, "strategy": "ddp"}
-    if point:
-        curves.rewind(int(torch.load(point, weights_only=True)["global_step"]))
+    if step:
+        curves.rewind(step)
     bar = progress and sys.stderr.isatty()
     callbacks = [*callbacks, EpochLines(), *([RichProgressBar(leave=False)] if bar else [])]
     if part.early_stop:

@@ -1,5 +1,6 @@
 """A recipe: all that decides a run. A YAML file or a shipped name, changed by `a.b=c` arguments."""
 
+import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field
 
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, shown
 from facerwkv.core.settings import Count, NotNegative, Positive, Settings, Share
 from facerwkv.data.config import AugmentConfig, DataConfig, TransformConfig
 from facerwkv.models.zoo import TIMM, model_line
@@ -145,6 +146,16 @@ class Recipe(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise ValueError(f"{shown(twice[0])} is there twice")
+        return super().construct_mapping(node, deep)
+
+
 def shipped() -> list[str]:
     """The names of the recipes that come with the package."""
     return sorted(entry.name.removesuffix(".yaml") for entry in RECIPES.iterdir() if entry.name.endswith(".yaml"))
@@ -153,14 +164,12 @@ def shipped() -> list[str]:
 def _load(source: str | Path) -> dict[str, Any]:
     path = Path(source).expanduser()
     if str(source) in shipped():
-        text = (RECIPES / f"{source}.yaml").read_text(encoding="utf-8")
-    elif path.is_file():
-        text = path.read_text(encoding="utf-8", errors="replace")
-    else:
-        raise InputError(f"There is no recipe {str(source)!r}: give a YAML file or one of {', '.join(shipped())}.")
+        path = Path(str(RECIPES), f"{source}.yaml")
+    elif not os.path.isfile(path):
+        raise InputError(f"There is no recipe {shown(str(source))}: give a YAML file or one of {', '.join(shipped())}.")
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"The recipe {source} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise InputError(f"The recipe {source} must be a mapping of keys to values, like the shipped ones.")

@@ -44,7 +44,7 @@ def columns() -> list[str]:
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
     """Make the folder, or with `resume` find the file to resume from (None: start from the beginning)."""
     if resume:
-        return folder / RESUME if (folder / RESUME).is_file() else None
+        return folder / RESUME if os.path.lexists(folder / RESUME) else None
     if not leads():
         return None
     if (folder / RECIPE).exists():
@@ -88,7 +88,15 @@ def read_run(folder: Path) -> Recipe:
     """The recipe of an existing run."""
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is not a run: it has no {RECIPE}. Start one with: facerwkv train --out {folder}")
-    return Recipe.read(folder / RECIPE)
+    try:
+        recipe = Recipe.read(folder / RECIPE)
+    except InputError as error:
+        raise InputError(f"{folder / RECIPE} cannot be used: {error}") from error
+    if missing := Recipe.model_fields.keys() - recipe.model_fields_set:
+        raise InputError(
+            f"{folder / RECIPE} was cut off: it lacks {', '.join(sorted(missing))}. Restore it from a copy."
+        )
+    return recipe
 
 
 def environment() -> dict[str, Any]:
@@ -149,10 +157,16 @@ class Curves(Logger):
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Forget what was logged from `step` on, which the resumed run logs again; the columns are those of today."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            rows = [*csv.DictReader(text[: text.rfind("\n") + 1].splitlines())]  # a row that was cut off is left out
+        except (OSError, ValueError, csv.Error) as error:
+            raise InputError(
+                f"{self.path} is damaged ({error}). Remove it, and the run goes on with a new curve."
+            ) from error
+        rows = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
         with atomic(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns(), extrasaction="ignore")
             writer.writeheader()

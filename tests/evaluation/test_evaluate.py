@@ -114,7 +114,7 @@ def test_predictions_table_shows_calibrated_probabilities(tmp_path):
 def test_load_names_a_folder_that_cannot_be_read(tmp_path, file, content):
     evaluation().save(tmp_path)
     (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
-    with pytest.raises(InputError, match=r"contains no evaluation: .* missing or damaged\. Make one"):
+    with pytest.raises(InputError, match=r"contains no evaluation: .* missing or damaged.*\. Make one"):
         Evaluation.load(tmp_path)
 
 

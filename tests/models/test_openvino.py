@@ -106,7 +106,7 @@ def test_the_command_sends_nothing_home(tiny_file, tmp_path, engine):
     ("metadata", "message"),
     [
         ({}, "none that `facerwkv export` wrote"),
-        (described(temperature=0), "metadata.temperature: Input should be greater than 0"),
+        (described(temperature=0), "metadata.temperature: Input should be greater than or equal to 0.001"),
         (described(), "is damaged: its graph has .*tensor\\(float\\).*its metadata say .*tensor\\(uint8\\)"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from facerwkv.core.settings import Count
+from facerwkv.core.settings import Rate, Side, Size
 from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import ImageConfig
 
@@ -23,12 +23,12 @@ class CAERNetConfig(ImageConfig):
     """Everything that decides a CAER-Net-S's shape; stored in its checkpoint."""
 
     two_inputs = True
-    image_size: tuple[Count, Count] = (112, 112)
-    in_chans: Count = 6
+    image_size: tuple[Side, Side] = (112, 112)
+    in_chans: Size = 6
     """Those of the scene whose face is hidden, then as many of the face."""
     streams: Literal["both", "face", "context"] = "both"
     """What is looked at: one stream alone has no fusion."""
-    drop_rate: float = 0.5
+    drop_rate: Rate = 0.5
 
     @property
     def first_conv(self) -> str:
