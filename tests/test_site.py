@@ -87,6 +87,8 @@ def test_everything_on_a_page_runs(page, there):
         run("facerwkv train --recipe fer --data fer2013:/d/fer2013 --out runs/fer")
     if page.stem == "compare":
         run("facerwkv train --recipe modern --data fer2013:/d/fer2013 --model facerwkv4_small --out runs/small")
+    if page.stem == "embed":
+        pytest.importorskip("flask")
     for kind, text in blocks(page):
         if kind == "python":
             exec(compile(text, page.name, "exec"), {"__name__": "page"})

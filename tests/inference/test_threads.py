@@ -7,7 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import psutil
@@ -23,6 +23,7 @@ from facerwkv.inference.predictor import Predictor, load
 from facerwkv.inference.stream import stream
 from facerwkv.media.faces import FaceDetector
 from facerwkv.media.images import open_image
+from facerwkv.models.onnx import Runtime
 from tests.inference.test_predictor import checkpoint
 from tests.threads import forked, side_by_side
 
@@ -38,7 +39,6 @@ def streamed(predictor: Predictor, image: np.ndarray, **options: Any) -> list:
     return [(result.frame, result.faces) for result in stream(predictor, frames, **options)]
 
 
-ENGINES = ("torch", "onnx", "openvino")
 EVERYWHERE: dict[str, Ask] = {
     "face": lambda predictor, image: predictor.predict(image, mode="face").faces,
     "scene": lambda predictor, image: predictor.predict(image, mode="scene").faces,
@@ -52,29 +52,25 @@ IN_PYTORCH: dict[str, Ask] = {
 }
 
 
-def asked(predictor: Predictor, images: list[np.ndarray], ways: dict[str, Ask], count: int) -> list[tuple]:
-    """The calls of a test, each as its way and its image: no two images that follow each other have one size."""
-    names = list(ways)
-    return [(names[i % len(names)], images[(i + i // len(images)) % len(images)]) for i in range(count)]
-
-
-def check_in_threads(
-    predictor: Predictor, images: list[np.ndarray], ways: dict[str, Ask], count: int, times: int = 1
-) -> None:
-    """The answers of eight threads are those of one."""
-    calls = asked(predictor, images, ways, count)
-    ask = lambda number: ways[calls[number][0]](predictor, calls[number][1])  # noqa: E731
-    expected = list(map(ask, range(count)))
+def check_in_threads(calls: list[tuple[str, Predictor, Ask]], images: list[np.ndarray], times: int = 1) -> None:
+    """Call number n is of image number n, and eight threads get the answers that one gets."""
+    ask = lambda number: calls[number][2](calls[number][1], images[number])  # noqa: E731
+    expected = list(map(ask, range(len(calls))))
     for _ in range(times):
-        found = side_by_side(ask, count)
-        assert [calls[i][0] for i in range(count) if found[i] != expected[i]] == []
+        found = side_by_side(ask, len(calls))
+        assert [(i, calls[i][0]) for i in range(len(calls)) if found[i] != expected[i]] == []
+
+
+def drawn(count: int) -> list[np.ndarray]:
+    """Different scenes in which the detector finds faces; no two that follow each other have one size."""
+    scenes = [Image.fromarray(render(number, "test").image) for number in range(10)]
+    sizes = [(300 + 37 * (i % 11), 200 + 29 * (i % 13)) for i in range(count)]
+    return [np.array(scenes[(i + i // 143) % 10].resize(size)) for i, size in enumerate(sizes)]
 
 
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
-    """Drawn scenes in which the detector finds faces, of ten sizes."""
-    scenes = [Image.fromarray(render(number, "test").image) for number in range(10)]
-    return [np.asarray(scene.resize((300 + 40 * i, 200 + 25 * i))) for i, scene in enumerate(scenes)]
+    return drawn(45)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +79,9 @@ def predictor() -> Predictor:
 
 
 def test_a_shared_predictor_answers_every_thread_as_it_answers_one(predictor, images):
-    assert sum(len(predictor.predict(image).faces) for image in images) > 8
-    check_in_threads(predictor, images, EVERYWHERE | IN_PYTORCH, 45)
+    assert sum(len(predictor.predict(image).faces) for image in images[:10]) > 8
+    ways = EVERYWHERE | IN_PYTORCH
+    check_in_threads([(way, predictor, ways[way]) for way in ways] * 5, images)
 
 
 @pytest.mark.parametrize("image", [0, 3])
@@ -147,15 +144,15 @@ def test_a_forked_process_answers_alike(predictor, images, two_threads):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["facerwkv_fer", "facerwkv_fer_tiny", "facerwkv4_small"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_thousand_predictions(model, engine, images, tmp_path):
-    made = load(model, "cpu") if model.startswith("facerwkv_") else Predictor(checkpoint(), "cpu")
-    endless, ways = model == "facerwkv4_small", EVERYWHERE | IN_PYTORCH
-    if engine != "torch":
-        export_onnx(made.checkpoint, tmp_path / "model.onnx")
-        made, ways = load(tmp_path / "model.onnx", "cpu", engine=engine), EVERYWHERE
-    check_in_threads(made, images, {name: ways[name] for name in ways if name != "temporal" or endless}, 1000, times=2)
+def test_a_thousand_predictions(predictor, tmp_path):
+    calls = [(f"temporal {way}", predictor, ask) for way, ask in IN_PYTORCH.items()]
+    for model in ("facerwkv_fer", "facerwkv_fer_tiny"):
+        made = {"torch": load(model, "cpu")}
+        export_onnx(made["torch"].checkpoint, tmp_path / f"{model}.onnx")
+        made |= {engine: load(tmp_path / f"{model}.onnx", "cpu", engine=engine) for engine in get_args(Runtime)}
+        calls += [(f"{model} {name} {way}", made[name], ask) for name in made for way, ask in EVERYWHERE.items()]
+        calls += [(f"{model} {method}", made["torch"], IN_PYTORCH[method]) for method in METHODS]
+    check_in_threads((calls * 26)[:1000], drawn(1000), times=2)
 
 
 @pytest.mark.slow
