@@ -24,8 +24,9 @@ from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
 from facerwkv.inference.results import Crop, Face, Opened, Result
+from facerwkv.media.container import UnreadableVideo
 from facerwkv.media.faces import FaceBox, FaceDetector
-from facerwkv.media.frames import UnreadableVideo
+from facerwkv.media.frames import Frame
 from facerwkv.media.geometry import whole_pixels
 from facerwkv.media.images import MAX_PIXELS, ImageSource, NamedImage, UnreadableImage, open_image
 from facerwkv.media.sources import images_in
@@ -171,7 +172,7 @@ class Predictor:
 
     def predict_frames(
         self,
-        frames: Iterable[tuple[float, np.ndarray] | tuple[float, np.ndarray, int]],
+        frames: Iterable[tuple[float, np.ndarray] | tuple[float, np.ndarray, int] | Frame],
         name: str = "frames",
         options: Options | None = None,
         ahead: int | None = None,
@@ -196,7 +197,8 @@ class Predictor:
             try:
                 for count, frame in enumerate(frames):
                     time, rgb, number = (*frame, count)[:3]
-                    yield self.open(NamedImage(name, rgb), options, time=time, frame=number)
+                    moment = {"time": time, "frame": number, "duration": getattr(frame, "duration", None)}
+                    yield self.open(NamedImage(name, rgb), options, **moment)
             except UnreadableVideo as error:
                 fields = {"source": name, "status": "unreadable", "message": str(error)}
                 yield Opened(fields | {"time": time, "frame": number + 1}, [], options)
@@ -208,7 +210,7 @@ class Predictor:
     ) -> Opened:
         """An image, read and searched for faces: what the model will be shown.
 
-        `index` is its number among others, for those without a name; `moment` the `time` and `frame` of its result.
+        `index` is its number among others, for those without a name; `moment` its result's `time`, `frame`, `duration`.
         """
         detector, crops = self._detector_for(options.mode), []
         data = source.data if isinstance(source, NamedImage) else source

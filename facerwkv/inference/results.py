@@ -60,8 +60,9 @@ class Result:
     """The faces of one image, or of one frame of a video.
 
     `status` is "ok", "no_face" or "unreadable"; `message` says why where the image counts as failed, and is empty
-    otherwise. `size` is (width, height) in pixels of the upright image, (0, 0) if it is unreadable. A
-    frame has its `time` in seconds from the video's start and its number, `frame`, from 0; an image has None.
+    otherwise. `size` is (width, height) in pixels of the upright image, (0, 0) if it is unreadable. A frame has its
+    `time` on the file's clock, in seconds, and its number, `frame`, from 0; an image has None. `duration` is for how
+    many seconds the frame is shown, where that is known.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Result:
     channels: Channels = "rgb"
     time: float | None = None
     frame: int | None = None
+    duration: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "faces", tuple(self.faces))

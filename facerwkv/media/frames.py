@@ -1,45 +1,48 @@
 """Video file, camera, stream → (time, RGB frame); frames → video file. PyAV is imported when it is needed."""
 
-import importlib
+import heapq
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from facerwkv.core.errors import InputError
-from facerwkv.media.images import MAX_PIXELS
+from facerwkv.media import container as files
+from facerwkv.media.animations import animation_frames
+from facerwkv.media.container import Clock, UnreadableVideo, length_of, opened, pyav, rate_of, start_of, video_track
+from facerwkv.media.display import deinterlaced, display_size, to_rgb
+from facerwkv.media.images import animation_kind, is_animation
+from facerwkv.media.sound import Sound
 from facerwkv.media.sources import VideoSource, is_camera, is_live, is_stream, title
 
 TIMEOUT = 15.0
 """Seconds that a stream may send nothing."""
-SLACK = 1.0
-"""Seconds that a file may end before the length that it claims."""
 KEYFRAMES = 30
 """A key frame and a piece of the file each time this many frames are written: what a kill can cost."""
-
-_PROTOCOLS = "rtsp,rtp,rtmp,rtmps,udp,tcp,tls,http,https,httpproxy,srt,crypto"  # no file: a stream names none here
 _TICKS = 90_000
 _OPENING = threading.Lock()
 
 
-class UnreadableVideo(InputError):
-    """A video cannot be read, or not to its end: the message names it and says why and where."""
-
-
 class Frame(NamedTuple):
-    """`time` in seconds from the video's start, `rgb` uint8 (H, W, 3) upright, `number` in the video, from 0."""
+    """`time` in seconds on the file's clock, `rgb` uint8 (H, W, 3) upright, `number` in the video, from 0.
+
+    The clock is 0 where the first track begins, video or sound. `duration` is for how many seconds the frame is shown,
+    0 where that is not known.
+    """
 
     time: float
     rgb: np.ndarray
     number: int
+    duration: float = 0.0
 
 
 class Raw(NamedTuple):
@@ -48,6 +51,7 @@ class Raw(NamedTuple):
     time: float
     number: int
     rgb: Callable[[], np.ndarray]
+    duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Selection:
         """The selected frames; only they are converted."""
         count, due = 0, self.start
         for frame in frames:
-            if frame.time < self.start:
+            if frame.time < self.start - 1e-6:
                 continue
             if self.end is not None and frame.time >= self.end:
                 return
@@ -83,7 +87,7 @@ class Selection:
                 continue
             if self.fps:
                 due = self.start + (math.floor((frame.time - self.start) * self.fps + 1e-6) + 1) / self.fps
-            yield Frame(frame.time, frame.rgb(), frame.number)
+            yield Frame(frame.time, frame.rgb(), frame.number, frame.duration)
 
 
 def read_frames(
@@ -91,13 +95,19 @@ def read_frames(
 ) -> Iterator[Frame]:
     """The frames of a video file, of a camera by its number (0 is the first), or of a stream by its address.
 
-    Upright as the file says, in RGB, with the time that the file says, so a variable frame rate is kept. Damaged pieces
-    are passed over. After a seek (`selection.start`) numbers follow from the average rate. One frame is held at a time.
-    Messages use `name` (by default the source's). UnreadableVideo, after the frames before, where a video ends too
-    early, a stream sends nothing for `timeout` seconds, or there is nothing to read; InputError without PyAV.
+    As a player shows them: the default track, upright, with square pixels, deinterlaced, HDR as SDR, in RGB. Times are
+    the file's and increase strictly, so a variable frame rate is kept. Damaged pieces are passed over. After a seek
+    (`selection.start`) numbers follow from the average rate. One frame is held at a time. Messages use `name` (by
+    default the source's). UnreadableVideo, after the frames before, where a video ends too early, a stream breaks off
+    or sends nothing for `timeout` seconds, or there is nothing to read; InputError without PyAV.
     """
     selection, name, empty = selection or Selection(), name or title(source), True
-    raw = _camera(int(str(source))) if is_camera(source) else _decoded(source, selection.start, timeout, name)
+    if is_camera(source):
+        raw = _camera(int(str(source)))
+    elif not is_stream(source) and (kind := animation_kind(str(source))):
+        raw = _animated(str(source), name, kind)
+    else:
+        raw = _decoded(source, selection.start, timeout, name)
     for frame in selection.of(raw):
         empty = False
         yield frame
@@ -107,20 +117,22 @@ def read_frames(
 
 
 def duration(source: VideoSource) -> float | None:
-    """The seconds that a video file says it has; None where that is not known."""
-    if is_camera(source) or is_stream(source):
+    """When a video file's longest track ends, as it says, in seconds on its clock; None where that is not known."""
+    if is_camera(source) or is_stream(source) or animation_kind(str(source)):
         return None
-    with suppress(UnreadableVideo), _opened(source, TIMEOUT, str(source)) as container:
-        return container.duration / 1e6 if container.duration else None
+    with suppress(UnreadableVideo), opened(source, TIMEOUT, str(source)) as container:
+        return length_of(container)
     return None
 
 
-def pyav() -> Any:
-    """PyAV, or InputError that names the extra to install."""
-    try:
-        return importlib.import_module("av")
-    except ImportError as error:
-        raise InputError('Reading and writing video needs PyAV: pip install "facerwkv[video]"') from error
+def video_size(path: str | Path, name: str, formats: str | None = None) -> tuple[int, int]:
+    """Width and height of a video file's frames, before they are turned; `formats` as in `opened`. UnreadableVideo."""
+    if animation_kind(path) and is_animation(path):
+        with Image.open(path) as image:
+            return image.size
+    with opened(path, TIMEOUT, name, formats) as container:
+        track = video_track(container, name)
+        return display_size(track, track.codec_context.width, track.codec_context.height)
 
 
 def _camera(number: int) -> Iterator[Raw]:
@@ -148,164 +160,175 @@ def _camera(number: int) -> Iterator[Raw]:
     )
 
 
-@contextmanager
-def _opened(source: VideoSource, timeout: float, name: str) -> Iterator[Any]:
-    """The container. A name that is no address is a file, whatever it looks like, and may name files only."""
-    av, options, path = pyav(), {"max_pixels": str(MAX_PIXELS)}, str(source)
-    if is_stream(source):
-        address, limit = path, timeout
-        options |= {"protocol_whitelist": _PROTOCOLS}
-        options |= {"rtsp_transport": "tcp"} if path.lower().startswith("rtsp") else {}
-    else:
-        if not os.path.exists(path):
-            raise UnreadableVideo(f"{name} cannot be read: there is no such file.")
-        if os.path.isdir(path) or (os.path.isfile(path) and not os.path.getsize(path)):
-            raise UnreadableVideo(f"{name} cannot be read: it is {'a folder' if os.path.isdir(path) else 'empty'}.")
-        address, limit, options["protocol_whitelist"] = f"file:{path}", None, "file"
-    try:
-        container = av.open(address, options=options, timeout=limit, metadata_errors="replace")
-    except av.error.ExitError as error:
-        raise UnreadableVideo(f"{name} did not answer within {timeout:g} s. Is its address right?") from error
-    except (av.error.FFmpegError, OSError) as error:
-        text = getattr(error, "strerror", None) or str(error)
-        reason = "it is no video, or it is damaged or cut short" if "nvalid data" in text else text.lower()
-        raise UnreadableVideo(f"{name} cannot be read: {reason}.") from error
-    with container:
-        yield container
+def _animated(path: str, name: str, kind: str) -> Iterator[Raw]:
+    for number, (at, duration, rgb) in enumerate(animation_frames(path, name, kind)):
+        yield Raw(at, number, partial(np.asarray, rgb), duration)
 
 
 def _decoded(source: VideoSource, start: float, timeout: float, name: str) -> Iterator[Raw]:
     """The frames of a file or a stream from the key frame before `start` on."""
-    at, ends, length = 0.0, 0.0, ""
-    with _opened(source, timeout, name) as container:
-        stream = _video_track(container, name)
-        rate, origin = float(stream.average_rate or stream.guessed_rate or 25), stream.start_time or 0
-        before: int | None = 0  # frames left out; None: as many as the rate says
-        if start and not is_live(source):
-            with suppress(pyav().error.FFmpegError):  # what cannot be sought is read from its start
-                container.seek(origin + int(start / stream.time_base), stream=stream)
-                before = None
-        try:
-            for count, frame in enumerate(_frames(container, stream)):
-                at = count / rate if frame.pts is None else float((frame.pts - origin) * stream.time_base)
-                before = round(at * rate) if before is None else before
-                ends = at + float((frame.duration or 0) * stream.time_base)
-                _check_size(frame.width, frame.height, name)
-                yield Raw(at, before + count, lambda frame=frame: _upright(frame))  # type: ignore[misc]
-            claimed = _claimed(container, stream) or 0.0
-            if start <= ends < claimed - SLACK:
-                at, length = ends, f" of {claimed:.1f} s"
-                raise EOFError
-        except (EOFError, TimeoutError) as error:
-            why = f"nothing came for {timeout:g} s" if isinstance(error, TimeoutError) else "it is damaged or cut short"
-            text = f"{name} stops at {at:.1f} s{length}: {why}. What came before is kept."
-            raise UnreadableVideo(text) from error
+    with opened(source, timeout, name) as container:
+        track = video_track(container, name)
+        rate, clock = rate_of(track), Clock(container, 1 / rate_of(track))
+        sought = bool(start) and not is_live(source) and _sought(container, track, start)
+        decoder, before, shown = _Decoder(container, track), 0, 0.0
+        for count, frame in enumerate(deinterlaced(decoder.frames())):
+            at = clock(None if frame.pts is None else float(frame.pts * (frame.time_base or track.time_base)))
+            if sought and at > start:
+                break
+            if sought:
+                before = round((at - float((track.start_time or 0) * track.time_base) + start_of(container)) * rate)
+                sought = False
+            duration = float((frame.duration or 0) * (frame.time_base or track.time_base))
+            shown, size = at + duration, display_size(track, frame.width, frame.height)
+            files.check_size(*size, name)
+            yield Raw(at, before + count, partial(to_rgb, frame, size), duration)
+        if not sought and shown >= start and (why := decoder.broken(source, shown, timeout)):
+            end = files.end_of(container, track)
+            length = f" of {end:.1f} s" if end and end > shown else ""
+            raise UnreadableVideo(f"{name} stops at {shown:.1f} s{length}: {why}. What came before is kept.")
+    if sought:  # it went too far
+        yield from _decoded(source, 0.0, timeout, name)
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """What can be decoded. EOFError if the last pieces cannot be, TimeoutError if nothing comes any more."""
-    av, lost = pyav(), 0
+def _sought(container: Any, track: Any, start: float) -> bool:
+    """Whether reading goes on at the key frame before `start`; what cannot be sought is read from its start."""
+    form = container.format.name
+    by_order = form == "mpeg" or (form == "avi" and track.codec_context.has_b_frames)  # stamps follow from those before
+    if by_order or container.start_time is None:
+        return False
     try:
-        for packet in container.demux(stream):
+        container.seek(int((start + start_of(container)) / track.time_base), stream=track)
+    except pyav().error.FFmpegError:
+        return False
+    return True
+
+
+class _Decoder:
+    """The frames of a track, and what became of those that do not come."""
+
+    def __init__(self, container: Any, track: Any):
+        self.container, self.track = container, track
+        self.reached, self.lost = 0.0, 0
+        self.failure: Exception | None = None
+        self._stamps: list[int] | None = [] if container.format.name == "avi" else None
+
+    def frames(self) -> Iterator[Any]:
+        """What can be decoded. Frames of an AVI, which has the times of decoding only, get those in their order."""
+        av = pyav()
+        for packet in self._packets():
             try:
-                frames = packet.decode()
+                frames = packet.decode() if packet else self.track.decode(None)
             except av.error.InvalidDataError:
-                lost += 1
+                self.lost += 1
                 continue
+            except av.error.FFmpegError as error:
+                self.failure = error
+                return
+            if self._stamps is not None and packet and packet.dts is not None:
+                heapq.heappush(self._stamps, packet.dts)
             for frame in frames:
-                lost = 0
+                self.lost = 0
+                if self._stamps:
+                    frame.pts = heapq.heappop(self._stamps)
                 yield frame
-    except av.error.ExitError as error:
-        raise TimeoutError from error
-    except (av.error.FFmpegError, OSError) as error:
-        raise EOFError from error
-    if lost:
-        raise EOFError
 
+    def _packets(self) -> Iterator[Any]:
+        """The track's packets, and None, which empties the decoder, if the source fails before its end."""
+        try:
+            for packet in self.container.demux():
+                if packet.pts is not None:
+                    ends = float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_of(self.container)
+                    self.reached = max(self.reached, ends)
+                if packet.stream.index == self.track.index:
+                    yield packet
+        except (pyav().error.FFmpegError, OSError) as error:
+            self.failure = error
+            yield None
 
-def _video_track(container: Any, name: str) -> Any:
-    """The first video track, set to decode on several threads."""
-    from av.stream import Disposition
-
-    tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
-    if not tracks:
-        raise UnreadableVideo(f"{name} has no video track; give a video with images.")
-    tracks[0].thread_type = "AUTO"
-    _check_size(tracks[0].codec_context.width, tracks[0].codec_context.height, name)
-    return tracks[0]
-
-
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnreadableVideo(
-            f"{name} cannot be read: its frames have {width} x {height} pixels, more than the {MAX_PIXELS:,} that are "
-            "allowed. Make it smaller first."
-        )
-
-
-def _claimed(container: Any, stream: Any) -> float | None:
-    """The seconds that the video's own track is said to have; the file's length may be a longer sound's."""
-    if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)  # its length is what is there of it
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    if len(container.streams) == 1 and container.duration and container.size > 0:
-        return container.duration / 1e6
-    return None
-
-
-def _upright(frame: Any) -> np.ndarray:
-    rgb = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+    def broken(self, source: VideoSource, shown: float, timeout: float) -> str:
+        """Why a video whose last frame ends at `shown` seconds is not whole; empty if it is."""
+        short, damage = files.is_short(self.container, self.track, shown, self.reached), "it is damaged or cut short"
+        if isinstance(self.failure, pyav().error.ExitError):
+            return f"nothing came for {timeout:g} s"
+        if self.lost or short:
+            return damage
+        if self.failure and short is None:
+            return "the connection was lost" if is_stream(source) else damage
+        if is_stream(source) and short is None and self.container.size <= 0:
+            return "the stream ended"
+        return damage if not is_stream(source) and files.is_cut(self.container) else ""
 
 
 class VideoWriter:
     """Frames → an H.264 file, .mp4: `write(time, rgb)` with uint8 (H, W, 3) RGB and growing times in seconds; close it.
 
-    The first frame's time is the file's start, its size the file's, made even; others are scaled to it. The file
-    consists of pieces of about a second, so after a kill or a full disk it plays to the last of them. InputError if it
-    cannot be written.
+    `start` is the time of the file's start (None: the first frame's), `sound` what is heard from there on. The file has
+    the first frame's size, made even; others are scaled to it. It consists of pieces of about a second, so after a kill
+    or a full disk it plays to the last of them. InputError if it cannot be written.
     """
 
-    def __init__(self, path: str | Path, rate: float = 25.0):
-        self.path, self.rate = Path(path), rate
+    def __init__(self, path: str | Path, rate: float = 25.0, start: float | None = None, sound: Sound | None = None):
+        self.path, self.rate, self.sound = Path(path), rate, sound
         self._container: Any = None
         self._stream: Any = None
-        self._start, self._last = 0.0, -1
+        self._start, self._last = start, -1
+        self._waiting: Any = None  # the last packet: the next says how long its frame is shown
 
     def write(self, time: float, rgb: np.ndarray) -> None:
         with self._failing():
             if self._container is None:
-                self._start = time
+                self._start = time if self._start is None else self._start
                 self._open(*rgb.shape[:2])
-            self._last = max(self._last + 1, round((time - self._start) * _TICKS))
+            self._last = max(self._last + 1, round((time - (self._start or 0.0)) * _TICKS))
             height, width = rgb.shape[:2]
             if height % 2 or width % 2:  # yuv420p needs an even number: the last row and column are repeated
                 rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = pyav().VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
             frame = frame.reformat(self._stream.width, self._stream.height, format="yuv420p")
             frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
+            self._container.mux([*self.sound.until(time)] if self.sound else [])
 
     def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Pieces that reach the disk at once, and an ordinary file once it is closed.
-        flags = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
+        # Pieces that reach the disk at once, and an ordinary file, whose tracks may start late, once it is closed.
+        flags = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1", "use_editlist": "1"}
         self._container = pyav().open(f"file:{self.path}", "w", format="mp4", options=flags)
         self._stream = self._container.add_stream("libx264", rate=Fraction(self.rate).limit_denominator(1001))
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt, self._stream.gop_size = "yuv420p", KEYFRAMES
         self._stream.codec_context.options = {"preset": "veryfast", "crf": "23", "bf": "0"}
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
+        if self.sound:
+            self.sound.add_to(self._container)
 
-    def close(self) -> None:
-        """End the file; nothing happens a second time."""
-        container, self._container = self._container, None
+    def _mux(self, packets: Iterable[Any], end: int | None = None) -> None:
+        """Write packets but for the last, each as long as it is to the next; with `end`, the last too, up to there."""
+        for packet in packets:
+            if self._waiting is not None:
+                self._waiting.duration = packet.pts - self._waiting.pts
+                self._container.mux(self._waiting)
+            self._waiting = packet
+        if end is not None and self._waiting is not None:
+            self._waiting.duration = max(1, end - self._waiting.pts)
+            self._container.mux(self._waiting)
+
+    def close(self, end: float | None = None) -> None:
+        """End the file, and its last frame at `end` seconds (None: after 1 / rate); nothing happens a second time."""
+        container = self._container
         if container is not None:
             with self._failing(), ExitStack() as closing:
                 closing.callback(container.close)
-                container.mux(self._stream.encode(None))
+                ticks = self._last + round(_TICKS / self.rate)
+                if end is not None:
+                    ticks = max(self._last + 1, round((end - (self._start or 0.0)) * _TICKS))
+                self._mux(self._stream.encode(None), ticks)
+                if self.sound:
+                    container.mux([*self.sound.rest((self._start or 0.0) + ticks / _TICKS)])
+        self._container = None
+        if self.sound:
+            self.sound.close()
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -319,5 +342,6 @@ class VideoWriter:
                     container.close()
             raise InputError(
                 f"Cannot write {self.path}: {error.strerror or error}. What was written plays; free some space or "
-                f"choose another folder, then continue with --start {self._start + max(0, self._last) / _TICKS:.1f}"
+                f"choose another folder, then continue with --start "
+                f"{(self._start or 0.0) + max(0, self._last) / _TICKS:.1f}"
             ) from error

@@ -16,9 +16,11 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused from their header, before a pixel is decoded."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+ANIMATED = frozenset({".gif", ".webp", ".png", ".apng", ".avif"})
+"""The endings of images that may be animations."""
+_MARKS = {"GIF": (0, b"GIF8"), "WEBP": (8, b"WEBP"), "PNG": (0, b"\x89PNG"), "AVIF": (4, b"ftypavi")}
 # Pillow reads an image's pixels and EXIF when they are first asked for; two threads that ask at once get neither.
 _LOADING = [threading.Lock() for _ in range(64)]
-
 _ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
 
@@ -84,6 +86,28 @@ def open_image(
             return np.array(_to_rgb(image))
         except Exception as error:  # decoders fail on damaged data in every way there is
             raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
+
+
+def animation_kind(path: str | Path) -> str | None:
+    """Which of the kinds that may be animated a file is, by its first bytes; None for every other file."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(12)
+    except OSError:
+        return None
+    return next((kind for kind, (at, mark) in _MARKS.items() if first[at:].startswith(mark)), None)
+
+
+def is_animation(path: str | Path) -> bool:
+    """Whether a file is an image with several frames."""
+    kind = animation_kind(path)
+    try:
+        if kind:
+            with Image.open(path, formats=[kind]) as image:
+                return bool(getattr(image, "is_animated", False))
+    except Exception:  # what is wrong with it is said when it is read as an image
+        pass
+    return False
 
 
 def _turned(image: Image.Image) -> bool:

@@ -1,4 +1,4 @@
-"""What a person names: images, folders, patterns, videos, cameras, streams. Nothing is opened here."""
+"""What a person names: images, folders, patterns, videos, cameras, streams."""
 
 import glob
 import os
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from facerwkv.media.images import endings
+from facerwkv.media.images import ANIMATED, endings, is_animation
 
 VideoSource = str | Path | int
 """A file, a stream's address, or a camera's number."""
@@ -21,10 +21,14 @@ _URL = re.compile(r"(rtsps?|rtmps?|https?|srt|udp|rtp|tcp)://", re.IGNORECASE)
 
 
 def is_video(source: object) -> bool:
-    """Whether a source means a video: a stream's address, a camera's number, or a name that ends as a video's."""
+    """Whether a source means a video: a stream's address, a camera's number, a name that ends as a video's, or an
+    animated image, whose first bytes are read."""
     if not isinstance(source, str | Path | int):
         return False
-    return Path(str(source)).suffix.lower() in VIDEO_ENDINGS or is_stream(source) or is_camera(source)
+    ending = Path(str(source)).suffix.lower()
+    if ending in ANIMATED and not is_stream(source):
+        return is_animation(str(source))
+    return ending in VIDEO_ENDINGS or is_stream(source) or is_camera(source)
 
 
 def is_stream(source: VideoSource) -> bool:

@@ -16,7 +16,7 @@ from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Result
 from facerwkv.inference.sinks import DrawnVideo, table_columns, writer
 from facerwkv.inference.stream import stream
-from facerwkv.media.frames import UnreadableVideo, duration, pyav
+from facerwkv.media.frames import UnreadableVideo, duration, video_size
 from facerwkv.web.answers import ServiceOptions
 from facerwkv.web.guard import Limits
 
@@ -72,16 +72,11 @@ class Job:
 
 def check_video(path: Path, name: str, pixels: int) -> None:
     """HTTPException 415 for a file that is no video, 413 if its frames have more than `pixels`."""
-    av = pyav()
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
-        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
-            sizes = [(track.codec_context.width, track.codec_context.height) for track in container.streams.video]
-    except (av.error.FFmpegError, OSError) as error:
-        raise HTTPException(415, f"{name} is no video that can be read, or it is damaged or cut short.") from error
-    if not sizes:
-        raise HTTPException(415, f"{name} has no video track; give a video with images.")
-    width, height = sizes[0]
+        width, height = video_size(path, name, FORMATS)
+    except UnreadableVideo as error:
+        sentence = f"{name} is no video that can be read, or it is damaged or cut short."
+        raise HTTPException(415, str(error) if "has no video track" in str(error) else sentence) from error
     if width * height > pixels:
         raise HTTPException(413, f"{name} has {width} x {height} pixels, more than the {pixels:,} that are allowed.")
 

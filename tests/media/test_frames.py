@@ -1,10 +1,11 @@
 import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 
 from facerwkv.core.errors import InputError
-from facerwkv.media import frames
+from facerwkv.media import container, frames
 from facerwkv.media.frames import Selection, UnreadableVideo, VideoWriter, duration, read_frames
+from tests.media.made import ffmpeg, tone
 
 SIZE = (96, 64)
 CODECS = {".avi": "mpeg4"}
@@ -103,7 +105,7 @@ def test_a_part_has_the_frames_it_says(counted, part, numbers):
 
 def test_frames_that_are_not_wanted_are_not_converted(counted, monkeypatch):
     converted = []
-    monkeypatch.setattr(frames, "_upright", lambda frame: converted.append(frame.pts))
+    monkeypatch.setattr(frames, "to_rgb", lambda frame, size: converted.append(frame.pts))
     assert len(read_all(counted, stride=10)[0]) == len(converted) == 5
 
 
@@ -206,7 +208,7 @@ def test_a_start_behind_the_end_is_a_sentence(counted):
 
 
 def test_frames_that_are_too_large_are_refused(counted, monkeypatch):
-    monkeypatch.setattr(frames, "MAX_PIXELS", 96 * 64 - 1)
+    monkeypatch.setattr(container, "MAX_PIXELS", 96 * 64 - 1)
     found, end = read_all(counted)
     assert (found, "96 x 64 pixels, more than the 6,143 that are allowed" in end) == ([], True)
 
@@ -244,43 +246,95 @@ def test_a_camera_gives_rgb_until_it_stops(monkeypatch):
 
 
 @pytest.fixture
-def stalling(tmp_path):
-    """The address of a stream that sends a second of video and then nothing."""
-    data, over = clip(tmp_path / "a.ts", map(noise, range(50))).read_bytes(), threading.Event()
+def served():
+    """Serves bytes: `served(data, sent, length, end)` sends the first `sent` of them over HTTP, or TCP without HTTP's
+    header (`length` None), and then waits, closes or resets; the address."""
+    over, sockets = threading.Event(), ExitStack()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            if "mute" not in self.path:
-                self.wfile.write(data)
-                self.wfile.flush()
-            over.wait(20)
+    def serve(data: bytes, sent: int, length: str | None = "full", end: str = "close") -> str:
+        listening = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
 
-        def log_message(self, *_):
-            pass
+        def answer() -> None:
+            with suppress(OSError):
+                connection, _ = listening.accept()
+                if length is not None:
+                    connection.recv(4096)
+                    header = f"Content-Length: {len(data)}\r\n" if length == "full" else ""
+                    connection.sendall(f"HTTP/1.1 200 OK\r\nConnection: close\r\n{header}\r\n".encode())
+                connection.sendall(data[:sent])
+                if end == "wait":
+                    over.wait(20)
+                if end == "reset":
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://user:secret@127.0.0.1:{server.server_port}"
+        threading.Thread(target=answer, daemon=True).start()
+        scheme = "tcp" if length is None else "http"
+        return f"{scheme}://user:secret@127.0.0.1:{listening.getsockname()[1]}/a.ts"
+
+    yield serve
     over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    sockets.close()
 
 
-def test_a_stream_that_stalls_is_given_up_and_its_password_is_not_told(stalling):
-    found, end = read_all(f"{stalling}/a.ts")
-    assert len(found) > 20
-    address = f"{stalling}/a.ts".replace("user:secret@", "")
-    assert end.startswith(f"{address} stops at ")
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("streams")
+    return {ending: clip(folder / f"a{ending}", map(noise, range(50))).read_bytes() for ending in (".ts", ".mkv")}
+
+
+def test_a_stream_that_stalls_is_given_up_and_its_password_is_not_told(streams, served):
+    address = served(streams[".ts"], 200_000, end="wait")
+    found, end = read_all(address)
+    assert len(found) > 10
+    assert end.startswith(f"{address.replace('user:secret@', '')} stops at ")
     assert end.endswith(" s: nothing came for 1 s. What came before is kept.")
 
 
-def test_a_stream_that_never_answers_is_given_up(stalling):
-    found, end = read_all(f"{stalling}/mute.ts")
-    assert (found, end.endswith("/mute.ts did not answer within 1 s. Is its address right?")) == ([], True)
+def test_a_stream_that_never_answers_is_given_up(served):
+    found, end = read_all(served(b"", 0, "unknown", "wait"))
+    assert (found, end.endswith("/a.ts did not answer within 1 s. Is its address right?")) == ([], True)
+
+
+@pytest.mark.parametrize("ending", [".ts", ".mkv"])
+@pytest.mark.parametrize("length", ["full", "unknown", None])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_stream_whose_connection_drops_says_so(streams, served, ending, length, how):
+    data = streams[ending]
+    found, end = read_all(served(data, len(data) * 6 // 10, length, how))
+    assert (0 if how == "reset" else 20) < len(found) < 35
+    assert re.search(r" stops at \d\.\d s( of 2\.0 s)?: [a-z ]+\. What came before is kept\.$", end), end
+
+
+def test_a_stream_that_comes_whole_is_whole(streams, served):
+    for ending, length in ((".ts", "full"), (".mkv", "full"), (".mkv", "unknown"), (".mkv", None)):
+        data = streams[ending]
+        found, end = read_all(served(data, len(data), length))
+        assert (len(found), end) == (50, "")
+
+
+def test_where_a_stream_says_neither_length_nor_size_its_end_is_said(streams, served):
+    found, end = read_all(served(streams[".ts"], len(streams[".ts"]), None))
+    assert (len(found), end.endswith("stops at 2.0 s: the stream ended. What came before is kept.")) == (50, True)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.56])
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv"])
+def test_a_short_file_that_is_cut_a_little_says_so(tmp_path, ending, share):
+    codecs = {".webm": ["libvpx", "-c:a", "libopus"], ".avi": ["mpeg4", "-q:v", "2"]}.get(
+        ending, ["libx264", "-crf", "9"]
+    )
+    pattern = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=2"]
+    path = ffmpeg(tmp_path / f"cut{ending}", *pattern, *tone(2), "-c:v", *codecs, "-movflags", "faststart")
+    whole, end = read_all(path)
+    assert (len(whole), end) == (50, "")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    found, end = read_all(path)
+    assert 0 < len(found) < 50
+    assert re.fullmatch(r".*cut\.\w+ stops at \d\.\d s( of 2\.0 s)?: it is damaged or cut short\..*", end), (
+        len(found),
+        end,
+    )
 
 
 @pytest.mark.parametrize(
