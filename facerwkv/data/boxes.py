@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
@@ -16,7 +18,7 @@ from facerwkv.data.cache import cache_folder
 from facerwkv.data.readers import CORNERS, csv_rows, face_box, meaning, progress
 from facerwkv.data.samples import Sample, Splits, mark, read_image
 from facerwkv.media.faces import FaceDetector
-from facerwkv.media.geometry import Box, area
+from facerwkv.media.geometry import Box, area, whole_pixels
 from facerwkv.media.images import UnreadableImage
 
 DETECT = "detect"
@@ -29,12 +31,15 @@ def add_boxes(splits: Splits, boxes: str, problems: list[str]) -> Splits:
     largest face. Images that got no box are listed in `problems`. Raises InputError where the file names no image."""
     samples = [sample for split in splits.values() for sample in split]
     bare = [sample for sample in samples if sample.box is None]
-    detected = largest_faces(bare, cache_folder() / STORE) if bare and boxes == DETECT else {}
-    listed = {} if boxes == DETECT else _read_boxes(Path(boxes), problems)
-    boxed = {
-        split: [replace(each, box=listed.get(_tail(each.name), each.box) or detected.get(each.name)) for each in those]
-        for split, those in splits.items()
-    }
+    if boxes == DETECT:
+        detected = iter(with_faces(samples))
+        boxed = {split: list(islice(detected, len(those))) for split, those in splits.items()}
+    else:
+        listed = _read_boxes(Path(boxes), problems)
+        boxed = {
+            split: [replace(each, box=listed.get(_tail(each.name), each.box)) for each in those]
+            for split, those in splits.items()
+        }
     without = [sample.name for those in boxed.values() for sample in those if sample.box is None]
     if boxes != DETECT and len(without) == len(samples):
         raise InputError(f"{boxes} names none of the images; its paths must be like {without[0] if without else ''}.")
@@ -44,8 +49,16 @@ def add_boxes(splits: Splits, boxes: str, problems: list[str]) -> Splits:
             "transform.no_box says what counts as the face there."
         )
     elif without:
-        problems.append(f"{boxes} has no box for {len(without)} images, for example {without[0]}.")
+        problems.append(f"{boxes} has no box for {len(without)} of {len(samples)} images, for example {without[0]}.")
     return boxed
+
+
+def with_faces(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples in their order; those without a box with their largest face, in whole pixels as prediction has it."""
+    bare = [sample for sample in samples if sample.box is None]
+    faces = largest_faces(bare, cache_folder() / STORE) if bare else {}
+    boxes = {name: face and whole_pixels(face, sys.maxsize, sys.maxsize) for name, face in faces.items()}
+    return [replace(sample, box=sample.box or boxes[sample.name]) for sample in samples]
 
 
 def largest_faces(samples: Sequence[Sample], store: Path) -> dict[str, Box | None]:

@@ -260,6 +260,7 @@ _SPECS = (
         terms=_FER_TERMS,
         source="https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge",
         published={"train": 28_709, "val": 3_589, "test": 3_589},
+        crops="*",
     ),
     DatasetSpec(
         name="ferplus",
@@ -269,6 +270,7 @@ _SPECS = (
         terms=f"Votes: MIT. Images: {_FER_TERMS}",
         source="https://github.com/microsoft/FERPlus",
         published={"train": 25_060, "val": 3_199, "test": 3_153},
+        crops="*",
     ),
     DatasetSpec(
         name="ferplus_soft",
@@ -277,6 +279,7 @@ _SPECS = (
         layout="As ferplus; the target of each image is the share of votes per expression.",
         terms=f"Votes: MIT. Images: {_FER_TERMS}",
         source="https://github.com/microsoft/FERPlus",
+        crops="*",
     ),
     DatasetSpec(
         name="rafdb",
@@ -286,6 +289,7 @@ _SPECS = (
         terms="Non-commercial research, on request; no copies to third parties.",
         source="http://www.whdeld.cn/RAF/model1.html",
         published={"train": 12_271, "test": 3_068},
+        crops="*_aligned.jpg",
     ),
     DatasetSpec(
         name="affectnet",
@@ -297,6 +301,7 @@ _SPECS = (
         terms="Non-commercial research; only heads of laboratories and professors may request it.",
         source="http://mohammadmahoor.com/affectnet/",
         published={"train": 287_651, "test": 3_999},
+        crops="*",
     ),
     DatasetSpec(
         name="ck48",
@@ -307,6 +312,7 @@ _SPECS = (
         terms="Non-commercial research, no redistribution.",
         source="http://www.jeffcohn.net/Resources/",
         published={"train": 981},
+        crops="*",
     ),
     DatasetSpec(
         name="jaffe",

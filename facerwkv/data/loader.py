@@ -3,7 +3,9 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.augment import keyed_rng
+from facerwkv.data.boxes import DETECT, with_faces
 from facerwkv.data.cache import Cache, cache_folder, open_cache
 from facerwkv.data.config import DataConfig, TransformConfig
 from facerwkv.data.leaks import drop_leaks
@@ -26,6 +29,12 @@ from facerwkv.data.splits import blocks_apart, split_validation
 from facerwkv.data.transforms import EvalTransform
 
 Batch = dict[str, Tensor]
+NO_BOX = {
+    "whole": "there the whole image counts as the face",
+    "centre": "there the image's middle counts as the face",
+    "error": "they are left out",
+}
+SHOWN = 3  # problems of a data set that are printed
 
 
 class SeededSampler(DistributedSampler):
@@ -150,14 +159,18 @@ class DataModule(LightningDataModule):
     """The splits of a data set as batches {"image": uint8 (B, h, w, c), "target": (B,) or (B, C), "index": (B,)}.
 
     `dataset` holds the samples as they are split; `train`, `val` and `test` are ImageDatasets, made (and cached) when
-    they are first asked for. InputError for a split that the data set lacks and for a class without training images.
+    they are first asked for. foreign: a model is to be scored that was trained on other data; where it looks at faces,
+    images without a box get the detector's, as in prediction. InputError for a split that the data set lacks and for a
+    class without training images.
     """
 
-    def __init__(self, config: DataConfig, transform: TransformConfig, seed: int = 0):
+    def __init__(self, config: DataConfig, transform: TransformConfig, seed: int = 0, foreign: bool = False):
         super().__init__()
-        self.config, self.transform, self.seed = config, transform, seed
+        self.config, self.transform, self.seed, self.foreign = config, transform, seed, foreign
         self.unreadable: list[str] = []
         """The images that were left out, with the reason."""
+        self.without_box: dict[str, int] = {}
+        """For a model that looks at faces: how many images of a split have no face's box."""
         self.dropped_leaks = 0
         """How many training images `dataset` dropped."""
 
@@ -172,6 +185,10 @@ class DataModule(LightningDataModule):
         """The samples of every split: validation taken from training where there is none, leaks dropped if asked."""
         config = self.config
         dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes)
+        for problem in dataset.problems[:SHOWN]:
+            _note(problem)
+        if (more := len(dataset.problems) - SHOWN) > 0:
+            _note(f"And {more} more such lines; all: facerwkv data check {config.source}")
         splits = dict(dataset.splits)
         if config.split == "blocks":
             if not {"train", "test"} <= splits.keys():
@@ -181,8 +198,9 @@ class DataModule(LightningDataModule):
                 )
             splits["train"], splits["test"] = blocks_apart(splits["train"], splits["test"])
         if "train" in splits and "val" not in splits:
-            kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)
-            splits |= {"train": kept, "val": held_out}
+            with suppress(InputError) if self.foreign else nullcontext():  # which may have too few for a split
+                kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)
+                splits |= {"train": kept, "val": held_out}
         whole = replace(dataset, splits=splits)
         clean = drop_leaks(whole) if config.drop_leaks else whole
         self.dropped_leaks = sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
@@ -264,8 +282,27 @@ class DataModule(LightningDataModule):
         chosen = sorted(range(len(samples)), key=rounds.__getitem__)[: self.config.limit]
         return [samples[index] for index in sorted(chosen)]
 
+    def _boxed(self, split: Split) -> list[Sample]:
+        """The samples; for a model that looks at faces, with the boxes that can be had. How many have none is said."""
+        samples, crops = self._samples(split), self.dataset.spec.crops
+        bare = [row for row, each in enumerate(samples) if each.box is None and not fnmatch(each.name, crops)]
+        if not bare or not self.transform.sees_faces:
+            return samples
+        if self.foreign:
+            for row, sample in zip(bare, with_faces([samples[row] for row in bare]), strict=True):
+                samples[row] = sample
+            bare = [row for row in bare if samples[row].box is None]
+        if bare and self.config.boxes != DETECT:
+            self.without_box[split] = len(bare)
+            what = "no face was found" if self.foreign else "there is no face box (data.boxes=detect finds faces)"
+            _note(
+                f"In {len(bare)} of {len(samples)} {split} images {what}, for example in {samples[bare[0]].name}; "
+                f"{NO_BOX[self.transform.no_box]}."
+            )
+        return samples
+
     def _images(self, split: Split) -> ImageDataset:
-        samples, cache = self._samples(split), self.config.cache
+        samples, cache = self._boxed(split), self.config.cache
         if cache is False:
             return ImageDataset(samples, self.labels, self.transform)
         folder = cache_folder() if cache is True else Path(cache).expanduser()

@@ -47,7 +47,8 @@ class DatasetSpec:
     """A line of DATASETS. `published` holds the images per split that the authors name; `terms` bind the user.
 
     `read(root, problems)` returns the samples of the splits that the set has, and appends to `problems` what it had to
-    leave out. Its labels may be aliases ("Angry").
+    leave out. Its labels may be aliases ("Angry"). `crops`: a shell pattern of the names of images that are nothing but
+    a face, cut out by the authors: its box is the whole image.
     """
 
     name: str
@@ -57,6 +58,7 @@ class DatasetSpec:
     source: str
     labels: tuple[str, ...] = EXPRESSIONS
     published: Mapping[Split, int] = field(default_factory=dict)
+    crops: str = ""
 
 
 @dataclass(frozen=True)

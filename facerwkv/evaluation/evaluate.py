@@ -121,9 +121,10 @@ def evaluate(
     """Run a checkpoint over one split of a data set, without augmentation and in the order of its samples.
 
     temperature: the checkpoint's own (1.0 means that none was fitted), or fitted here on the validation split.
-    Where the label sets differ, the summary's "ignored_labels" names the classes left out and "ignored_images" counts
-    their images. Raises InputError for an empty split, for logits that are not finite and for images that are not
-    prepared by the checkpoint's transform.
+    The summary's "without_box" counts the images in which a model that looks at faces had no face's box. Where the
+    label sets differ, "ignored_labels" names the classes left out and "ignored_images" counts their images. Raises
+    InputError for an empty split, for logits that are not finite and for images that are not prepared by the
+    checkpoint's transform.
     """
     if datamodule.transform != checkpoint.transform:
         raise InputError(
@@ -140,6 +141,8 @@ def evaluate(
     meta = dict(meta or {})
     if left_out := sorted({*checkpoint.labels, *datamodule.labels} - set(labels)):
         meta |= {"ignored_labels": left_out, "ignored_images": len(indices) - len(rows)}
+    if count := datamodule.without_box.get(split):
+        meta["without_box"] = count
     samples = getattr(datamodule, split).samples
     return Evaluation(
         labels,
@@ -238,14 +241,15 @@ def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | No
 
 
 def _data(checkpoint: Checkpoint, source: str | None) -> DataModule:
-    """The data under the checkpoint's transform; its own data set is split as it was in training."""
+    """The data under the checkpoint's transform: its own as in training; in others faces are found as in prediction."""
     recipe = checkpoint.card.get("recipe", {})
     stored = DataConfig.parse(recipe.get("data", {}), where="card.recipe.data")
-    config = stored if source in (None, stored.source) else DataConfig(source=source or "toy")
+    own = source in (None, stored.source)
+    config = stored if own else DataConfig(source=source or "toy")
     if not set(checkpoint.labels) <= set(EXPRESSIONS_8):
         config = config.model_copy(update={"labels": checkpoint.labels})
     seed = int(recipe.get("train", {}).get("seed", 0))
-    data = DataModule(config.model_copy(update={"drop_leaks": False}), checkpoint.transform, seed)
+    data = DataModule(config.model_copy(update={"drop_leaks": False}), checkpoint.transform, seed, foreign=not own)
     data.setup()
     return data
 
