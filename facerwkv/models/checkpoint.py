@@ -25,8 +25,8 @@ from typing import Annotated, Any, cast
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from facerwkv.core.errors import InputError, first_line, shown
@@ -42,6 +42,8 @@ FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 NEXT = ".next.safetensors"
 HASH = "facerwkv_hash"
+LARGEST_HEADER = 100_000_000  # bytes, as safetensors has it
+TRIES = 100
 HUB = "hf-hub:"
 DEFAULT = "facerwkv_fer"  # of the shipped ones
 SHIPPED = Path(__file__).with_name("weights")
@@ -210,11 +212,10 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     when it is a pickle or damaged, of another format, or its weights are of another model: nothing is allocated that
     the weights' file does not have.
     """
-    stored, config, file = _read(_find(source))
+    stored, config, file, weights = _read(_find(source))
     where, line = f"{file.with_name(CONFIG)}", model_line(stored.model)
     with torch.device("meta"):
         model = _built(stored, config, where)
-    weights = _read_weights(file)
     require_weights(model, weights, f"{file}")
     if stored.weights not in (None, _hash(weights)):
         raise InputError(f"{file} is damaged: its weights are not those that were saved. {AGAIN}")
@@ -276,10 +277,10 @@ def _find(source: str | Path) -> Path:
     )
 
 
-def _read(folder: Path) -> tuple[Stored, Any, Path]:
-    """What config.json says, the model's configuration in it, and the file of its weights."""
+def _read(folder: Path) -> tuple[Stored, Any, Path, dict[str, Tensor]]:
+    """What config.json says, the model's configuration in it, the file of its weights, and these."""
     path = folder / CONFIG
-    for _ in range(3):  # another process may be replacing both files just now
+    for _ in range(TRIES):  # another process may be replacing both files just now
         values = read_json(path, AGAIN)
         try:
             stored = Stored.parse(values, strict=True)
@@ -288,8 +289,10 @@ def _read(folder: Path) -> tuple[Stored, Any, Path]:
         except InputError as error:
             raise InputError(f"{path}: {error} {AGAIN}") from error
         for file in (folder / WEIGHTS, folder / NEXT):
-            if stored.weights in (None, _hash_in(file)):
-                return stored, config, file
+            if file.name != NEXT or os.path.exists(file):
+                weights = _read_weights(file, stored.weights)
+                if weights is not None:
+                    return stored, config, file, weights
     raise InputError(f"{path} names other weights than those in {WEIGHTS}: one of the two was replaced alone. {AGAIN}")
 
 
@@ -328,20 +331,21 @@ def _hash(weights: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _hash_in(file: Path) -> str | None:
-    """The hash among a file's metadata; None also where it cannot be read."""
-    try:
-        with safe_open(file, "pt") as weights:
-            return (weights.metadata() or {}).get(HASH)
-    except (OSError, SafetensorError):
-        return None
+def _read_weights(file: Path, wanted: str | None) -> dict[str, Tensor] | None:
+    """Those of a file; None where it names another hash than the one that is wanted.
 
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
+    All is read through one handle: the name may be another file's a moment later.
+    """
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} is not a whole safetensors file ({error}). {AGAIN}") from error
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = {} if wanted is None else json.loads(opened.read(min(length, LARGEST_HEADER)))
+            if wanted not in (None, header.get("__metadata__", {}).get(HASH)):
+                return None
+            opened.seek(0)
+            return load(opened.read())
+    except (OSError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+        raise InputError(f"{file} is not a whole safetensors file ({first_line(error)}). {AGAIN}") from error
 
 
 def require_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
