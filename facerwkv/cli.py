@@ -214,7 +214,7 @@ def predict(
     else:
         results = predict_sources(predictor, named, options, bar)
     with _stoppable(AGAIN if journal else "What came before is written."):
-        failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty(), columns)
+        failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty(), columns, options)
     if journal:
         journal.unlink(missing_ok=True)
     raise typer.Exit(1 if failed else 0)

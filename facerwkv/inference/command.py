@@ -51,8 +51,9 @@ def _parameters(names: Collection[str]) -> list[Any]:
         forms = {form["type"]: form for form in schema.get("anyOf", [schema])}
         form = forms.get("string") or next(iter(forms.values()))
         kind: Any = Literal[*form["enum"]] if "enum" in form else kinds[form["type"]]
+        word = name.replace("_", "-")
         option = typer.Option(
-            f"--{name.replace('_', '-')}",
+            f"--{word}/--no-{word}" if schema["default"] is True else f"--{word}",
             help=("" if "image" in fact.kinds else "Videos: ") + schema["description"],
             metavar=fact.metavar,
             min=form["exclusiveMinimum"] + 1 if "exclusiveMinimum" in form else form.get("minimum"),  # of an integer

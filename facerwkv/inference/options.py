@@ -78,6 +78,8 @@ class Options(Settings):
     """Stop before this time."""
     smooth: Annotated[str | None, Facts(kinds=("video", "stream"), metavar="HOW")] = None
     """Smooth each face's probabilities over frames: ema:0.6 (the new frame's weight) or median:5 (frames)."""
+    audio: Annotated[bool, VIDEO] = True
+    """The drawn video sounds as the file does: copied, or as AAC where MP4 cannot hold it."""
     temporal: Annotated[bool, VIDEO] = False
     """Carry a causal model's state from frame to frame, one state per face."""
 

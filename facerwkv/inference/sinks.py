@@ -15,10 +15,12 @@ import numpy as np
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
+from facerwkv.inference.options import Options
 from facerwkv.inference.results import Result, count_of, describe, ranked_text
 from facerwkv.media.draw import COLOURS
-from facerwkv.media.frames import VideoWriter
+from facerwkv.media.frames import VideoWriter, duration
 from facerwkv.media.geometry import area
+from facerwkv.media.sound import Sound
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -179,12 +181,15 @@ class DrawnVideo:
     """Results of one video → an H.264 file: the frames with their faces drawn, and below them a timeline. Close it.
 
     The timeline moves one pixel to the left with every frame; its right column shows the probabilities of the largest
-    face, stacked, in the colours of the labels.
+    face, stacked, in the colours of the labels. Where the video is a file, `video`, the drawn one sounds as it does,
+    from the options' start on, unless they say no audio; otherwise it begins with the first frame.
     """
 
-    def __init__(self, path: Path):
-        self.path, self.last = path, -1.0
-        self._writer = VideoWriter(path)
+    def __init__(self, path: Path, video: str | Path | None = None, options: Options | None = None):
+        self.path, self.video, self.options = path, video, options or Options()
+        self.last, self._end = -1.0, 0.0
+        sound = Sound(video, self.options.start) if video and self.options.audio else None
+        self._writer = VideoWriter(path, start=self.options.start if video else None, sound=sound)
         self._strip: np.ndarray | None = None
 
     def add(self, result: Result) -> None:
@@ -200,22 +205,31 @@ class DrawnVideo:
             colours = np.array([tuple(bytes.fromhex(colour[1:])) for colour in COLOURS], np.uint8)
             number = np.searchsorted(ends, np.arange(len(self._strip)), side="right").clip(max=len(probs) - 1)
             self._strip[:, -1] = colours[number % len(colours)]
-        self.last = result.time or 0.0
-        self._writer.write(self.last, np.vstack([image, self._strip]))
+        now = result.time or 0.0
+        since, thinned = max(0.0, now - self.last), self.options.stride > 1 or self.options.fps is not None
+        if result.duration and not thinned:
+            self._end = now + result.duration
+        else:  # as long as the frame before it, or where none was
+            self._end = now + (since if self.last >= 0 else result.duration or 1 / self._writer.rate)
+        self.last = now
+        self._writer.write(now, np.vstack([image, self._strip]))
 
     def close(self) -> None:
-        self._writer.close()
+        """The last frame is shown as long as it is in the video; where frames are left out, up to the next of them."""
+        ends = [self._end, self.options.end, duration(self.video) if self.video else None]
+        self._writer.close(min(end for end in ends if end is not None))
 
 
 class Media:
     """A folder of drawn images and videos: `media(result)` adds one and returns its path, or None for an unread one.
 
     A file is named after its source, `party_drawn.jpg` or `talk_drawn.mp4`; a second of that name becomes
-    `party_drawn-2.jpg`. Frames of one source, in their order, are one video. Close it.
+    `party_drawn-2.jpg`. Frames of one source, in their order, are one video, with the source's sound if it is a file
+    and `options`, those of the prediction, say audio. Close it.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, options: Options | None = None):
+        self.folder, self.options = Path(folder), options
         self._names: Counter[str] = Counter()
         self._video: tuple[str, DrawnVideo] | None = None
 
@@ -229,7 +243,8 @@ class Media:
             return path
         if self._video is None or self._video[0] != result.source or (result.time or 0) <= self._video[1].last:
             self.close()
-            self._video = result.source, DrawnVideo(self._path(result.source, ".mp4"))
+            video = result.source if Path(result.source).is_file() else None
+            self._video = result.source, DrawnVideo(self._path(result.source, ".mp4"), video, self.options)
         self._video[1].add(result)
         return self._video[1].path
 
@@ -344,10 +359,12 @@ def deliver(
     save_media: Path | None,
     as_json: bool,
     columns: Sequence[str] = table_columns(),
+    options: Options | None = None,
 ) -> list[Result]:
     """Print results as they come, as lines of JSON or for a person, and write them to the file and the folder, if any.
 
-    `predictor` gives its `labels` and its name (repr), `columns` are the table's. Returns the results that failed.
+    `predictor` gives its `labels` and its name (repr), `columns` are the table's, `options` the prediction's. Returns
+    the results that failed.
     """
     from rich.console import Console
 
@@ -355,7 +372,7 @@ def deliver(
     with ExitStack() as open_files:
         sinks: list[Write] = [open_files.enter_context(writer(out, predictor.labels, columns))] if out else []
         if save_media:
-            sinks.append(media := Media(save_media))
+            sinks.append(media := Media(save_media, options))
             open_files.callback(media.close)
         if not as_json:
             console.print(repr(predictor), style="dim", highlight=False)

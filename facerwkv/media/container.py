@@ -128,7 +128,7 @@ def end_of(container: Any, track: Any) -> float | None:
     """When the video track ends as the file says, in seconds on its clock; None where it does not say."""
     if container.format.name == "avi" and track.frames and track.average_rate:
         return float(track.frames / track.average_rate)  # the file's own length is what is there of it
-    if track.duration:
+    if track.duration and container.format.name != "asf":  # which gives the file's
         return float(((track.start_time or 0) + track.duration) * track.time_base) - start_of(container)
     with suppress(ValueError):  # Matroska's, "00:00:02.040000000"
         hours, minutes, seconds = track.metadata.get("DURATION", "").split(":")
@@ -149,7 +149,10 @@ def is_short(container: Any, track: Any, shown: float, reached: float) -> bool |
 
 
 def is_cut(container: Any) -> bool:
-    """Whether a file ends within a packet, as far as its format has packets of one size."""
+    """Whether a file that does not say its end is cut all the same: its last packet is not whole, or its size is not
+    the one in its header, for which FFmpeg takes an ASF's length away."""
+    if container.format.name == "asf":
+        return not container.duration
     return container.format.name == "mpegts" and all(container.size % size for size in _PACKETS)
 
 

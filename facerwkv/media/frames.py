@@ -180,7 +180,7 @@ def _decoded(source: VideoSource, start: float, timeout: float, name: str) -> It
                 before = round((at - float((track.start_time or 0) * track.time_base) + start_of(container)) * rate)
                 sought = False
             duration = float((frame.duration or 0) * (frame.time_base or track.time_base))
-            shown, size = at + duration, display_size(track, frame.width, frame.height)
+            shown, size = at + (duration or 1 / rate), display_size(track, frame.width, frame.height)
             files.check_size(*size, name)
             yield Raw(at, before + count, partial(to_rgb, frame, size), duration)
         if not sought and shown >= start and (why := decoder.broken(source, shown, timeout)):

@@ -49,7 +49,8 @@ class Sound:
         for track in self._container.streams.audio if hasattr(self, "_container") else ():
             if (codec := track.codec_context) is None:  # FFmpeg does not know it
                 continue
-            copied = codec.name in COPIED and not (codec.name == "mp3" and codec.sample_rate < 16_000)
+            name = codec.codec.canonical_name
+            copied = name in COPIED and not (name == "mp3" and codec.sample_rate < 16_000)
             if copied:
                 made = target.add_stream_from_template(track)
             else:

@@ -89,7 +89,7 @@ def work_on(job: Job, predictor: Predictor, limits: Limits) -> None:
         with ExitStack() as open_files:
             columns = table_columns(True, options.threshold)
             tables = [open_files.enter_context(writer(job.folder / name, predictor.labels, columns)) for name in TABLES]
-            drawn = DrawnVideo(job.folder / DRAWN)
+            drawn = DrawnVideo(job.folder / DRAWN, job.upload, options)
             open_files.callback(drawn.close)
             whole = options.model_copy(update={"batch_size": BATCH})
             for result in _watched(job, stream(predictor, job.upload, whole, name=job.source), options, limits):

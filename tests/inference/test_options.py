@@ -90,13 +90,15 @@ def test_the_command_line_hands_options_over_whole(monkeypatch):
     monkeypatch.setattr("facerwkv.inference.sinks.deliver", lambda *_: [])
     given = {"mode": "face", "on_no_face": "scene", "batch_size": 3, "threshold": 0.5, "min_face": 20, "tta": "flip"}
     given |= {"stride": 2, "fps": 5.0, "start": "0:01", "end": "9", "smooth": "ema:0.5"}
-    added = [name for name, fact in facts().items() if fact.command and name not in (*given, "temporal")]
+    switches = [name for name, schema in SCHEMA.items() if schema.get("type") == "boolean"]
+    added = [name for name, fact in facts().items() if fact.command and name not in (*given, *switches)]
     given |= {name: SCHEMA[name].get("enum", [2])[-1] for name in added}
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert facerwkv("predict", "a.jpg", *words).returncode == 0
     assert facerwkv("predict", "a.jpg", "--temporal").returncode == 0
+    assert facerwkv("predict", "a.jpg", "--no-audio").returncode == 0
     assert facerwkv("predict", "a.jpg").returncode == 0
-    assert asked == [Options(**given), Options(temporal=True), Options()]
+    assert asked == [Options(**given), Options(temporal=True), Options(audio=False), Options()]
 
 
 def test_a_command_may_take_some_of_them():

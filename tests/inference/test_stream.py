@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
@@ -29,6 +30,7 @@ from facerwkv.media.tracks import Tracker, smoother
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 from tests import commands
+from tests.media.made import ffmpeg, tone
 
 SIZE = (48, 48)
 FACE = (10, 10, 40, 40)
@@ -331,6 +333,33 @@ def test_the_command_writes_a_table_and_a_drawn_video(saved, tmp_path):
     assert [float(row["time"]) for row in rows] == pytest.approx([*(i / 5 for i in range(10)), 0])
     assert [row["status"] for row in rows] == ["ok"] * 10 + ["unreadable"]
     assert len(list(read_frames(tmp_path / "drawn" / "a_drawn.mp4"))) == 10
+
+
+@pytest.mark.parametrize(("words", "kinds"), [([], ["video", "audio"]), (["--no-audio"], ["video"])])
+def test_the_command_draws_with_sound_what_is_cut_short_and_exits_with_1(saved, tmp_path, words, kinds):
+    tracks = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=2", *tone(2)]
+    path = ffmpeg(tmp_path / "a.mkv", *tracks, "-c:v", "libx264", "-c:a", "aac")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 56 // 100])
+    options = ["--model", saved, "--device", "cpu", "--mode", "scene", "--save-media", tmp_path / "drawn", *words]
+    done = commands.facerwkv("predict", path, *options)
+    assert (done.returncode, "a.mkv stops at 1." in done.stdout) == (1, True)
+    with av.open(tmp_path / "drawn" / "a_drawn.mp4") as file:
+        assert [track.type for track in file.streams] == kinds
+        assert all(0.9 < track.duration * track.time_base < 1.4 for track in file.streams)
+
+
+def test_the_command_reads_an_animated_image_as_a_video_and_a_still_one_as_an_image(saved, tmp_path):
+    first, *others = (Image.new("RGB", (96, 64), (60 * i, 0, 0)) for i in range(3))
+    first.save(tmp_path / "moving.webp", save_all=True, append_images=others, duration=100)
+    first.save(tmp_path / "still.webp")
+    done = commands.facerwkv("predict", tmp_path, "--model", saved, "--device", "cpu", "--mode", "scene", "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(Path(line["source"]).name, line.get("frame")) for line in lines] == [
+        ("moving.webp", 0),
+        ("moving.webp", 1),
+        ("moving.webp", 2),
+        ("still.webp", None),
+    ]
 
 
 @pytest.mark.slow

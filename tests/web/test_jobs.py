@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from fastapi import HTTPException, Request
+from PIL import Image
 
 import facerwkv
 from facerwkv.core.errors import InputError
@@ -20,6 +21,7 @@ from facerwkv.web.guard import Limits
 from facerwkv.web.jobs import Jobs
 from facerwkv.web.uploads import save_video
 from facerwkv.web.videos import FILES, Job, JobOptions, check_video, work_on
+from tests.media.made import counted, ffmpeg, tone
 from tests.web.clients import BOUNDARY, form
 from tests.web.conftest import MODEL
 
@@ -329,3 +331,42 @@ def test_a_video_that_breaks_the_service_fails_alone(jobs, tmp_path, monkeypatch
     wait_for(lambda: job.state == "failed")
     assert job.message == "The service failed on this video. What went wrong is in its log."
     assert not job.folder.exists()
+
+
+@pytest.mark.parametrize(("audio", "tracks"), [(True, ["video", "audio"]), (False, ["video"])])
+def test_the_drawn_video_sounds_as_the_upload_does(tmp_path, predictor, audio, tracks):
+    path = ffmpeg(tmp_path / "a.webm", *counted(0.4), *tone(0.4), "-c:v", "libvpx", "-c:a", "libvorbis")
+    job = worked(tmp_path, predictor, path, JobOptions(stride=5, audio=audio))
+    with av.open(job.folder / "drawn.mp4") as video:
+        assert [track.type for track in video.streams] == tracks
+        assert float(video.streams.video[0].duration * video.streams.video[0].time_base) == pytest.approx(0.4, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animated_image_is_a_video_and_a_still_one_is_none(tmp_path, predictor, kind):
+    first, *others = (Image.new("RGB", (96, 64), (60 * i, 0, 0)) for i in range(4))
+    first.save(tmp_path / "upload", kind, save_all=True, append_images=others, duration=100)
+    check_video(tmp_path / "upload", "a.gif", 96 * 64)
+    with pytest.raises(HTTPException, match="413"):
+        check_video(tmp_path / "upload", "a.gif", 96 * 64 - 1)
+    job = worked(tmp_path, predictor, tmp_path / "upload", JobOptions())
+    assert (job.frames, job.files) == (4, [])
+    assert (job.folder / "drawn.mp4").is_file()
+    first.save(tmp_path / "still", kind)
+    with pytest.raises(HTTPException, match="415"):
+        check_video(tmp_path / "still", "a.gif", 96 * 64)
+
+
+def test_a_cover_is_no_video(tmp_path):
+    cover = ffmpeg(tmp_path / "cover.png", "-f", "lavfi", "-i", "color=red:s=64x64", "-frames:v", "1")
+    maps = ["-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v", "attached_pic"]
+    path = ffmpeg(tmp_path / "song.m4a", "-i", str(cover), *tone(0.2), *maps)
+    with pytest.raises(HTTPException, match="has no video track"):
+        check_video(path, "song.m4a", 10**6)
+
+
+def test_what_pixels_are_worth_counts_with_their_shape(tmp_path):
+    path = ffmpeg(tmp_path / "wide.mp4", *counted(0.2), "-vf", "setsar=2/1", "-c:v", "libx264")
+    check_video(path, "wide.mp4", 192 * 64)
+    with pytest.raises(HTTPException, match="192 x 64 pixels, more than the 12,287 that are allowed"):
+        check_video(path, "wide.mp4", 192 * 64 - 1)
