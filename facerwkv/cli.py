@@ -281,11 +281,12 @@ def serve(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; an earlier one there is replaced.")] = Path("runs/demo"),
+    image: Annotated[Path | None, typer.Option(metavar="PHOTO", help="Also name the faces in this photograph.")] = None,
 ) -> None:
     """Train on drawn faces, evaluate, and predict an image: takes a few minutes."""
     from facerwkv.experiments.demo import run
 
-    run(out)
+    run(out, image)
 
 
 @app.command()
@@ -345,7 +346,7 @@ def check_data(
 
 @models_app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
-    """List every model with parameters, multiply-accumulates, input size, source and licence."""
+    """List every model with parameters, multiply-accumulates, input size and licence."""
     from facerwkv.models.describe import describe_all, print_all
 
     print(json.dumps(describe_all())) if as_json else print_all()

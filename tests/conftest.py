@@ -1,4 +1,3 @@
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,8 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
-from facerwkv.models import describe
 
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
-describe.describe = cache(describe.describe)  # several tests want the facts of all models, which take ten seconds
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from facerwkv.data.check import describe_all as describe_data
 from facerwkv.evaluation.compare import RESULT, markdown
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.models.checkpoint import SHIPPED, WEIGHTS, load_checkpoint, shipped
-from facerwkv.models.describe import claims, describe_all
-from facerwkv.models.zoo import model_line
+from facerwkv.models.describe import COUNTS, claims, describe_all, measure
+from facerwkv.models.zoo import MODELS, model_line
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 
@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0] == "keep":
         folder, name = Path(arguments[1]), arguments[2]
         (keep_comparison if (folder / TABLE).is_file() else keep)(folder, name)
+    write_text(COUNTS, json.dumps({name: measure(name) for name in MODELS}, indent=1) + "\n")
     facts = describe_all()
     write_text(README, readme(facts))
     write_text(MODELS_PAGE, models(facts))
@@ -120,9 +121,9 @@ def models_table(facts: list[dict[str, Any]]) -> str:
 
 _MODELS_HEAD = """# Models
 
-Written by `make docs` from the models themselves, for seven classes. MACs are the multiply-accumulates of one image
-of the input's size (channels x height x width) in matrix products and convolutions; another size is an option. Any
-timm model is available too, as `timm:NAME`.
+Written by `make docs` from the models themselves, for seven classes (`facerwkv_ferplus`: eight). MACs are the
+multiply-accumulates of one image of the input's size (channels x height x width) in matrix products and convolutions;
+another size is an option. Any timm model is available too, as `timm:NAME`.
 """
 
 

@@ -36,17 +36,16 @@ from facerwkv.data.datasets import DATASETS
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.card import Card, model_card
 from facerwkv.models.config import BackboneConfig
-from facerwkv.models.zoo import model_line
+from facerwkv.models.zoo import CONFIG, SHIPPED, model_line, shipped
 
 FORMAT = 1
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CARD = "model.safetensors", "README.md"
 NEXT = ".next.safetensors"
 HASH = "facerwkv_hash"
 LARGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 TRIES = 100
 HUB = "hf-hub:"
 DEFAULT = "facerwkv_fer"  # of the shipped ones
-SHIPPED = Path(__file__).with_name("weights")
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar"}
 EXPORTED = ".onnx"  # see models/onnx.py
 AGAIN = "Restore the file from a copy, or train, pack or export the model again."
@@ -150,11 +149,6 @@ class Checkpoint:
     def from_pretrained(cls, source: str | Path) -> "Checkpoint":
         """`load_checkpoint` under the name that it has elsewhere."""
         return load_checkpoint(source)
-
-
-def shipped() -> list[str]:
-    """The names of the checkpoints that come with the package."""
-    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / CONFIG).is_file())
 
 
 def reports_of(source: str | Path) -> Path:

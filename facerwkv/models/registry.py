@@ -7,7 +7,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from facerwkv.models.config import BackboneConfig
-from facerwkv.models.zoo import MODELS, create_model
+from facerwkv.models.zoo import MODELS, create_model, licence_of, shipped
 
 
 def _entry_point(name: str):
@@ -43,7 +43,7 @@ default_cfgs = generate_default_cfgs(
             "std": (1.0,) * line.config.in_chans,
             "first_conv": line.config.first_conv,
             "classifier": "classifier",
-            "license": line.licence.lower(),
+            "license": licence_of(name) if name in shipped() else line.licence.lower(),
         }
         for name, line in OURS.items()
     }

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facerwkv.core.errors import InputError, shown
+from facerwkv.core.files import read_json
 from facerwkv.models.config import FRAME, BackboneConfig, ModelConfig, VRWKVConfig
 
 if TYPE_CHECKING:
@@ -66,7 +68,8 @@ class Model:
 
     network: the file below facerwkv.models and the class or function in it that builds the model, imported when it is
     asked for. own: the configuration; None for the default of the class that has the network's name and "Config".
-    known: what is known to be wrong with what was published. published: data set → accuracy in per cent, as claimed.
+    licence: of the code; for weights see `licence_of`. known: what is known to be wrong with what was published.
+    published: data set → accuracy in per cent, as claimed.
     """
 
     about: str
@@ -188,6 +191,12 @@ MODELS: dict[str, Model] = {
     "facerwkv_fer_tiny": _line(
         "The smaller and faster shipped model", TRAINED.format("fer_tiny"), VRWKVConfig, **FER | {"width": 96}
     ),
+    "facerwkv_ferplus": _line(
+        "The shipped model for eight expressions, contempt among them",
+        TRAINED.format("ferplus"),
+        VRWKVConfig,
+        **FER | {"stem": "vgg", "width": 256, "depth": 2, "num_classes": 8},
+    ),
     "caer_net_s": Model(
         "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",
         "CAER (ICCV 2019); github.com/ndkhanh360/CAER",
@@ -237,6 +246,22 @@ MODELS: dict[str, Model] = {
 TIMM = "timm:"  # before the name of any of timm's models
 
 
+SHIPPED = Path(__file__).with_name("weights")
+CONFIG = "config.json"
+
+
+def shipped() -> list[str]:
+    """The names of the checkpoints that come with the package."""
+    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / CONFIG).is_file())
+
+
+def licence_of(name: str) -> str:
+    """The licence of a shipped checkpoint's weights, as its card says; of other models that of their code."""
+    if name in shipped():
+        return read_json(SHIPPED / name / CONFIG)["card"]["licence"]
+    return model_line(name).licence
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """The names in MODELS that match a shell pattern."""
     return [name for name in MODELS if fnmatch(name, pattern)]
@@ -265,7 +290,7 @@ def create_model(
     """Build a model by name.
 
     `options` change fields of its config (timm's `img_size` is `image_size`). `pretrained` starts a network of timm or
-    torchvision from ImageNet, over the network the first time, and `facerwkv_fer` and `facerwkv_fer_tiny` from the
+    torchvision from ImageNet, over the network the first time, and the shipped ones, `facerwkv_fer` say, from the
     weights that come with the package. `stem_weights` starts a ResNet stem from ImageNet: torchvision's name
     ("IMAGENET1K_V1") or a file with its key names. `parts` names files with the published weights of a model's parts,
     say {"face": "ir50.pth"} for POSTER++.
@@ -287,7 +312,7 @@ def create_model(
 
 def _pretrained(name: str, line: Model, config: Any) -> "nn.Module":
     """From ImageNet, or with the weights that come with the package; the classifier is new for other classes."""
-    from facerwkv.models.checkpoint import load_checkpoint, load_weights, shipped
+    from facerwkv.models.checkpoint import load_checkpoint, load_weights
 
     if isinstance(config, BackboneConfig):
         return line.build(config, pretrained=True)  # type: ignore[call-arg]

@@ -1,7 +1,12 @@
-import pytest
+import subprocess
+import sys
 
-from facerwkv.models.describe import describe
-from facerwkv.models.zoo import MODELS
+import pytest
+import timm
+
+from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.models.describe import HEADERS, describe, measure, print_all
+from facerwkv.models.zoo import MODELS, shipped
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -11,6 +16,7 @@ def test_every_model_is_described(name):
     assert facts["trainable"] <= facts["parameters"]
     assert facts["macs"] > facts["input"][1] * facts["input"][2]
     assert facts["about"]
+    assert {key: facts[key] for key in measure(name)} == measure(name), "run `make docs`"
 
 
 def test_the_frozen_hybrid_trains_what_was_published():
@@ -33,3 +39,26 @@ def test_multiply_accumulates_of_vision_rwkv_agree_with_what_was_published():
 @pytest.mark.parametrize(("name", "channels"), [("facerwkv_small", 2), ("facerwkv_medium", 4), ("facerwkv_large", 8)])
 def test_the_narrow_time_mix_is_explained(name, channels):
     assert f"it mixes {channels} of" in describe(name)["known"]
+
+
+def test_the_list_fits_a_terminal_and_loads_no_torch():
+    code = "import sys; from facerwkv.models.describe import print_all; print_all(); print('torch' in sys.modules)"
+    *lines, torch = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.splitlines()
+    assert torch == "False"
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == [HEADERS[0], *MODELS]
+    assert not [line for line in lines if "…" in line]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_licence_of_shipped_weights_is_their_card_s(name, capsys):
+    licence = load_checkpoint(name).card["licence"]
+    assert licence.startswith("research only")
+    assert describe(name)["licence"] == licence
+    print_all()
+    assert next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{name} ")).endswith("only")
+    assert timm.models.get_pretrained_cfg(name).license == licence
+
+
+def test_a_model_without_shipped_weights_has_the_licence_of_its_code():
+    assert {describe(name)["licence"] for name in MODELS if name not in shipped()} == {"Apache-2.0", "BSD-3-Clause"}
