@@ -116,5 +116,5 @@ def normalise(images: Tensor, config: TransformConfig, augment: Callable[[Tensor
 @lru_cache(maxsize=8)
 def _table(channels: int, config: TransformConfig) -> Tensor:
     """What becomes of each of the 256 values, float32 (channels, 256)."""
-    values = torch.arange(256.0).view(1, 1, 256, 1).expand(-1, -1, -1, channels)
+    values = torch.arange(256.0, device="cpu").view(1, 1, 256, 1).expand(-1, -1, -1, channels)
     return normalise(values, config)[0, :, 0].contiguous()

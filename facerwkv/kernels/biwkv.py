@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import SHAPED, call, refusal, require
-from facerwkv.kernels.triton import check, runs
-from facerwkv.kernels.wkv4 import check_shapes, empty_state
+from facerwkv.kernels.calls import Inputs, cast
+from facerwkv.kernels.native import call, refusal, require
+from facerwkv.kernels.triton import check
+from facerwkv.kernels.wkv4 import empty_state, fastest, narrowed
 
+INPUTS = Inputs("biwkv", "w C, u C, k B T C, v B T C")
 CHUNK = 16
 
 
@@ -30,16 +32,9 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "aut
     implementation: "reference" (the formula, quadratic), "chunked" (16 tokens at once), "native" (C; CPU, float32) or
     "triton" (CUDA); "auto" is triton on CUDA and native on the CPU where they can run, else chunked.
     """
-    check_shapes("biwkv", w, u, k, v)
-    exact = torch.promote_types(k.dtype, torch.float32)
-    if implementation == "auto" and k.device.type != "cuda" and not refusal("biwkv", k, devices=SHAPED, cast=True):
-        from facerwkv.kernels.native.wkv import biwkv as operator
-
-        return call(operator, w.to(exact), u.to(exact), k.to(exact), v.to(exact)).to(v.dtype)
-    name = ("triton" if runs(k) else "chunked") if implementation == "auto" else implementation
-    form, kept = choose(IMPLEMENTATIONS, name), name == "triton"  # whose loads convert
-    y = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact))
-    return y.to(v.dtype)
+    exact = INPUTS.check(w, u, k, v)
+    name = fastest("biwkv", k, exact) if implementation == "auto" else implementation
+    return cast(v.dtype, choose(IMPLEMENTATIONS, name)(*narrowed(name, exact, w, u, k, v)))[0]
 
 
 def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -50,6 +45,8 @@ def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if not k.shape[1]:
+        return v.clone()
     run = partial(checkpoint, use_reentrant=False) if torch.is_grad_enabled() else lambda step, *inputs: step(*inputs)
     chunks = list(zip(k.split(CHUNK, 1), v.split(CHUNK, 1), strict=True))
     mirrored = [(k_chunk.flip(1), v_chunk.flip(1)) for k_chunk, v_chunk in reversed(chunks)]
@@ -94,11 +91,11 @@ def _from_largest(k: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
 def _operator(kind: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The operator in Triton or in C, imported here; InputError where it cannot run."""
     if kind == "triton":
-        check("biwkv", k)
+        check("biwkv", k, v)
         from facerwkv.kernels.triton import biwkv as triton
 
         return triton.biwkv(w, u, k, v)
-    require(refusal("biwkv", k, devices=SHAPED), "chunked")
+    require(refusal("biwkv", k, shapes=True), "chunked")
     from facerwkv.kernels.native import wkv as native
 
     return call(native.biwkv, w, u, k, v)

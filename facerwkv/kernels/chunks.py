@@ -5,7 +5,7 @@ that holds both, the middle cuts this product into a factor that belongs to s an
 comes out of matrix products, and nothing is divided by a decay, which may be as small as 0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from importlib import import_module
@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels.calls import transformed
 from facerwkv.kernels.native import refusal
 
 CHUNK = 16  # tokens; a power of two
@@ -26,17 +27,9 @@ Recurrence = Callable[..., tuple[Tensor, Tensor]]
 Visit = Callable[[Tensor, Tensor], None]
 
 
-def checked_state(k: Tensor, others: Sequence[Tensor] = (), state: Tensor | None = None) -> Tensor:
-    """The state (B, H, N, N) before the first of keys k (B, T, H, N): the given one, or zeros in float32 or float64.
-
-    InputError unless `others` are shaped like k and the state as said: C code cannot find out.
-    """
-    wanted = (*k.shape[:1], *k.shape[2:], *k.shape[3:])
-    state = k.new_zeros(wanted, dtype=torch.promote_types(k.dtype, torch.float32)) if state is None else state
-    if k.ndim != 4 or any(x.shape != k.shape for x in others) or state.shape != wanted:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (k, *others, state))
-        raise InputError(f"Tensors of one shape (B, T, H, N) and a state (B, H, N, N) are needed, not {shapes}.")
-    return state
+def empty_state(k: Tensor, exact: torch.dtype = torch.float32) -> Tensor:
+    """The state (B, H, N, N) before the first of keys k (B, T, H, N): zeros."""
+    return k.new_zeros(k.shape[0], k.shape[2], k.shape[3], k.shape[3], dtype=exact)
 
 
 def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,6 +39,8 @@ def walk(segment: Recurrence, inputs: list[Tensor], state: Tensor) -> tuple[Tens
     computed again in the backward pass, so that training keeps little more than inputs and outputs.
     """
     batch, length, heads, size = inputs[0].shape
+    if not length:
+        return inputs[0].clone(), state
     remade = partial(checkpoint, segment, use_reentrant=False, preserve_rng_state=False)
     exporting = torch.compiler.is_exporting()
     run = remade if torch.is_grad_enabled() and not exporting else segment
@@ -120,24 +115,31 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     return torch.autocast(kind, enabled=False) if running else nullcontext()
 
 
-def native_refusal(name: str, k: Tensor) -> str | None:
-    """Why the C kernel of the operator called `name` cannot take keys like k (B, T, H, N); None when it can."""
-    if refused := refusal(name, k, cast=True):
-        return refused
+def native_refusal(name: str, k: Tensor, exact: torch.dtype) -> str | None:
+    """Why the C kernel of the operator called `name` cannot take keys like k (B, T, H, N), computed in the dtype
+    `exact`; None when it can.
+    """
+    return refusal(name, k, dtype=exact) or heads_refusal(k)
+
+
+def heads_refusal(k: Tensor) -> str | None:
+    """Why the C kernels cannot take heads like those of k (B, T, H, N); None when they can."""
     if k.shape[-1] % 16 or not 0 < k.shape[-1] <= 256:
-        return f"The native {name} runs with heads of 16, 32, ... 256 channels, not {k.shape[-1]}."
+        return f"The native form runs with heads of 16, 32, ... 256 channels, not {k.shape[-1]}."
     return None
 
 
-def fastest(name: str, k: Tensor) -> str:
+def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
     """The implementation of the operator called `name` that "auto" means, with keys like k (B, T, H, N).
 
     fla's products are taken in half precision or tf32, so it is chosen for half-precision inputs only.
     """
-    half = k.device.type == "cuda" and k.dtype in (torch.float16, torch.bfloat16)
+    if transformed():
+        return "reference"
+    half = k.is_cuda and exact == torch.float32 and k.dtype in (torch.float16, torch.bfloat16)
     if half and k.shape[1] > FEW and k.shape[0] and 16 <= k.shape[-1] <= 256 and _has_fla(name):
         return "fla"
-    if native_refusal(name, k) is None:
+    if native_refusal(name, k, exact) is None:
         return "native"
     return "reference" if k.shape[1] <= FEW else "chunked"
 

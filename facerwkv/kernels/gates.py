@@ -13,9 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
+from facerwkv.kernels.calls import Inputs, cast
 from facerwkv.kernels.native import call, refusal, require, watched
+
+INPUTS = {
+    name: Inputs(name, shapes)
+    for name, shapes in {
+        "mish_gate": "k ..., v ...",
+        "sigmoid_gate": "r ..., x ...",
+        "squared_relu": "k ...",
+        "token_mix": "x B T D, mixes N D, last B D",
+    }.items()
+}
 
 
 def mish_gate(k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
@@ -24,6 +34,7 @@ def mish_gate(k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
     A third implementation, "rational", has one exponential: what a compiler gets where no gradient is wanted, since its
     gradient has fewer digits. Returns (..., F); InputError for other shapes and unknown implementations.
     """
+    INPUTS["mish_gate"].check(k, v)
     return _run("mish_gate", implementation, k, v)
 
 
@@ -33,6 +44,7 @@ def sigmoid_gate(r: Tensor, x: Tensor, implementation: str = "auto", inplace: bo
     With `inplace` the result may overwrite x: the gate of RWKV-4's channel mix then needs no memory of its own.
     Returns (..., F); InputError for other shapes and unknown implementations.
     """
+    INPUTS["sigmoid_gate"].check(r, x)
     return _run("sigmoid_gate", implementation, r, x, inplace=inplace)
 
 
@@ -42,6 +54,7 @@ def squared_relu(k: Tensor, implementation: str = "auto", inplace: bool = False)
     With `inplace` the result may overwrite k: the hidden layer of RWKV-4's channel mix is then held once, not twice.
     Returns (..., F); InputError for unknown implementations.
     """
+    INPUTS["squared_relu"].check(k)
     return _run("squared_relu", implementation, k, inplace=inplace)
 
 
@@ -51,11 +64,8 @@ def token_mix(x: Tensor, mixes: Tensor, last: Tensor | None = None, implementati
     x (B, T, D); mixes (N, D), each way's share of the present token; last (B, D) comes before the first token, zeros
     if None. Returns (N, B, T, D).
     """
-    last = x.new_zeros(x.shape[0], x.shape[2]) if last is None else last
-    if x.ndim != 3 or mixes.shape != (len(mixes), x.shape[2]) or last.shape != (x.shape[0], x.shape[2]):
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, mixes, last))
-        raise InputError(f"token_mix takes x (B, T, D), mixes (N, D) and last (B, D), not {shapes}.")
-    return _run("token_mix", implementation, x, mixes, last)
+    INPUTS["token_mix"].check(x, mixes, last)
+    return _run("token_mix", implementation, x, mixes, x.new_zeros(x.shape[0], x.shape[2]) if last is None else last)
 
 
 def _token_mix(x: Tensor, mixes: Tensor, last: Tensor) -> Tensor:
@@ -64,10 +74,13 @@ def _token_mix(x: Tensor, mixes: Tensor, last: Tensor) -> Tensor:
 
 
 def _rational_mish_gate(k: Tensor, v: Tensor) -> Tensor:
-    """tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2); beyond 20 it is 1 in float32."""
-    e = k.clamp(max=20).exp()
+    """tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2); beyond 20 it is 1 in float32, which half precision needs too:
+    n overflows in float16 above 5.5.
+    """
+    (wide,) = cast(torch.promote_types(k.dtype, torch.float32), k)
+    e = wide.clamp(max=20).exp()
     n = e * (e + 2)
-    return k * (n / (n + 2)) * v
+    return (wide * (n / (n + 2))).to(k.dtype) * v
 
 
 def _native(name: str, *inputs: Tensor) -> Tensor:
@@ -91,16 +104,14 @@ IMPLEMENTATIONS["mish_gate"]["rational"] = _rational_mish_gate
 
 def _run(name: str, implementation: str, *inputs: Tensor, inplace: bool = False) -> Tensor:
     auto, forms = "reference", IMPLEMENTATIONS[name]
-    if name != "token_mix" and any(x.shape != inputs[0].shape for x in inputs):
-        raise InputError(f"{name} takes tensors of one shape, not {', '.join(str(tuple(x.shape)) for x in inputs)}.")
     if torch.compiler.is_compiling():
         training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         auto = "rational" if "rational" in forms and not training else "reference"
     elif refusal(name, *inputs) is None:
         auto = "native"
         if inplace and implementation == "auto" and inputs[-1].is_contiguous() and not watched(*inputs):
-            from facerwkv.kernels.native.gates import run_by_rows
+            from facerwkv.kernels.native.gates import overwrite
 
-            run_by_rows(f"{name}_forward", inputs, inputs[-1:])
-            return inputs[-1]
+            if not any(torch._C._overlaps(x, inputs[-1]) for x in inputs[:-1]):
+                return overwrite(name, inputs)
     return choose(forms, implementation, auto)(*inputs)

@@ -5,37 +5,46 @@ from torch import Tensor
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import missing, run
+from facerwkv.kernels.calls import Inputs
+from facerwkv.kernels.native import missing, run, watched
+
+INPUTS = Inputs("look_up", "images B h w c, table c 256", images=torch.uint8)
 
 
-def runs_natively(images: Tensor) -> bool:
-    """Whether the C form takes these images. It is no operator: no gradient passes through bytes."""
-    here = images.device.type == "cpu" and images.dtype == torch.uint8 and type(images) is Tensor
-    return here and not torch.compiler.is_compiling() and missing("pixels") is None
+def runs_natively(images: Tensor, *table: Tensor) -> bool:
+    """Whether the C form takes these images, with this table. It is no operator: nothing may watch."""
+    numbers = all(x.dtype == torch.float32 for x in table)
+    return images.dtype == torch.uint8 and numbers and missing("pixels") is None and not watched(images, *table)
 
 
 def look_up(images: Tensor, table: Tensor, implementation: str = "auto") -> Tensor:
     """images uint8 (B, h, w, c), table (c, 256) → (B, c, h, w) in the table's dtype.
 
-    implementation: "reference" or "native" (C; CPU, float32, not inside torch.compile); "auto" is native where it runs.
-    InputError for another name, and where "native" cannot run.
+    implementation: "reference" or "native" (C; CPU, float32, no gradient, not inside torch.compile); "auto" is native
+    where it runs. InputError for another name, for other shapes and dtypes, and where "native" cannot run.
     """
-    form = choose(IMPLEMENTATIONS, implementation, "native" if runs_natively(images) else "reference")
+    INPUTS.check(images, table)
+    form = choose(IMPLEMENTATIONS, implementation, "native" if runs_natively(images, table) else "reference")
     return form(images, table)
 
 
 def _reference(images: Tensor, table: Tensor) -> Tensor:
+    if not images.shape[-1]:
+        return table.new_empty(images.shape[0], 0, *images.shape[1:3])
     planes = zip(table, images.unbind(-1), strict=True)
     return torch.stack([values[channel.long()] for values, channel in planes], 1)
 
 
 def _native(images: Tensor, table: Tensor) -> Tensor:
-    if not runs_natively(images):
-        reason = missing("pixels") or f"No C kernel looks up {images.dtype} on {images.device}."
+    if not runs_natively(images, table):
+        reason = missing("pixels") or (
+            f"The native look_up runs on the CPU in float32, without gradients or a compiler, not in {table.dtype} on "
+            f"{table.device}."
+        )
         raise InputError(f"{reason} Or use implementation='reference'.")
-    images, table = images.contiguous(), table.to(torch.float32).contiguous()
+    images, table = images.contiguous(), table.contiguous()
     batch, height, width, channels = images.shape
-    y = torch.empty(batch, channels, height, width)
+    y = table.new_empty(batch, channels, height, width)
     run("pixels_forward", (batch, height * width, channels), [images, table, y])
     return y
 

@@ -17,11 +17,18 @@ from torch.nn import functional
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
+from facerwkv.kernels.calls import Inputs, gradients_again, transformed
 from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
 from facerwkv.kernels.native import watched
 
 CPUINFO = Path("/proc/cpuinfo")
+INPUTS = Inputs("linear", "x ... D, weight F D, bias F")
+MIXED = Inputs("mixed_products", "x B T D, mixes N D, last B D")
+SQUARED, GATED = (
+    Inputs("squared_relu_product", "k ... F, weight D F"),
+    Inputs("gated_product", "r ... F, x ... F, weight D F"),
+)
 FEWEST = 64  # rows and columns from which oneDNN pays: it packs the matrix at every call
 
 
@@ -37,6 +44,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation
         large = math.prod(x.shape[:-1]) >= FEWEST and min(weight.shape) >= FEWEST
         if (
             large
+            and weight.ndim == 2
             and onednn_pays()
             and _fits(*inputs)
             and not torch.is_autocast_enabled("cpu")
@@ -74,11 +82,14 @@ def _fits(*inputs: Tensor) -> bool:
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     inputs = [x, weight] if bias is None else [x, weight, bias]
+    INPUTS.check(x, weight, bias)
     if not (_fits(*inputs) and torch.backends.mkldnn.is_available()):
         raise InputError(
             f"oneDNN multiplies on the CPU in float32, not on {x.device} in {x.dtype}, or torch here does without it; "
             "use implementation='reference'."
         )
+    if transformed():
+        raise InputError("oneDNN's product has no forward-mode derivative; use implementation='reference'.")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Linear.apply(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -111,6 +122,11 @@ def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor
 
     x (B, T, D); mixes (N, D); weights, N matrices (F_n, D); last (B, D) or None. Returns N tensors (B, T, F_n).
     """
+    MIXED.check(x, mixes, last)
+    if len(weights) != len(mixes) or any(weight.ndim != 2 or weight.shape[1] != x.shape[2] for weight in weights):
+        shapes = ", ".join(str(tuple(weight.shape)) for weight in weights)
+        wanted = f"{len(mixes)} matrices (F, {x.shape[2]})"
+        raise InputError(f"mixed_products takes as many matrices as mixes, {wanted}, not {shapes or 'none'}.")
     last = x.new_zeros(x.shape[0], x.shape[2]) if last is None else last
     if (products := _remade(_MixedProducts, [x, mixes, last], weights)) is not None:
         return list(products)
@@ -123,6 +139,7 @@ def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Te
     Training keeps k and the matrix, and squares again in the backward pass. Elsewhere `inplace` lets the square
     overwrite k, as in `squared_relu`.
     """
+    SQUARED.check(k, weight)
     if (product := _remade(_SquaredReluProduct, [k], [weight])) is not None:
         return product
     return linear(squared_relu(k, inplace=inplace), weight)
@@ -134,6 +151,7 @@ def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -
     Training keeps r, x and the matrix, and gates again in the backward pass. Elsewhere `inplace` lets the gated x
     overwrite x, as in `sigmoid_gate`.
     """
+    GATED.check(r, x, weight)
     if (product := _remade(_GatedProduct, [r, x], [weight])) is not None:
         return product
     return linear(sigmoid_gate(r, x, inplace=inplace), weight)
@@ -146,7 +164,7 @@ def _remade(function: type[torch.autograd.Function], inputs: list[Tensor], weigh
     take the dtype that it gives to products: they decide it for the rest.
     """
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *weights))
-    if not wanted or torch.compiler.is_compiling():
+    if not wanted or torch.compiler.is_compiling() or transformed():
         return None
     kind = weights[0].device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
@@ -155,19 +173,22 @@ def _remade(function: type[torch.autograd.Function], inputs: list[Tensor], weigh
         return function.apply(*inputs, *weights)
 
 
-class _MixedProducts(torch.autograd.Function):
+def _mixed_products(x: Tensor, mixes: Tensor, last: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """One way after the other: parts of one size leave no gaps in memory that the next one could not fill."""
+    pairs = zip(mixes, weights, strict=True)
+    return tuple(linear(token_mix(x, mix[None], last)[0].to(weight.dtype), weight) for mix, weight in pairs)
 
+
+class _MixedProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mixes: Tensor, last: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, mixes, last, *weights)
-        return tuple(
-            linear(token_mix(x, mix[None], last)[0].to(weight.dtype), weight)
-            for mix, weight in zip(mixes, weights, strict=True)
-        )
+        return _mixed_products(x, mixes, last, *weights)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            return gradients_again(_mixed_products, ctx.saved_tensors, grads)
         x, mixes, last, *weights = ctx.saved_tensors
         x, last = x.detach().requires_grad_(), last.detach().requires_grad_()
         of_x, of_last, of_mixes, of_weights = torch.zeros_like(x), torch.zeros_like(last), [], []
@@ -183,28 +204,40 @@ class _MixedProducts(torch.autograd.Function):
         return of_x, torch.stack(of_mixes), of_last, *of_weights
 
 
+def _squared_relu_product(k: Tensor, weight: Tensor) -> Tensor:
+    return linear(squared_relu(k).to(weight.dtype), weight)
+
+
 class _SquaredReluProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, k: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(k, weight)
-        return linear(squared_relu(k).to(weight.dtype), weight)
+        return _squared_relu_product(k, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            return gradients_again(_squared_relu_product, ctx.saved_tensors, [grad])
         k, weight = ctx.saved_tensors
         of_weight = outer(grad, squared_relu(k).to(weight.dtype))
         of_k = linear(grad, weight.mT).to(k.dtype)
         return of_k.mul_(k).mul_(2).masked_fill_(k < 0, 0), of_weight
 
 
+def _gated_product(r: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    return linear(sigmoid_gate(r, x).to(weight.dtype), weight)
+
+
 class _GatedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, r: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(r, x, weight)
-        return linear(sigmoid_gate(r, x).to(weight.dtype), weight)
+        return _gated_product(r, x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            return gradients_again(_gated_product, ctx.saved_tensors, [grad])
         r, x, weight = ctx.saved_tensors
         r, x = r.detach().requires_grad_(), x.detach().requires_grad_()
         with torch.enable_grad():

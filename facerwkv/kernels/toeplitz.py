@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import refusal, require
+from facerwkv.kernels.calls import Inputs, cast, gradients_again, transformed
+from facerwkv.kernels.native import call, refusal, require
 
+INPUTS = Inputs("toeplitz", "w H T, alpha H T, beta H T, k B T H S, v B T H S")
 STRIP = 64  # rows of the table that one matrix product takes
 LEAF, NATIVE_LEAF = 128, 1024  # tokens, at most, that are left to plain products
 NATIVE_FEW, FEW_COLUMNS = 2400, 4  # up to this many tokens of this few columns C needs no transforms
@@ -37,16 +38,14 @@ def toeplitz(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, imple
     "native" (hierarchical, all but the transforms in C; CPU, float32); "auto" is native where it can run, else
     fft for long sequences of few columns, else blocked.
     """
-    if k.ndim != 4 or v.shape != k.shape or any(x.shape != (k.shape[2], k.shape[1]) for x in (w, alpha, beta)):
-        shapes = ", ".join(str(tuple(x.shape)) for x in (w, alpha, beta, k, v))
-        raise InputError(f"toeplitz takes w, alpha and beta (H, T), k and v (B, T, H, S), not {shapes}.")
-    batch, length, _, size = k.shape
-    auto = "native"
-    if refusal("toeplitz", k, cast=True):
+    exact = INPUTS.check(w, alpha, beta, k, v)
+    (batch, length, _, size), auto = k.shape, "native"
+    if transformed():
+        auto = "reference"
+    elif refusal("toeplitz", k, dtype=exact):
         auto = "fft" if length >= FFT_FROM and length > FFT_RATIO * batch * size else "blocked"
-    exact = torch.promote_types(k.dtype, torch.float32)
     form = choose(IMPLEMENTATIONS, implementation, auto)
-    return form(*(tensor.to(exact) for tensor in (w, alpha, beta, k, v))).to(v.dtype)
+    return cast(v.dtype, form(*cast(exact, w, alpha, beta, k, v)))[0]
 
 
 def table(w: Tensor, start: int, stop: int) -> Tensor:
@@ -96,12 +95,15 @@ class _Weighting(torch.autograd.Function):
         c = pad(w.masked_fill(tiny, 0).flip(1), (0, (leaf << doublings) - k.shape[1]))
         y, mean = steps.leave(_product(steps, c, x, leaf), total, beta, k)
         ctx.steps, ctx.leaf = steps, leaf
-        ctx.save_for_backward(c, alpha, beta, k, v, x, total, mean)
+        ctx.save_for_backward(w, alpha, beta, k, v, c, x, total, mean)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        c, alpha, beta, k, v, x, total, mean = ctx.saved_tensors
+        *inputs, c, x, total, mean = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *gradients_again(_reference, inputs, [grad])
+        _, alpha, beta, k, v = inputs
         grad_sums, grad_beta = ctx.steps.leave_back(grad, total, mean, beta, x.shape[-1])
         grad_c, grad_x = _gradients(ctx.steps, c, x, grad_sums, ctx.leaf)
         grad_k, grad_v, grad_alpha = ctx.steps.enter_back(grad_x, grad_sums, mean, k, v, alpha)
@@ -140,7 +142,7 @@ def _gradients(steps: Steps, c: Tensor, x: Tensor, grad: Tensor, leaf: int) -> t
 
 def _leaf(length: int, longest: int | None) -> tuple[int, int]:
     """The length of a leaf, one whose doubles transform quickly, and how often it is doubled to reach `length`."""
-    doublings = 0
+    doublings, length = 0, max(length, 1)
     while longest and length > longest << doublings:
         doublings += 1
     leaf = -(-length >> doublings)
@@ -233,7 +235,7 @@ def _native(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Ten
     from facerwkv.kernels.native import toeplitz as c
 
     if k.shape[1] <= (NATIVE_FEW if k.shape[0] * k.shape[3] <= FEW_COLUMNS else NATIVE_LEAF):
-        return c.toeplitz(w.flip(1), alpha, beta, k, v)[0]
+        return call(c.toeplitz, w.flip(1), alpha, beta, k, v)[0]
     steps = Steps(NATIVE_LEAF, c.product, c.weights, c.enter, c.leave, c.leave_back, c.enter_back)
     return _Weighting.apply(steps, w, alpha, beta, k, v)
 

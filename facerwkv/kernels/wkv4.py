@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.core.errors import InputError
 from facerwkv.kernels import choose
-from facerwkv.kernels.native import SHAPED, call, refusal, require
+from facerwkv.kernels.calls import Inputs, cast, transformed
+from facerwkv.kernels.native import call, refusal, require
 from facerwkv.kernels.triton import check, runs
 
+INPUTS = Inputs("wkv4", "w C, u C, k B T C, v B T C, state B 3 C")
 CHUNK = 16
 EMPTY = -1e38  # the exponent of a state that holds nothing
 
@@ -28,29 +29,30 @@ def wkv4(
 
     w (C,) the decay rate, above 0; u (C,) the bonus of the present token; k, v (B, T, C); state (B, 3, C) from an
     earlier call, or None. Returns y (B, T, C) in v's dtype and the state after the last token, in float32 or float64.
-    implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32, no gradient
-    of the state) or "triton" (CUDA, float32 or less); "auto" is native or triton where they can run, else chunked.
+    implementation: "reference" (token by token), "chunked" (16 tokens at once), "native" (C; CPU, float32) or "triton"
+    (CUDA, float32 or less); "auto" is native or triton where they can run, else chunked.
     """
-    check_shapes("wkv4", w, u, k, v)
-    if state is not None and state.shape != (k.shape[0], 3, k.shape[2]):
-        raise InputError(f"The state must be (B, 3, C), here {(k.shape[0], 3, k.shape[2])}, not {tuple(state.shape)}.")
-    exact = torch.promote_types(k.dtype, torch.float32)
-    carried = state is not None and state.requires_grad and torch.is_grad_enabled()
-    name = implementation
-    if name == "auto":
-        portable = "chunked" if carried or refusal("wkv4", k, devices=SHAPED, cast=True) else "native"
-        name = "triton" if runs(k) else portable
-    form, kept = choose(IMPLEMENTATIONS, name), name == "triton"  # whose loads convert
-    state = empty_state(k) if state is None else state
-    y, state = form(w.to(exact), u.to(exact), k if kept else k.to(exact), v if kept else v.to(exact), state)
-    return y.to(v.dtype), state
+    exact = INPUTS.check(w, u, k, v, state)
+    name = fastest("wkv4", k, exact) if implementation == "auto" else implementation
+    form = choose(IMPLEMENTATIONS, name)
+    y, state = form(*narrowed(name, exact, w, u, k, v), state if state is None else state.to(exact))
+    return cast(v.dtype, y)[0], state
 
 
-def check_shapes(name: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
-    """InputError unless w and u are (C,), k and v (B, T, C), for the call named: C code cannot find out."""
-    if k.ndim != 3 or v.shape != k.shape or w.shape != k.shape[2:] or u.shape != w.shape:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (w, u, k, v))
-        raise InputError(f"{name} takes w and u (C,), k and v (B, T, C), not {shapes}.")
+def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
+    """The implementation of wkv4 or biwkv that "auto" means, with keys like k (B, T, C) and a dtype to compute in."""
+    if transformed():
+        return "reference"
+    if exact == torch.float32 and runs(k):
+        return "triton"
+    return "chunked" if refusal(name, k, dtype=exact, shapes=True) else "native"
+
+
+def narrowed(name: str, exact: torch.dtype, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """The inputs in the dtype to compute in; keys and values as they are for Triton, whose loads convert."""
+    if name == "triton":
+        return *cast(exact, w, u), k, v
+    return cast(exact, w, u, k, v)
 
 
 def empty_state(k: Tensor) -> Tensor:
@@ -60,8 +62,8 @@ def empty_state(k: Tensor) -> Tensor:
     return state
 
 
-def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    a, b, p = state.unbind(1)
+def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    a, b, p = (empty_state(k) if state is None else state).unbind(1)
     outputs = []
     for k_t, v_t in zip(k.unbind(1), v.unbind(1), strict=True):
         q = torch.maximum(p, u + k_t)
@@ -70,12 +72,14 @@ def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tup
         q = torch.maximum(p - w, k_t)
         past, present = (p - w - q).exp(), (k_t - q).exp()
         a, b, p = past * a + present * v_t, past * b + present, q
-    y = torch.stack(outputs, 1) if outputs else torch.empty_like(v)
+    y = torch.stack(outputs, 1) if outputs else v.clone()
     return y, torch.stack([a, b, p], 1)
 
 
-def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    outputs = []
+def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    if not k.shape[1]:
+        return _reference(w, u, k, v, state)
+    state, outputs = empty_state(k) if state is None else state, []
     for k_chunk, v_chunk in zip(k.split(CHUNK, 1), v.split(CHUNK, 1), strict=True):
         if torch.is_grad_enabled():  # keep training memory linear in T with a small constant
             y, state = checkpoint(_chunk, w, u, k_chunk, v_chunk, state, use_reentrant=False)
@@ -105,14 +109,14 @@ def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[T
     return y, torch.cat([a, b, top], 1)
 
 
-def _operator(kind: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _operator(kind: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """The operator in Triton or in C, imported here; InputError where it cannot run."""
     if kind == "triton":
-        check("wkv4", k)
+        check("wkv4", k, v)
         from facerwkv.kernels.triton import wkv4 as triton
 
-        return triton.wkv4(w, u, k, v, state)
-    require(refusal("wkv4", k, devices=SHAPED), "chunked")
+        return triton.wkv4(w, u, k, v, empty_state(k) if state is None else state)
+    require(refusal("wkv4", k, shapes=True), "chunked")
     from facerwkv.kernels.native import wkv as native
 
     return call(native.wkv4, w, u, k, v, state)

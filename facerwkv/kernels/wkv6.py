@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from facerwkv.kernels import choose
+from facerwkv.kernels.calls import Inputs, cast
 from facerwkv.kernels.chunks import (
     Recurrence,
-    checked_state,
     cut,
+    empty_state,
     fastest,
     fla_operator,
     full_precision,
@@ -25,7 +26,9 @@ from facerwkv.kernels.chunks import (
     steps,
     walk,
 )
-from facerwkv.kernels.native import require
+from facerwkv.kernels.native import call, require
+
+INPUTS = Inputs("wkv6", "r B T H N, k B T H N, v B T H N, w* B T H N, u* H N, state B H N N")
 
 
 def wkv6(
@@ -40,14 +43,14 @@ def wkv6(
     (fla-core's kernels; CUDA). "auto" is native where it can run, fla for half-precision inputs on CUDA where it is
     installed, else chunked, and the reference for a few tokens.
     """
-    exact = torch.promote_types(k.dtype, torch.float32)
-    name = fastest("wkv6", k) if implementation == "auto" else implementation
+    exact = INPUTS.check(r, k, v, w, u, state)
+    name = fastest("wkv6", k, exact) if implementation == "auto" else implementation
     form, narrow = choose(IMPLEMENTATIONS, name), k.dtype if name == "fla" else exact
-    state = checked_state(k, [r, v], state)
-    inputs = *(x.to(narrow) for x in (r, k, v)), w.expand_as(k).to(exact), u.expand(k.shape[2:]).to(exact)
+    state = empty_state(k, exact) if state is None else state.to(exact)
+    inputs = *cast(narrow, r, k, v), *cast(exact, w.expand_as(k), u.expand(k.shape[2:]))
     with full_precision(k):
         y, state = form(*inputs, state)
-    return y.to(v.dtype), state
+    return cast(v.dtype, y)[0], state
 
 
 def wkv6_both(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, implementation: str = "auto") -> Tensor:
@@ -67,7 +70,7 @@ def _reference(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Ten
         written = k_t[..., None] * v_t[..., None, :]
         outputs.append((r_t[..., None, :] @ (state + u[..., None] * written)).squeeze(-2))
         state = w_t[..., None] * state + written
-    return torch.stack(outputs, 1) if outputs else torch.empty_like(v), state
+    return torch.stack(outputs, 1) if outputs else v.clone(), state
 
 
 def _segment(u: Tensor, r: Tensor, k: Tensor, v: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,10 +106,10 @@ def _operator(kind: str, r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, 
         fla = fla_operator("wkv6", k)
         w = w.clamp(min=-100)  # e^-100 is 0 in float32, and fla multiplies logarithms by 0: of -inf that gave NaN
         return fla(r, k, v, w, u, scale=1.0, initial_state=state, output_final_state=True)
-    require(native_refusal("wkv6", k), "chunked")
+    require(native_refusal("wkv6", k, k.dtype), "chunked")
     from facerwkv.kernels.native import matrix_state
 
-    return matrix_state.wkv6(r, k, v, w, u, state)
+    return call(matrix_state.wkv6, r, k, v, w, u, state)
 
 
 IMPLEMENTATIONS: dict[str, Recurrence] = {

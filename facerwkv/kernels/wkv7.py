@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from facerwkv.kernels import choose
+from facerwkv.kernels.calls import Inputs, cast
 from facerwkv.kernels.chunks import (
     Recurrence,
-    checked_state,
     cut,
+    empty_state,
     fastest,
     fla_operator,
     full_precision,
@@ -27,7 +28,9 @@ from facerwkv.kernels.chunks import (
     steps,
     walk,
 )
-from facerwkv.kernels.native import require
+from facerwkv.kernels.native import call, require
+
+INPUTS = Inputs("wkv7", "r B T H N, w* B T H N, k B T H N, v B T H N, a B T H N, b B T H N, state B H N N")
 
 
 def wkv7(
@@ -50,14 +53,14 @@ def wkv7(
     (fla-core's kernels; CUDA, log decays of -5 and above: RWKV-7's lie above -0.61). "auto" is native where it can run,
     fla for half-precision inputs on CUDA where it is installed, else chunked, and the reference for a few tokens.
     """
-    exact = torch.promote_types(k.dtype, torch.float32)
-    name = fastest("wkv7", k) if implementation == "auto" else implementation
+    exact = INPUTS.check(r, w, k, v, a, b, state)
+    name = fastest("wkv7", k, exact) if implementation == "auto" else implementation
     form, narrow = choose(IMPLEMENTATIONS, name), k.dtype if name == "fla" else exact
-    state = checked_state(k, [r, v, a, b], state)
-    others = (x.to(narrow) for x in (k, v, a, b))
+    state = empty_state(k, exact) if state is None else state.to(exact)
+    r, *others = cast(narrow, r, k, v, a, b)
     with full_precision(k):
-        y, state = form(r.to(narrow), w.expand_as(k).to(exact), *others, state)
-    return y.to(v.dtype), state
+        y, state = form(r, *cast(exact, w.expand_as(k)), *others, state)
+    return cast(v.dtype, y)[0], state
 
 
 def wkv7_both(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, implementation: str = "auto") -> Tensor:
@@ -78,7 +81,7 @@ def _reference(
         read = a_t[..., None, :] @ state  # (B, H, 1, N)
         state = w_t[..., None] * state + b_t[..., None] * read + k_t[..., None] * v_t[..., None, :]
         outputs.append((r_t[..., None, :] @ state).squeeze(-2))
-    return torch.stack(outputs, 1) if outputs else torch.empty_like(v), state
+    return torch.stack(outputs, 1) if outputs else v.clone(), state
 
 
 def _segment(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,10 +138,10 @@ def _operator(
     if kind == "fla":
         fla = fla_operator("wkv7", k)
         return fla(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
-    require(native_refusal("wkv7", k), "chunked")
+    require(native_refusal("wkv7", k, k.dtype), "chunked")
     from facerwkv.kernels.native import matrix_state
 
-    return matrix_state.wkv7(r, w, k, v, a, b, state)
+    return call(matrix_state.wkv7, r, w, k, v, a, b, state)
 
 
 IMPLEMENTATIONS: dict[str, Recurrence] = {

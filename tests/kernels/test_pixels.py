@@ -49,7 +49,26 @@ def test_without_c_kernels_there_is_a_sentence_and_the_same_answer(monkeypatch):
         look_up(images, torch.zeros(3, 256), "native")
 
 
+@pytest.mark.parametrize("form", ["auto", *FORMS])
+def test_other_numbers_than_bytes_and_other_tables_are_refused(form):
+    images, table = bytes_of(1, 2, 2, 3), torch.zeros(3, 256)
+    for wrong, reason in (
+        ((images.float(), table), r"images as a dense tensor in uint8, not as torch\.float32"),
+        ((images, table.long()), r"table as a dense tensor in float32, .* not as torch\.int64"),
+        ((images, table[:1]), r"not \(1, 2, 2, 3\), \(1, 256\): c is 3 in images and 1 in table"),
+        ((images, table[:, :255]), r"255 where 256 belongs"),
+        ((images[0], table), r"images has 3 dimensions"),
+        ((images, table.to("meta")), r"images on cpu, table on meta"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            look_up(*wrong, form)
+
+
 @pytest.mark.skipif(library() is None, reason="no C kernels")
-def test_other_numbers_than_bytes_are_refused():
-    with pytest.raises(InputError, match=r"No C kernel looks up torch.float32 on cpu\."):
-        look_up(torch.zeros(1, 2, 2, 3), torch.zeros(3, 256), "native")
+def test_a_table_that_the_c_form_cannot_take_gets_the_reference():
+    images = bytes_of(1, 2, 2, 3)
+    for table in (torch.randn(3, 256).double(), torch.randn(3, 256).requires_grad_()):
+        assert torch.equal(look_up(images, table), look_up(images, table, "reference"))
+        assert look_up(images, table).requires_grad == table.requires_grad
+        with pytest.raises(InputError, match="Or use implementation='reference'"):
+            look_up(images, table, "native")

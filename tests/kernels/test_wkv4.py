@@ -166,7 +166,7 @@ def test_shapes_that_do_not_fit_are_refused_before_memory_is_read(implementation
     for wrong in ((w[:-1], u, k, v), (w, u[:-1], k, v), (w, u, k, v[:, :3]), (w, u, k[0], v[0])):
         with pytest.raises(InputError, match=r"wkv4 takes w and u \(C,\), k and v \(B, T, C\), not"):
             wkv4(*wrong, implementation=implementation)
-    with pytest.raises(InputError, match=r"The state must be \(B, 3, C\), here"):
+    with pytest.raises(InputError, match=r"state \(B, 3, C\), not .*: state has 2 where 3 belongs"):
         wkv4(w, u, k, v, torch.zeros(k.shape[0], 2, k.shape[2]), implementation=implementation)
 
 
@@ -203,16 +203,19 @@ class TestNative:
         with pytest.raises(InputError, match=r"float32, not on cpu in torch\.float64"):
             wkv4(*random_inputs(3), implementation="native")
 
-    def test_auto_gives_gradients_of_a_state_that_wants_them(self):
-        w, u, k, v = random_inputs(20, dtype=torch.float32)
-        _, state = wkv4(w, u, k, v, implementation="chunked")
-        y, _ = wkv4(w, u, k, v, state)
-        assert torch.autograd.grad(y.sum(), state)[0].abs().sum() > 0
-
-    def test_asking_for_the_state_s_gradient_is_refused_in_words(self):
-        _, state = wkv4(*random_inputs(20, dtype=torch.float32), implementation="native")
-        with pytest.raises(InputError, match="implementation='chunked'"):
-            state.sum().backward()
+    @pytest.mark.parametrize("wanted", ["neither", "state", "end", "both"])
+    def test_gradients_with_a_state_are_the_reference_s(self, wanted):
+        *inputs, state = (*random_inputs(20, dtype=torch.float32), torch.rand(2, 3, 5))
+        if wanted in ("state", "both"):
+            inputs.append(state.requires_grad_())
+        results = []
+        for name in ("reference", "native"):
+            y, end = wkv4(*inputs[:4], state, implementation=name)
+            held = end[:, :2] * (end[:, 2:] - 2).exp()  # what a state stands for
+            total = y.square().sum() + (held.sin().sum() if wanted in ("end", "both") else 0)
+            results.append(torch.autograd.grad(total, inputs))
+        for expected, actual in zip(*results, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("piece", [1, 7])
     def test_a_state_that_goes_through_memory_at_every_token_does_not_drift(self, piece):

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels.calls import Inputs, gradients_again, transformed
 
 FOLDER = Path(__file__).parent
 PLAIN = {Tensor, torch.nn.Parameter}
-CPU = ("cpu",)
-SHAPED = ("cpu", "meta")  # on the latter an operator only says what shape comes out
 
 
 @torch.compiler.assume_constant_result
@@ -50,17 +50,19 @@ def missing(name: str) -> str | None:
     return problem() or f"The C kernels were built before there was a {name}: install facerwkv again."
 
 
-def refusal(name: str, *inputs: Tensor, devices: tuple[str, ...] = CPU, cast: bool = False) -> str | None:
+def refusal(name: str, *inputs: Tensor, dtype: torch.dtype | None = None, shapes: bool = False) -> str | None:
     """Why the C kernel called `name` cannot take the inputs, as a sentence; None when it can.
 
-    It computes in float32. With `cast` the caller converts what loses nothing by it: half precision passes.
+    It computes in float32. dtype: what the caller will convert them to; shapes: whether inputs on the meta device will
+    do, for which an operator says what shape comes out.
     """
     if reason := missing(name):
         return reason
     for x in inputs:
-        exact = torch.promote_types(x.dtype, torch.float32) if cast else x.dtype
-        if x.device.type not in devices or exact != torch.float32:
-            return f"The native {name} runs on the CPU in float32, not on {x.device} in {x.dtype}."
+        if (dtype or x.dtype) != torch.float32 or not (x.is_cpu or (shapes and x.is_meta)):
+            return f"The native {name} runs on the CPU in float32, not on {x.device} in {dtype or x.dtype}."
+    if transformed():
+        return f"The native {name} has no forward-mode derivative, nor torch.func's transforms."
     return None
 
 
@@ -70,48 +72,64 @@ def require(refused: str | None, instead: str) -> None:
         raise InputError(f"{refused} Or use implementation={instead!r}.")
 
 
-def operator(name: str, schema: str | None = None) -> Callable[[Callable], Any]:
+def operator(name: str, shapes: str, schema: str | None = None) -> Callable[[Callable], Any]:
     """Registers a function on CPU tensors as torch's operator facerwkv::NAME; `call` runs it.
 
-    schema: its signature in torch's words; None reads it off the annotations.
+    shapes: those of its tensors, a line for `Inputs`, checked when torch's dispatcher runs it: the public calls check
+    themselves. schema: its signature in torch's words; None reads it off the annotations.
     """
+    inputs = Inputs(f"facerwkv::{name}", shapes, (torch.float32,))
 
     def register(function: Callable) -> Any:
-        options: Any = {"mutates_args": (), "device_types": "cpu", "schema": schema}
-        made: Any = torch.library.custom_op(f"facerwkv::{name}", function, **options)
+        def checked(*given: Any) -> Any:
+            inputs.check(*(x for x in given if not isinstance(x, int)))
+            if forward_ad._current_level >= 0:  # torch would take the derivative for 0
+                raise InputError(f"facerwkv::{name} has no forward-mode derivative; use implementation='reference'.")
+            return function(*given)
+
+        signature = schema or torch.library.infer_schema(function, mutates_args=())
+        made: Any = torch.library.custom_op(
+            f"facerwkv::{name}", checked, mutates_args=(), device_types="cpu", schema=signature
+        )
         made.function = function
         return made
 
     return register
 
 
-def differentiate(forward: Any, backward: Any) -> None:
+def differentiate(forward: Any, backward: Any, form: Callable[..., Any]) -> None:
     """Make operator `backward`, which takes the inputs and then the gradients of the outputs, `forward`'s derivative.
 
-    What `backward` returns is shaped like `forward`'s inputs.
+    What `backward` returns is shaped like `forward`'s inputs. form: the same in PyTorch's operations, for gradients
+    that are differentiated again.
     """
-    forward.register_autograd(
-        lambda ctx, *grads: backward(*ctx.saved_tensors, *grads),
-        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
-    )
+
+    def gradients(ctx: Any, *grads: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            return gradients_again(form, ctx.saved_tensors, grads)
+        return backward(*ctx.saved_tensors, *grads)
+
+    forward.register_autograd(gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
 
 
-def call(made: Any, *inputs: Tensor) -> Any:
+def call(made: Any, *inputs: Tensor | None) -> Any:
     """Run an operator; where nothing watches, without torch's dispatcher: it takes 50 µs."""
     return made(*inputs) if watched(*inputs) else made.function(*inputs)
 
 
-def watched(*inputs: Tensor, autograd: bool = True) -> bool:
+def watched(*inputs: Tensor | None, autograd: bool = True) -> bool:
     """Whether a compiler, another tracer or (where it counts here) autograd must see what is done with the inputs.
 
-    So must what has no memory on the CPU.
+    So must what has no memory on the CPU, or memory that holds something else than the numbers.
     """
-    if autograd and torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or transformed():
         return True
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if autograd and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
         return True
-    plain = all(type(x) in PLAIN and x.device.type == "cpu" for x in inputs)
-    return not plain or torch._C._are_functorch_transforms_active()
+    for x in inputs:
+        if x is not None and (type(x) not in PLAIN or not x.is_cpu or x.is_neg() or x._is_zerotensor()):
+            return True
+    return False
 
 
 def run(function: str, sizes: Iterable[int], tensors: Iterable[Tensor]) -> int:
