@@ -17,7 +17,8 @@ class Inputs:
     """What a call takes, from a line like "w C, u C, k B T C, state B 3 C": the name and the shape of each tensor.
 
     A letter is one size wherever it occurs, a number is itself; a leading "..." is any dimensions, the same wherever
-    they occur. A name that ends in "*" broadcasts: it may have fewer dimensions, or sizes of 1.
+    they occur. A name that ends in "*" broadcasts: it may have fewer dimensions, or sizes of 1. One that ends in "?"
+    may be None.
     """
 
     def __init__(self, call: str, line: str, dtypes: tuple[torch.dtype, ...] = FLOATS, **others: torch.dtype):
@@ -25,18 +26,18 @@ class Inputs:
         for name, *words in map(str.split, line.split(",")):
             known = (others[name],) if name in others else dtypes
             dims: tuple[Any, ...] = tuple(int(word) if word.isdigit() else word for word in words)
-            self.tensors.append((name.rstrip("*"), dims, known, name[-1] == "*"))
+            self.tensors.append((name.rstrip("*?"), dims, known, name[-1] if name[-1] in "*?" else ""))
         self.fixed = {dim: dim for _, dims, _, _ in self.tensors for dim in dims if isinstance(dim, int)}
 
     def check(self, first: Tensor, *others: Tensor | None) -> torch.dtype:
-        """The dtype to compute in: float64 where an input has it, else float32. All but the first may be None.
+        """The dtype to compute in: float64 where an input has it, else float32.
 
         InputError unless they are dense tensors of these shapes and dtypes on one device. Reads nothing but what
         describes them.
         """
         given, sizes, exact = (first, *others), self.fixed.copy(), torch.float32
-        for (name, dims, dtypes, broadcasts), x in zip(self.tensors, given, strict=True):
-            if x is None:
+        for (name, dims, dtypes, mark), x in zip(self.tensors, given, strict=True):
+            if x is None and mark == "?":
                 continue
             if not isinstance(x, Tensor) or x.dtype not in dtypes or x.layout != DENSE or x.is_nested:
                 self._refuse_kind(name, dtypes, x)
@@ -49,11 +50,11 @@ class Inputs:
             if dims[0] == "..." and (rest := len(shape) - len(dims) + 1) >= 0:
                 shape = (shape[:rest], *shape[rest:])
             if len(shape) != len(dims):
-                if not broadcasts or len(shape) > len(dims):
+                if mark != "*" or len(shape) > len(dims):
                     self._refuse_shapes(given, f"{name} has {x.ndim} dimensions")
                 dims = dims[len(dims) - len(shape) :]
             for dim, size in zip(dims, shape, strict=True):
-                if sizes.setdefault(dim, size) != size and not (broadcasts and size == 1):
+                if sizes.setdefault(dim, size) != size and not (mark == "*" and size == 1):
                     self._refuse_shapes(given, self._difference(dim, sizes[dim], name, size))
         return exact
 

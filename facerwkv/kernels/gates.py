@@ -23,7 +23,7 @@ INPUTS = {
         "mish_gate": "k ..., v ...",
         "sigmoid_gate": "r ..., x ...",
         "squared_relu": "k ...",
-        "token_mix": "x B T D, mixes N D, last B D",
+        "token_mix": "x B T D, mixes N D, last? B D",
     }.items()
 }
 

@@ -23,12 +23,11 @@ from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
 from facerwkv.kernels.native import watched
 
 CPUINFO = Path("/proc/cpuinfo")
-INPUTS = Inputs("linear", "x ... D, weight F D, bias F")
-MIXED = Inputs("mixed_products", "x B T D, mixes N D, last B D")
-SQUARED, GATED = (
-    Inputs("squared_relu_product", "k ... F, weight D F"),
-    Inputs("gated_product", "r ... F, x ... F, weight D F"),
-)
+INPUTS = Inputs("linear", "x ... D, weight F D, bias? F")
+MIXED = Inputs("mixed_products", "x B T D, mixes N D, last? B D")
+MATRIX = Inputs("mixed_products", "mixes N D, weight F D")
+SQUARED = Inputs("squared_relu_product", "k ... F, weight D F")
+GATED = Inputs("gated_product", "r ... F, x ... F, weight D F")
 FEWEST = 64  # rows and columns from which oneDNN pays: it packs the matrix at every call
 
 
@@ -40,6 +39,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation
     """
     inputs = [x, weight] if bias is None else [x, weight, bias]
     auto = "reference"
+    if x.device != weight.device:  # of a matrix on the meta device torch would take whatever memory contains
+        INPUTS.check(x, weight, bias)
     if not torch.compiler.is_compiling():  # to an exporter, comparing the batch's size would limit it
         large = math.prod(x.shape[:-1]) >= FEWEST and min(weight.shape) >= FEWEST
         if (
@@ -111,6 +112,7 @@ class _Linear(torch.autograd.Function):
 
 def outer(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of a matrix: that of the product (..., F) and what was multiplied (..., D) → (F, D)."""
+    grad, x = torch.atleast_2d(grad, x)
     return linear(grad.flatten(0, -2).mT, x.flatten(0, -2).mT)
 
 
@@ -123,14 +125,15 @@ def mixed_products(x: Tensor, mixes: Tensor, weights: list[Tensor], last: Tensor
     x (B, T, D); mixes (N, D); weights, N matrices (F_n, D); last (B, D) or None. Returns N tensors (B, T, F_n).
     """
     MIXED.check(x, mixes, last)
-    if len(weights) != len(mixes) or any(weight.ndim != 2 or weight.shape[1] != x.shape[2] for weight in weights):
-        shapes = ", ".join(str(tuple(weight.shape)) for weight in weights)
-        wanted = f"{len(mixes)} matrices (F, {x.shape[2]})"
-        raise InputError(f"mixed_products takes as many matrices as mixes, {wanted}, not {shapes or 'none'}.")
+    if len(weights) != len(mixes):
+        raise InputError(f"mixed_products takes a matrix for each of {len(mixes)} mixes, not {len(weights)}.")
+    for weight in weights:
+        MATRIX.check(mixes, weight)
     last = x.new_zeros(x.shape[0], x.shape[2]) if last is None else last
     if (products := _remade(_MixedProducts, [x, mixes, last], weights)) is not None:
         return list(products)
-    return [linear(part, weight) for part, weight in zip(token_mix(x, mixes, last), weights, strict=True)]
+    pairs = zip(token_mix(x, mixes, last), weights, strict=True)
+    return [linear(part.to(weight.dtype), weight) for part, weight in pairs]
 
 
 def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
@@ -142,7 +145,7 @@ def squared_relu_product(k: Tensor, weight: Tensor, inplace: bool = False) -> Te
     SQUARED.check(k, weight)
     if (product := _remade(_SquaredReluProduct, [k], [weight])) is not None:
         return product
-    return linear(squared_relu(k, inplace=inplace), weight)
+    return linear(squared_relu(k, inplace=inplace).to(weight.dtype), weight)
 
 
 def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -> Tensor:
@@ -154,7 +157,7 @@ def gated_product(r: Tensor, x: Tensor, weight: Tensor, inplace: bool = False) -
     GATED.check(r, x, weight)
     if (product := _remade(_GatedProduct, [r, x], [weight])) is not None:
         return product
-    return linear(sigmoid_gate(r, x, inplace=inplace), weight)
+    return linear(sigmoid_gate(r, x, inplace=inplace).to(weight.dtype), weight)
 
 
 def _remade(function: type[torch.autograd.Function], inputs: list[Tensor], weights: list[Tensor]) -> Any:

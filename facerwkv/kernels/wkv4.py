@@ -17,7 +17,7 @@ from facerwkv.kernels.calls import Inputs, cast, transformed
 from facerwkv.kernels.native import call, refusal, require
 from facerwkv.kernels.triton import check, runs
 
-INPUTS = Inputs("wkv4", "w C, u C, k B T C, v B T C, state B 3 C")
+INPUTS = Inputs("wkv4", "w C, u C, k B T C, v B T C, state? B 3 C")
 CHUNK = 16
 EMPTY = -1e38  # the exponent of a state that holds nothing
 

@@ -28,7 +28,7 @@ from facerwkv.kernels.chunks import (
 )
 from facerwkv.kernels.native import call, require
 
-INPUTS = Inputs("wkv6", "r B T H N, k B T H N, v B T H N, w* B T H N, u* H N, state B H N N")
+INPUTS = Inputs("wkv6", "r B T H N, k B T H N, v B T H N, w* B T H N, u* H N, state? B H N N")
 
 
 def wkv6(

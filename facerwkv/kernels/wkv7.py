@@ -30,7 +30,7 @@ from facerwkv.kernels.chunks import (
 )
 from facerwkv.kernels.native import call, require
 
-INPUTS = Inputs("wkv7", "r B T H N, w* B T H N, k B T H N, v B T H N, a B T H N, b B T H N, state B H N N")
+INPUTS = Inputs("wkv7", "r B T H N, w* B T H N, k B T H N, v B T H N, a B T H N, b B T H N, state? B H N N")
 
 
 def wkv7(

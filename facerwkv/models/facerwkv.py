@@ -121,6 +121,14 @@ class FaceRWKV(Classifier):
                 f"{config.pool!r} has no recurrent form; use one of {', '.join(streaming)}, forward, token, and last "
                 "or mean."
             )
+        if tokens.ndim != 3 or tokens.shape[2] != self.config.width:
+            raise InputError(f"stream takes tokens (B, t, {self.config.width}) from embed, not {tuple(tokens.shape)}.")
+        if state and (len(state["sum"]) != len(tokens) or state["sum"].device != tokens.device):
+            held, given = ((len(x), x.device) for x in (state["sum"], tokens))
+            raise InputError(
+                f"The state is that of a batch of {held[0]} on {held[1]}, the tokens are a batch of {given[0]} on "
+                f"{given[1]}: start a new batch without a state."
+            )
         state = state or {"blocks": [None] * len(self.blocks), "sum": 0.0, "tokens": 0}
         states = []
         shared: dict[str, Tensor] = {}

@@ -199,6 +199,21 @@ def test_token_by_token_gives_the_logits_of_the_whole(name, pool):
         torch.testing.assert_close(logits, model(images()), rtol=1e-4, atol=1e-5)
 
 
+def test_tokens_that_do_not_belong_to_the_state_are_refused():
+    model = small("facerwkv4_small")
+    with torch.no_grad():
+        tokens = model.embed(images())[0][:1]
+        _, state = model.stream(tokens)
+        for wrong, reason in (
+            (tokens.expand(16, -1, -1), "of a batch of 1 on cpu, the tokens are a batch of 16 on cpu"),
+            (tokens.to("meta"), "on cpu, the tokens are a batch of 1 on meta"),
+            (tokens[0], r"stream takes tokens \(B, t, \d+\) from embed, not"),
+            (tokens[..., :-1], r"stream takes tokens \(B, t, \d+\) from embed, not"),
+        ):
+            with pytest.raises(InputError, match=reason):
+                model.stream(wrong, state)
+
+
 def test_a_row_shift_does_not_stream():
     model = small("facerwkv_small", shift="row")
     with pytest.raises(InputError, match=r"shift 'row'.*no recurrent form; use one of .*forward, token"):
