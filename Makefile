@@ -5,7 +5,7 @@ TESTS ?= tests
 PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check browser format docs site constraints clean
+.PHONY: help install demo test test-all check browser format docs site release constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -57,6 +57,13 @@ docs: install ## write the numbers in README.md and docs/ from the kept runs and
 	$(BIN)/python tools/write_lists.py
 	$(BIN)/python tools/write_speed.py
 
+release: check ## build wheel and sdist in dist/, check them, install them into empty environments, run the quick start
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/uv tool run twine check --strict dist/*
+	$(BIN)/pytest tests/test_release.py tests/test_wheel.py
+	@ls -l dist
+
 site: install ## build the documentation for a browser in build/site
 	$(BIN)/mkdocs build --strict --quiet
 
@@ -65,4 +72,4 @@ constraints: install ## pin the newest versions that fit pyproject.toml
 		--no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean: ## remove .venv and what the tests and the demo wrote
-	rm -rf .venv runs build tests/export/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs build dist tests/export/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache

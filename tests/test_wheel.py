@@ -63,6 +63,16 @@ def test_the_wheel_has_all_that_is_no_code(wheel):
     assert not [name for name in names if name.startswith(("tests/", "docs/"))]
 
 
+def test_the_wheel_tells_its_licences(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+        metadata = file.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    files = {name.partition("/licenses/")[2] for name in names if ".dist-info/licenses/" in name}
+    assert files == {"LICENSE", *(f"LICENSES/{path.name}" for path in (ROOT / "LICENSES").iterdir())}
+    assert "License-Expression: Apache-2.0\n" in metadata
+    assert "](docs/" not in metadata
+
+
 def test_the_quick_start_runs_in_an_empty_environment(python, shared, tmp_path):
     shutil.copyfile(shared / "media" / "couple.jpg", tmp_path / "party.jpg")
     lines = re.search(r"^## Use it\n\n```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1].splitlines()

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from itertools import groupby
@@ -19,11 +20,12 @@ from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
 from facerwkv.data.check import describe_all as describe_data
+from facerwkv.data.datasets import DATASETS
 from facerwkv.evaluation.compare import RESULT, markdown
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.models.checkpoint import SHIPPED, WEIGHTS, load_checkpoint, shipped
 from facerwkv.models.describe import COUNTS, claims, describe_all, measure
-from facerwkv.models.zoo import MODELS, model_line
+from facerwkv.models.zoo import MODELS, licence_of, model_line
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 
@@ -35,6 +37,7 @@ CHOICE = ("facerwkv_small", "facerwkv_medium", "facerwkv_large", "facerwkv_hybri
 """Which models the README shows, as shell patterns; those in ViT's sizes not."""
 OPEN, CLOSE = "<!-- {}: written by `make docs` -->", "<!-- /{} -->"
 EVALUATION = "evaluation.json"
+LICENSES = ROOT / "LICENSES"
 WITHOUT_COPIES = f"without_copies/{EVALUATION}"
 
 
@@ -48,6 +51,8 @@ def main(arguments: list[str]) -> None:
     write_text(MODELS_PAGE, models(facts))
     write_text(DATA_PAGE, data_sets())
     write_text(RESULTS, results())
+    for name in shipped():
+        write_text(LICENSES / f"{name}.txt", terms(name))
 
 
 def keep(run: Path, name: str, split: str = "test") -> None:
@@ -81,7 +86,33 @@ def readme(facts: list[dict[str, Any]]) -> str:
     for name, table in {"shipped": shipped_table(), "models": models_table(chosen)}.items():
         before, rest = text.split(OPEN.format(name))
         text = f"{before}{OPEN.format(name)}\n{table}{CLOSE.format(name)}{rest.split(CLOSE.format(name))[1]}"
-    return text
+    return absolute(text)
+
+
+def absolute(text: str) -> str:
+    """README's links with the repository's address before the file's name: a registry shows it without the files."""
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+
+    def link(found: re.Match[str]) -> str:
+        kind = "raw" if found[1].startswith("!") else "tree" if (ROOT / found[2]).is_dir() else "blob"
+        return f"{found[1]}({address}/{kind}/main/{found[2]})"
+
+    return re.sub(r"(!?\[[^\]]*\])\(([^):#]+)\)", link, text)
+
+
+def terms(name: str) -> str:
+    """LICENSES/NAME.txt: the terms of a shipped model's weights."""
+    data = load_checkpoint(name).card["data"]["source"].partition(":")[0]
+    return _TERMS.format(name=name, licence=licence_of(name), data=data, source=DATASETS[data].source)
+
+
+_TERMS = """The weights of {name}, facerwkv/models/weights/{name}/model.safetensors, are not covered by the licence of
+the code. They were trained on {data}. Their terms are:
+
+{licence}
+
+Source of the data: {source}
+"""
 
 
 def shipped_table() -> str:
