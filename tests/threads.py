@@ -12,7 +12,7 @@ from typing import Any
 
 def side_by_side(ask: Callable[[int], Any], count: int, threads: int = 8) -> list[Any]:
     """`ask(0)` to `ask(count - 1)`, by threads that start at the same moment."""
-    together = threading.Barrier(threads)
+    together = threading.Barrier(threads := min(threads, count))
     with ThreadPoolExecutor(threads, initializer=together.wait) as pool:
         return list(pool.map(ask, range(count)))
 

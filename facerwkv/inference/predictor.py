@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -44,6 +45,7 @@ HELD = 256 * 2**20
 
 logger = logging.getLogger("facerwkv")
 _warn_once = functools.cache(logger.warning)
+_warning = threading.Lock()
 
 
 def load(
@@ -76,7 +78,8 @@ def load(
     checkpoint = read_onnx(source, device, runtime) if exported else load_checkpoint(source)
     predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else None, name)
     if text := notice(checkpoint):
-        _warn_once(text)
+        with _warning:
+            _warn_once(text)
     return predictor
 
 
@@ -212,6 +215,7 @@ class Predictor:
 
         `index` is its number among others, for those without a name; `moment` its result's `time`, `frame`, `duration`.
         """
+        torch.get_num_threads()  # else a new thread's first products and kernels take all cores, whatever was set
         detector, crops = self._detector_for(options.mode), []
         data = source.data if isinstance(source, NamedImage) else source
         if isinstance(source, NamedImage):

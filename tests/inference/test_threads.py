@@ -1,6 +1,7 @@
 """One predictor for many threads, and its copies in other processes: every answer is that of a single thread."""
 
 import copy
+import ctypes
 import gc
 import io
 import pickle
@@ -19,7 +20,7 @@ from facerwkv.core.devices import cores
 from facerwkv.data.toy.scenes import render
 from facerwkv.export import export_onnx
 from facerwkv.inference.explain import METHODS, explain
-from facerwkv.inference.predictor import Predictor, load
+from facerwkv.inference.predictor import Predictor, _warn_once, load
 from facerwkv.inference.stream import stream
 from facerwkv.media.faces import FaceDetector
 from facerwkv.media.images import open_image
@@ -105,6 +106,29 @@ def test_threads_may_share_an_image_whose_pixels_were_not_read_yet(images):
     for _ in range(5):
         lazy = Image.open(io.BytesIO(file.getvalue()))
         assert all(np.array_equal(found, expected) for found in side_by_side(lambda _, lazy=lazy: open_image(lazy), 8))
+
+
+def test_a_new_thread_computes_on_as_many_cores_as_pytorch_was_told(images):
+    openmp, found, before = ctypes.CDLL(torch._C.__file__), [], torch.get_num_threads()
+    if not hasattr(openmp, "omp_get_max_threads"):
+        pytest.skip("this PyTorch does without OpenMP")
+
+    def detector(rgb: np.ndarray) -> list:
+        found.append(openmp.omp_get_max_threads())
+        return []
+
+    predictor = Predictor(checkpoint(), "cpu", detector)
+    torch.set_num_threads(3)
+    side_by_side(lambda _: predictor.predict(images[0]), 1)
+    torch.set_num_threads(before)
+    assert found == [3]
+
+
+def test_many_threads_may_load_at_once_and_are_told_the_licence_once(images, caplog):
+    _warn_once.cache_clear()
+    found = side_by_side(lambda _: load("facerwkv_fer_tiny", "cpu").predict(images[0]).faces, 8)
+    assert found == [load("facerwkv_fer_tiny", "cpu").predict(images[0]).faces] * 8
+    assert len(caplog.records) == 1
 
 
 def test_explaining_leaves_a_model_that_is_being_trained_alone(images):
