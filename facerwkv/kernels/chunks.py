@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels import constant
 from facerwkv.kernels.calls import transformed
 from facerwkv.kernels.native import refusal
 
@@ -156,7 +157,7 @@ def fla_operator(name: str, x: Tensor) -> Callable:
     return operator
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _has_fla(name: str) -> bool:
     return find_spec("fla") is not None and not isinstance(_from_fla(name), str)
 

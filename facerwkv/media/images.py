@@ -1,5 +1,6 @@
 """Any image that a person can hand over → one uint8 RGB array."""
 
+import re
 import threading
 from contextlib import nullcontext, suppress
 from functools import cache
@@ -22,7 +23,8 @@ _MARKS = {"GIF": (0, b"GIF8"), "WEBP": (8, b"WEBP"), "PNG": (0, b"\x89PNG"), "AV
 # Pillow reads an image's pixels and EXIF when they are first asked for; two threads that ask at once get neither.
 _LOADING = [threading.Lock() for _ in range(64)]
 _ORIENTATION = 0x0112
-_JPEG_END = b"\xff\xd9"
+_JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
+_DAMAGE = re.compile(rb"\xff[^\x00\xd0-\xd7\xd9\xff]")  # no marker that may stand in a scan
 
 Channels = Literal["rgb", "bgr"]
 
@@ -145,17 +147,15 @@ def _decode_plain_jpeg(image: Image.Image) -> np.ndarray | None:
     if file is None or image.format != "JPEG" or image.mode not in ("RGB", "L") or _turned(image):
         return None
     file.seek(0)
-    data = bytearray(file.read())
-    if data[-2:] != _JPEG_END:  # cut short, which torchvision would fill with grey, or something behind it
-        return None
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
+    data = file.read()
+    if data[-2:] != _JPEG_END or _DAMAGE.search(data, data.rfind(_JPEG_SCAN) + 2):
+        return None  # cut short or damaged, which OpenCV would fill with grey, or something behind it
+    import cv2
 
     try:
-        pixels = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
-    except RuntimeError:  # damaged, or torchvision was built without libjpeg: Pillow has the last word
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # as when it returns None: Pillow has the last word
         return None
-    return pixels.permute(1, 2, 0).numpy()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -18,12 +18,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, cast
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
@@ -135,6 +135,8 @@ class Checkpoint:
 
     def push_to_hub(self, repo_id: str, half: bool = False, private: bool = False, token: str | None = None) -> str:
         """Upload what `save_pretrained` writes to huggingface.co, as "ORG/NAME"; its address."""
+        from huggingface_hub import HfApi
+
         api = HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, half, HUB + repo_id)
@@ -208,15 +210,17 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """
     stored, config, file, weights = _read(_find(source))
     where, line = f"{file.with_name(CONFIG)}", model_line(stored.model)
-    with torch.device("meta"):
+    listed = config == line.config.model_copy(update={"num_classes": config.num_classes})
+    with nullcontext() if listed else torch.device("meta"):  # there, torch loads its compiler: 1.7 s
         model = _built(stored, config, where)
     require_weights(model, weights, f"{file}")
     if stored.weights not in (None, _hash(weights)):
         raise InputError(f"{file} is damaged: its weights are not those that were saved. {AGAIN}")
-    state = model.state_dict()
-    if isinstance(config, BackboneConfig) or any(name not in state for name, _ in model.named_buffers()):
-        model = line.build(config)  # it computes what no file has
-    model.to_empty(device="cpu").load_state_dict(weights)
+    if not listed:
+        computed = {name for name, _ in model.named_buffers()} - weights.keys()  # what no file has
+        rebuilt = isinstance(config, BackboneConfig) or computed
+        model = line.build(config) if rebuilt else model.to_empty(device="cpu")
+    model.load_state_dict(weights)
     transform, labels = stored.transform, stored.labels
     return Checkpoint(model.eval(), stored.model, labels, transform, stored.temperature, dict(stored.card))
 
@@ -245,6 +249,8 @@ def _find(source: str | Path) -> Path:
     """The folder with a checkpoint's two files, which are fetched first for one of huggingface.co."""
     path = SHIPPED / source if str(source) in shipped() else Path(source).expanduser()
     if str(source).startswith(HUB):
+        from huggingface_hub import snapshot_download
+
         repo_id, _, revision = str(source).removeprefix(HUB).partition("@")
         try:
             path = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG]))

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import DropPath
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,6 +13,23 @@ from facerwkv.models import stem
 from facerwkv.models.classifier import Classifier
 from facerwkv.models.config import STEMS, ModelConfig
 from facerwkv.models.position import Position
+
+
+class DropPath(nn.Module):
+    """In training, leave out a residual branch for this share of the images, and scale it up for the others.
+
+    Source: Deep Networks with Stochastic Depth (arXiv 1603.09382), as in timm.
+    """
+
+    def __init__(self, drop_prob: float):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.drop_prob)
+        return x * kept.div_(1 - self.drop_prob)
 
 
 class Block(nn.Module):
@@ -155,6 +170,8 @@ class FaceRWKV(Classifier):
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"Unknown output_fmt {output_fmt!r}. Choose NCHW or NLC.")
+        from timm.models._features import feature_take_indices
+
         take, last = feature_take_indices(len(self.blocks), indices)
         x, grid = self.embed(x)
         taken = []
@@ -171,6 +188,8 @@ class FaceRWKV(Classifier):
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> Sequence[int]:
         """Drop the blocks after the last chosen one, and the head; the norm after them too if asked to."""
+        from timm.models._features import feature_take_indices
+
         take, last = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: last + 1]
         if prune_norm:

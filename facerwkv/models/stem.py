@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck, ResNet, ResNet50_Weights
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels.products import linear
@@ -84,7 +82,23 @@ class ConvPatchEmbed(PatchEmbed):
             conv = nn.Conv2d(in_chans, out_chans, 3, stride, padding=1, bias=False)
             stage.extend([conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True)])
             in_chans = out_chans
-        return stage.append(BasicBlock(out_chans, out_chans)) if self.residual else stage
+        return stage.append(BasicBlock(out_chans)) if self.residual else stage
+
+
+class BasicBlock(nn.Module):
+    """ResNet-18's block: two convolutions, added to what they look at. Modules carry timm's and torchvision's names."""
+
+    def __init__(self, chans: int):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(chans, chans, 3, padding=1, bias=False), nn.BatchNorm2d(chans)
+        self.conv2, self.bn2 = nn.Conv2d(chans, chans, 3, padding=1, bias=False), nn.BatchNorm2d(chans)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += x
+        return self.relu(y)
 
 
 class ResidualPatchEmbed(ConvPatchEmbed):
@@ -123,6 +137,8 @@ class ResNetPatchEmbed(PatchEmbed):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if "maxpool" in self.layers else nn.Identity()
         if "layer2" in self.layers:
+            from torchvision.models.resnet import Bottleneck, ResNet
+
             resnet = ResNet(Bottleneck, [3, 4, 1, 1])
             self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         if self.frozen:
@@ -195,6 +211,8 @@ def load_stem(model: nn.Module, source: str) -> None:
     if Path(source).suffix:
         stem.load_imagenet(read_weights(source))
         return
+    from torchvision.models import ResNet50_Weights
+
     if source not in ResNet50_Weights.__members__:
         known = ", ".join(ResNet50_Weights.__members__)
         raise InputError(f"torchvision has no ResNet-50 weights called {source!r}; it has {known}. A file works too.")

@@ -12,7 +12,6 @@ import facerwkv
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.models import checkpoint as checkpoints
 from facerwkv.models.card import model_card
 from facerwkv.models.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, load_checkpoint
 from facerwkv.models.zoo import create_model
@@ -124,7 +123,7 @@ def test_the_hub_s_copy_is_read_like_a_folder(trained, tmp_path, monkeypatch):
         asked.append((repo_id, revision, allow_patterns))
         return str(tmp_path / "mine")
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load_checkpoint("hf-hub:ann/fer").labels == EXPRESSIONS
     assert facerwkv.load(Path("hf-hub:ann/fer@v2"), "cpu").labels == EXPRESSIONS
     assert asked == [("ann/fer", None, [WEIGHTS, CONFIG]), ("ann/fer", "v2", [WEIGHTS, CONFIG])]
@@ -142,7 +141,7 @@ def test_what_the_hub_does_not_have_is_a_sentence(error, monkeypatch):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(InputError, match=r"hf-hub:ann/fer could not be fetched: .*Check the name"):
         load_checkpoint("hf-hub:ann/fer")
 
@@ -161,7 +160,7 @@ def test_uploading_sends_three_files_and_gives_the_address(trained, monkeypatch)
             sent["files"] = sorted(path.name for path in Path(folder_path).iterdir())
             sent["card"] = (Path(folder_path) / CARD).read_text(encoding="utf-8")
 
-    monkeypatch.setattr(checkpoints, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     assert trained.push_to_hub("ann/fer", half=True) == "https://hub.invalid/ann/fer"
     assert sent["files"] == sorted([CARD, CONFIG, WEIGHTS])
     assert 'facerwkv.load("hf-hub:ann/fer")' in sent["card"]

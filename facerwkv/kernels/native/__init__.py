@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels import constant
 from facerwkv.kernels.calls import Inputs, gradients_again, transformed
 
 FOLDER = Path(__file__).parent
 PLAIN = {Tensor, torch.nn.Parameter}
 
 
-@torch.compiler.assume_constant_result
+@constant
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None."""
     return _load()[0]
@@ -42,7 +43,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f"The C kernels cannot be loaded ({error}), so slower PyTorch forms run: {again}."
 
 
-@torch.compiler.assume_constant_result
+@constant
 def missing(name: str) -> str | None:
     """Why there is no C kernel called `name`, and what to do; None when there is one."""
     if hasattr(library(), f"{name}_forward"):

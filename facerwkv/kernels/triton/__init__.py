@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels import constant
 from facerwkv.kernels.calls import transformed
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -34,12 +35,12 @@ def check(name: str, k: Tensor, v: Tensor) -> None:
         raise InputError(f"The Triton {name} {refused}; use implementation='chunked'.")
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _installed() -> bool:
     return find_spec("triton") is not None
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _interprets() -> bool:
     import triton
 

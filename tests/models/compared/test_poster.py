@@ -2,6 +2,9 @@ import pytest
 import torch
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.data.transforms import TransformConfig
+from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 
 STORED, OUTPUT_LAYER, LANDMARK_HEAD = 58_316_594, 12_846_336, 95_744
@@ -89,3 +92,10 @@ def test_a_file_with_more_than_weights_is_not_opened(held, tmp_path, capsys):
     with pytest.raises(InputError, match=r"odd\.pth"):
         create_model("poster_v2", parts={"face": str(tmp_path / "odd.pth")})
     assert capsys.readouterr().out == ""
+
+
+def test_a_loaded_one_has_its_places_which_no_file_has(tmp_path):
+    model = create_model("poster_v2", landmarks="frozen").eval()
+    save_checkpoint(tmp_path, Checkpoint(model, "poster_v2", EXPRESSIONS, TransformConfig(image_size=(224, 224))))
+    loaded = dict(load_checkpoint(tmp_path).model.named_buffers())
+    assert all(torch.equal(value, loaded[name]) for name, value in model.named_buffers())
