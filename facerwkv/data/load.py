@@ -13,14 +13,21 @@ from facerwkv.data.readers import MissingLayout, meaning
 from facerwkv.data.samples import SPLITS, Dataset, Splits
 
 
-def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Path | str | None = None) -> Dataset:
+def load_dataset(
+    source: str,
+    *,
+    labels: Sequence[str] | None = None,
+    boxes: Path | str | None = None,
+    known: Sequence[str] | None = None,
+) -> Dataset:
     """Read the lists of a data set: "NAME:ROOT", or "toy". No image is opened unless faces are to be detected.
 
     labels: the classes in the wanted order, by any of their names ("Happy", "happiness"), or your own names for your
     own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
     published for CAER-S), paths as below the root; or "detect", for the largest face that the detector finds where the
-    data set has no box, kept in the cache. Raises InputError for an unknown source, layout or label, and for a class
-    without training images.
+    data set has no box, kept in the cache. known: the labels of a model that is to be scored: they name the classes
+    where `labels` does not, images of other classes keep their own, and no class must have training images. Raises
+    InputError for an unknown source, layout or label, and for a class without training images.
     """
     name, _, path = source.partition(":")
     if name not in DATASETS:
@@ -31,7 +38,7 @@ def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Pat
         raise InputError(f"{name} needs its root folder or file, {name}:ROOT. {expected}")
     if name != "toy" and not root.exists():
         raise InputError(f"{root} does not exist. {expected}")
-    names = {meaning(label): label for label in labels or spec.labels}
+    names = {meaning(label): label for label in labels or known or spec.labels}
     if labels and len(names) < len(labels):
         raise InputError(f"Two of the labels {', '.join(labels)} mean the same. Name every class once.")
     try:
@@ -41,9 +48,12 @@ def load_dataset(source: str, *, labels: Sequence[str] | None = None, boxes: Pat
         raise InputError(f"{error} {expected}") from error
     except (OSError, csv.Error) as error:
         raise InputError(f"{source} cannot be read: {error}.") from error
+    if known and not labels:
+        others = {meaning(sample.label) for samples in found.values() for sample in samples} - names.keys()
+        names |= {label: label for label in sorted(others)}
     splits = _relabel(found, names, bool(labels), problems)
     dataset = Dataset(spec, root, tuple(names.values()), splits, problems)
-    _require_classes(dataset, source, expected)
+    _require_classes(dataset, source, expected, training=not known)
     return dataset
 
 
@@ -71,13 +81,13 @@ def _relabel(splits: Splits, names: Mapping[str, str], own: bool, problems: list
     return kept
 
 
-def _require_classes(dataset: Dataset, source: str, expected: str) -> None:
+def _require_classes(dataset: Dataset, source: str, expected: str, training: bool) -> None:
     """Raise InputError unless there are images, and training images of each class if there are any for training."""
     hint = f" ({dataset.problems[0].rstrip('.')})" if dataset.problems else ""
     if not dataset.splits:
         raise InputError(f"{source} contains no images of {', '.join(dataset.labels)}{hint}. {expected}")
     present = {sample.label for sample in dataset.splits.get("train", ())}
-    if present and (missing := [label for label in dataset.labels if label not in present]):
+    if training and present and (missing := [label for label in dataset.labels if label not in present]):
         raise InputError(
             f"{source} has no training images of {', '.join(missing)}{hint}. Add some, or name the classes that "
             f"there are: data.labels=[{', '.join(label for label in dataset.labels if label in present)}]."

@@ -24,7 +24,8 @@ from facerwkv.data.cache import Cache, cache_folder, open_cache
 from facerwkv.data.config import DataConfig, TransformConfig
 from facerwkv.data.leaks import drop_leaks
 from facerwkv.data.load import load_dataset
-from facerwkv.data.samples import Dataset, Sample, Split, read_image
+from facerwkv.data.record import Record
+from facerwkv.data.samples import Dataset, Sample, Scope, read_image
 from facerwkv.data.splits import blocks_apart, split_validation
 from facerwkv.data.transforms import EvalTransform
 
@@ -159,18 +160,33 @@ class DataModule(LightningDataModule):
     """The splits of a data set as batches {"image": uint8 (B, h, w, c), "target": (B,) or (B, C), "index": (B,)}.
 
     `dataset` holds the samples as they are split; `train`, `val` and `test` are ImageDatasets, made (and cached) when
-    they are first asked for. foreign: a model is to be scored that was trained on other data; where it looks at faces,
-    images without a box get the detector's, as in prediction. InputError for a split that the data set lacks and for a
-    class without training images.
+    they are first asked for. record: the splits of an earlier training, which hold again. known: the labels of a model
+    to be scored, see load_dataset. foreign: it was trained on other data: what it was trained on is left out by the
+    record, classes without images do not count, and images without a box get the detector's where the model looks at
+    faces, as in prediction. InputError for a split that the data set lacks and for a class without training images.
     """
 
-    def __init__(self, config: DataConfig, transform: TransformConfig, seed: int = 0, foreign: bool = False):
+    def __init__(
+        self,
+        config: DataConfig,
+        transform: TransformConfig,
+        seed: int = 0,
+        record: Record | None = None,
+        known: Sequence[str] | None = None,
+        foreign: bool = False,
+    ):
         super().__init__()
-        self.config, self.transform, self.seed, self.foreign = config, transform, seed, foreign
+        self.config, self.transform, self.seed = config, transform, seed
+        self.record, self.known, self.foreign = record, known, foreign
+        self._made: dict[str, ImageDataset] = {}
         self.unreadable: list[str] = []
         """The images that were left out, with the reason."""
         self.without_box: dict[str, int] = {}
         """For a model that looks at faces: how many images of a split have no face's box."""
+        self.trained_on: dict[str, int] = {}
+        """How many images of a split a model was trained on: left out, except of train and all."""
+        self.changed = ""
+        """A sentence where the data are no longer those of `record`."""
         self.dropped_leaks = 0
         """How many training images `dataset` dropped."""
 
@@ -181,14 +197,23 @@ class DataModule(LightningDataModule):
             getattr(self, split)
 
     @cached_property
-    def dataset(self) -> Dataset:
-        """The samples of every split: validation taken from training where there is none, leaks dropped if asked."""
+    def loaded(self) -> Dataset:
+        """The samples in the data set's own splits. Its problems are printed."""
         config = self.config
-        dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes)
+        dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes, known=self.known)
         for problem in dataset.problems[:SHOWN]:
             _note(problem)
         if (more := len(dataset.problems) - SHOWN) > 0:
             _note(f"And {more} more such lines; all: facerwkv data check {config.source}")
+        if self.foreign:
+            there = {sample.label for those in dataset.splits.values() for sample in those}
+            dataset = replace(dataset, labels=tuple(label for label in dataset.labels if label in there))
+        return dataset
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The samples of every split: validation taken from training where there is none, leaks dropped if asked."""
+        config, dataset = self.config, self.loaded
         splits = dict(dataset.splits)
         if config.split == "blocks":
             if not {"train", "test"} <= splits.keys():
@@ -204,6 +229,11 @@ class DataModule(LightningDataModule):
         whole = replace(dataset, splits=splits)
         clean = drop_leaks(whole) if config.drop_leaks else whole
         self.dropped_leaks = sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
+        if self.record and not self.foreign:
+            splits, self.changed = self.record.restore(dataset.splits, clean.splits)
+            clean = replace(clean, splits=splits)
+        if self.changed:
+            _note(self.changed)
         return clean
 
     @property
@@ -212,7 +242,7 @@ class DataModule(LightningDataModule):
 
     @cached_property
     def train(self) -> ImageDataset:
-        images = self._images("train")
+        images = self.images("train")
         there = [label for label, count in zip(self.labels, images.class_counts, strict=True) if count]
         if len(there) < min(len(self.labels), self.config.limit or len(self.labels)):
             raise InputError(
@@ -223,11 +253,11 @@ class DataModule(LightningDataModule):
 
     @cached_property
     def val(self) -> ImageDataset:
-        return self._images("val")
+        return self.images("val")
 
     @cached_property
     def test(self) -> ImageDataset:
-        return self._images("test")
+        return self.images("test")
 
     def describe(self) -> dict[str, Any]:
         """What a run's folder keeps of its data, in plain values."""
@@ -269,12 +299,26 @@ class DataModule(LightningDataModule):
             return TrainLoader(images, sampler=sampler, **options)
         return DataLoader(images, sampler=range(rank, len(images), replicas), **options)
 
-    def _samples(self, split: Split) -> list[Sample]:
-        if split not in self.dataset.splits:
+    def _samples(self, split: Scope) -> list[Sample]:
+        splits = dict(self.dataset.splits)
+        if split not in (*splits, "all"):
             raise InputError(
-                f"{self.config.source} has no {split} split; it has {', '.join(self.dataset.splits)}. Use one of these."
+                f"{self.config.source} has no {split} split; it has {', '.join(splits)}. Use one of these."
             )
-        samples, seen, rounds = self.dataset.splits[split], Counter[str](), []
+        whole = self.loaded.splits if split == "all" else {split: splits[split]}
+        samples, seen, rounds = [each for those in whole.values() for each in those], Counter[str](), []
+        if self.record and (self.foreign or split == "all"):
+            trained = self.record.trained_on(samples)
+            if trained:
+                left = "" if split in ("train", "all") else "; they are left out"
+                _note(f"{len(trained)} of {len(samples)} {split} images were trained on{left}.")
+                self.trained_on[split] = len(trained)
+            samples = [each for each in samples if not left or each not in trained] if trained else samples
+            if not samples:
+                raise InputError(
+                    f"All {split} images of {self.config.source} were trained on, so there is nothing to score. "
+                    "Give other data."
+                )
         for sample in samples:
             rounds.append(seen[sample.label])
             seen[sample.label] += 1
@@ -282,7 +326,7 @@ class DataModule(LightningDataModule):
         chosen = sorted(range(len(samples)), key=rounds.__getitem__)[: self.config.limit]
         return [samples[index] for index in sorted(chosen)]
 
-    def _boxed(self, split: Split) -> list[Sample]:
+    def _boxed(self, split: Scope) -> list[Sample]:
         """The samples; for a model that looks at faces, with the boxes that can be had. How many have none is said."""
         samples, crops = self._samples(split), self.dataset.spec.crops
         bare = [row for row, each in enumerate(samples) if each.box is None and not fnmatch(each.name, crops)]
@@ -301,7 +345,13 @@ class DataModule(LightningDataModule):
             )
         return samples
 
-    def _images(self, split: Split) -> ImageDataset:
+    def images(self, split: Scope) -> ImageDataset:
+        """The images of a split, or of all, made when they are first asked for; classes may have none."""
+        if split not in self._made:
+            self._made[split] = self._make(split)
+        return self._made[split]
+
+    def _make(self, split: Scope) -> ImageDataset:
         samples, cache = self._boxed(split), self.config.cache
         if cache is False:
             return ImageDataset(samples, self.labels, self.transform)

@@ -13,6 +13,8 @@ from facerwkv.media.geometry import Box
 from facerwkv.media.images import open_image
 
 Split = Literal["train", "val", "test"]
+Scope = Literal["train", "val", "test", "all"]
+"""What can be scored: a split, or all images."""
 Splits = dict[Split, list["Sample"]]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -89,6 +91,6 @@ def mark(sample: Sample) -> bytes:
     try:
         status = image.stat()
     except OSError:
-        return f"{image.absolute()}:missing".encode()
+        return os.fsencode(image.absolute()) + b":missing"
     allowed = os.access(image, os.R_OK)  # so that a file left out for its permissions is read once they are mended
-    return f"{image.absolute()}:{status.st_size}:{status.st_mtime_ns}:{allowed}".encode()
+    return os.fsencode(image.absolute()) + f":{status.st_size}:{status.st_mtime_ns}:{allowed}".encode()

@@ -15,17 +15,18 @@ from torch.utils.data import DataLoader
 from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
-from facerwkv.core.labels import EXPRESSIONS_8
 from facerwkv.data.datasets import DATASETS
 from facerwkv.data.leaks import copies_in_training
+from facerwkv.data.load import load_dataset
 from facerwkv.data.loader import DataConfig, DataModule
-from facerwkv.data.samples import read_image
+from facerwkv.data.record import Record, same_source
+from facerwkv.data.samples import Scope, read_image
 from facerwkv.data.transforms import TransformConfig, normalise
 from facerwkv.evaluation.report import console_subgroups, console_table, write_report
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, score_subgroups
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, reports_of, save_checkpoint
-from facerwkv.training.run import RECIPE, read_run
+from facerwkv.training.run import SPLITS, read_run, run_of
 
 WITHOUT_COPIES = "without the images that have a copy in training"
 Split = Literal["train", "val", "test"]
@@ -121,8 +122,9 @@ def evaluate(
     """Run a checkpoint over one split of a data set, without augmentation and in the order of its samples.
 
     temperature: the checkpoint's own (1.0 means that none was fitted), or fitted here on the validation split.
-    The summary's "without_box" counts the images in which a model that looks at faces had no face's box. Where the
-    label sets differ, "ignored_labels" names the classes left out and "ignored_images" counts their images. Raises
+    The summary's "without_box" counts the images in which a model that looks at faces had no face's box, "trained_on"
+    those that it was trained on, and "changed" is a sentence where the data have changed since. Where the label sets
+    differ, "ignored_labels" names the classes left out and "ignored_images" counts their images. Raises
     InputError for an empty split, for logits that are not finite and for images that are not prepared by the
     checkpoint's transform.
     """
@@ -141,9 +143,12 @@ def evaluate(
     meta = dict(meta or {})
     if left_out := sorted({*checkpoint.labels, *datamodule.labels} - set(labels)):
         meta |= {"ignored_labels": left_out, "ignored_images": len(indices) - len(rows)}
-    if count := datamodule.without_box.get(split):
-        meta["without_box"] = count
-    samples = getattr(datamodule, split).samples
+    for name in ("without_box", "trained_on"):
+        if count := getattr(datamodule, name).get(split):
+            meta[name] = count
+    if datamodule.changed:
+        meta["changed"] = datamodule.changed
+    samples = datamodule.images(split).samples
     return Evaluation(
         labels,
         [samples[index].name for index in indices[rows]],
@@ -159,10 +164,10 @@ def evaluate(
 
 
 def _run_split(
-    checkpoint: Checkpoint, datamodule: DataModule, split: str, device: str | torch.device, progress: bool
+    checkpoint: Checkpoint, datamodule: DataModule, split: Scope, device: str | torch.device, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     config = datamodule.config
-    loader = DataLoader(getattr(datamodule, split), batch_size=config.batch_size, num_workers=config.workers)
+    loader = DataLoader(datamodule.images(split), batch_size=config.batch_size, num_workers=config.workers)
     return run_logits(checkpoint.model, loader, checkpoint.transform, device, progress)
 
 
@@ -175,7 +180,7 @@ def finish(folder: str | Path, progress: bool = True) -> Path:
     part = read_run(folder).train
     chosen = folder / part.select
     checkpoint = load_checkpoint(chosen)
-    data = _data(checkpoint, None)
+    data = _data(checkpoint, folder, None)
     scored = evaluate(checkpoint, data, "val", part.device, temperature="validation", progress=progress)
     card = checkpoint.card | {"metrics": {"val": scored.summary()}}
     temperature = scored.temperature or 1.0
@@ -198,8 +203,8 @@ def evaluate_folder(
     "hf-hub:ORG/NAME". subgroups: attributes to score by, "gender,age" or "all". InputError for one that the data lack.
     """
     checkpoint = load_checkpoint(model)
-    data = _data(checkpoint, source)
-    attributes = [sample.attributes for sample in getattr(data, split).samples]
+    data = _data(checkpoint, model, source)
+    attributes = [sample.attributes for sample in data.images(split).samples]
     chosen = choose_attributes(subgroups, attributes, data.config.source) if subgroups is not None else ()
     scored = evaluate(checkpoint, data, split, device)
     kept = None
@@ -214,7 +219,7 @@ def evaluate_folder(
     report = write_report(
         scored,
         target,
-        run=folder if (folder / RECIPE).is_file() else None,
+        run=run_of(model),
         images=_reader(data, split),
         selections={WITHOUT_COPIES: kept} if kept else None,
         subgroups=by_group,
@@ -240,21 +245,26 @@ def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | No
     return packed
 
 
-def _data(checkpoint: Checkpoint, source: str | None) -> DataModule:
-    """The data under the checkpoint's transform: its own as in training; in others faces are found as in prediction."""
+def _data(checkpoint: Checkpoint, model: str | Path, source: str | None) -> DataModule:
+    """The data under the checkpoint's transform: its own, wherever it is, as in training; others as in prediction."""
     recipe = checkpoint.card.get("recipe", {})
     stored = DataConfig.parse(recipe.get("data", {}), where="card.recipe.data")
-    own = source in (None, stored.source)
-    config = stored if own else DataConfig(source=source or "toy")
-    if not set(checkpoint.labels) <= set(EXPRESSIONS_8):
-        config = config.model_copy(update={"labels": checkpoint.labels})
+    run = run_of(model)
+    record = Record(run / SPLITS) if run and (run / SPLITS).is_file() else None
+    source = source or stored.source
+    own = same_source(source, stored.source)
+    if not own and record and source.partition(":")[0] == stored.source.partition(":")[0]:  # a copy, or the place moved
+        splits = load_dataset(source, known=checkpoint.labels).splits
+        own = record.covers([sample for those in splits.values() for sample in those])
+    config = stored if own else DataConfig()
+    config = config.model_copy(update={"source": source, "drop_leaks": False})
     seed = int(recipe.get("train", {}).get("seed", 0))
-    data = DataModule(config.model_copy(update={"drop_leaks": False}), checkpoint.transform, seed, foreign=not own)
+    data = DataModule(config, checkpoint.transform, seed, record, checkpoint.labels, foreign=not own)
     data.setup()
     return data
 
 
 def _reader(data: DataModule, split: Split) -> Callable[[int], np.ndarray]:
     """Index in a split → its image."""
-    samples = getattr(data, split).samples
+    samples = data.images(split).samples
     return lambda index: read_image(samples[index])

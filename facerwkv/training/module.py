@@ -24,6 +24,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.metrics import of_confusion
 from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
+from facerwkv.data.record import Record, write_record
 from facerwkv.data.transforms import normalise
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
@@ -31,7 +32,19 @@ from facerwkv.models.zoo import create_model, model_line
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
-from facerwkv.training.run import DATA, ENVIRONMENT, TIME, Curves, alone, environment, open_run, read_run, write_json
+from facerwkv.training.run import (
+    DATA,
+    ENVIRONMENT,
+    SPLITS,
+    TIME,
+    Curves,
+    alone,
+    environment,
+    leads,
+    open_run,
+    read_run,
+    write_json,
+)
 
 
 class TrainingModule(LightningModule):
@@ -140,12 +153,15 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
             part = ModelPart(name=start.name, options=config.model_dump(mode="json"))
             recipe = recipe.model_copy(update={"model": part, "transform": start.transform})
         check_inputs(recipe)
-        data = DataModule(recipe.data, recipe.transform, recipe.train.seed)
+        record = Record(folder / SPLITS) if resume and (folder / SPLITS).is_file() else None
+        data = DataModule(recipe.data, recipe.transform, recipe.train.seed, record)
         data.setup("fit")
         model = _model(recipe, data.labels, start)
         point = open_run(folder, recipe, resume)
         write_json(folder / ENVIRONMENT, environment())
         write_json(folder / DATA, data.describe())
+        if record is None and leads():
+            write_record(folder / SPLITS, data.loaded.splits, data.dataset.splits)
         module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts))
         watch = Stopwatch()
         step = read_step(point, module) if point else 0

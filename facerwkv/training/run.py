@@ -1,6 +1,7 @@
 """A run's folder: recipe, environment, curves, checkpoints, and the file from which it resumes.
 
 RUN/recipe.yaml  environment.json  data.json
+RUN/splits.csv                       which image was in which split, by content (data/record.py)
 RUN/metrics.csv                      one row per logged step or epoch
 RUN/best/  RUN/last/                 checkpoints
 RUN/resume.ckpt                      all that Lightning needs to resume, read without unpickling code
@@ -30,10 +31,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
 from facerwkv.core.metrics import of_confusion
+from facerwkv.models.checkpoint import shipped
 from facerwkv.training.recipe import Recipe
 
 RECIPE, ENVIRONMENT, DATA, CURVES, RESUME = "recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt"
-TIME = "time.json"
+TIME, SPLITS = "time.json", "splits.csv"
 
 
 def columns() -> list[str]:
@@ -97,6 +99,16 @@ def read_run(folder: Path) -> Recipe:
             f"{folder / RECIPE} was cut off: it lacks {', '.join(sorted(missing))}. Restore it from a copy."
         )
     return recipe
+
+
+def run_of(source: str | Path) -> Path | None:
+    """The run to which a checkpoint's folder (the run's, its best or last) belongs; None for one of its own."""
+    folder = Path(source).expanduser()
+    if str(source) in shipped() or not folder.exists():
+        return None
+    folder = folder.resolve() if folder.is_dir() else folder.resolve().parent
+    folder = folder.parent if folder.name in ("best", "last") else folder
+    return folder if (folder / RECIPE).is_file() else None
 
 
 def environment() -> dict[str, Any]:

@@ -1,16 +1,31 @@
 """What an evaluation scores: faces found as in prediction, a run's own splits, other classes, and where results go."""
 
+import csv
+import shutil
+
+import numpy as np
 import pytest
 from PIL import Image
 
 from facerwkv.data.loader import DataConfig, DataModule
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.evaluation.evaluate import evaluate_folder
+from facerwkv.evaluation.evaluate import evaluate_folder, finish
+from facerwkv.evaluation.result import Evaluation
 from facerwkv.inference.predictor import load
 from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.training.module import train
+from facerwkv.training.recipe import Recipe
 
 TINY = "facerwkv_fer_tiny"
+THREE = ("happy", "sad", "angry")
+RECIPE = [
+    "model.name=facerwkv4_small",
+    "model.options={stem: conv, patch_size: 16, width: 16}",
+    "transform.image_size=[32, 32]",
+    *("data.cache=false", "data.validation=random", "data.val_fraction=0.3"),
+    *("train.epochs=1", "train.seed=3", "train.device=cpu"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +35,12 @@ def home(tmp_path_factory):
         folder = tmp_path_factory.mktemp("home")
         patch.setenv("FACERWKV_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Evaluations without their pages, which take longer than all the rest."""
+    monkeypatch.setattr("facerwkv.evaluation.evaluate.write_report", lambda scored, folder, **rest: folder)
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +56,7 @@ def scenes(tmp_path_factory, home):
     return root
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_evaluation_sees_the_faces_that_prediction_finds(scenes, tmp_path, caplog):
     scored = evaluate_folder(TINY, f"imagefolder:{scenes}", out=tmp_path, device="cpu").evaluation
     model, found = load(TINY, device="cpu"), 0
@@ -72,3 +94,77 @@ def test_training_says_that_a_model_of_faces_gets_whole_images(scenes, caplog):
     DataModule(DataConfig(source=f"imagefolder:{scenes}", cache=False, validation="random"), transform).val  # noqa: B018
     assert "In 1 of 1 val images there is no face box (data.boxes=detect finds faces)" in caplog.text
     assert "there the image's middle counts as the face." in caplog.text
+
+
+def noise(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="session")
+def own3(tmp_path_factory):
+    """A plain folder of three classes, ten images each."""
+    root = tmp_path_factory.mktemp("own") / "own3"
+    for row, label in enumerate(THREE):
+        for number in range(10):
+            noise(root / label / f"{number}.png", 10 * row + number)
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(own3, tmp_path_factory):
+    """A run on it that is finished: 21 images were trained on, 9 are validation."""
+    values = {"data.source": f"imagefolder:{own3}", "data.labels": THREE}
+    folder = train(Recipe.read("modern", RECIPE, values), tmp_path_factory.mktemp("runs") / "own", progress=False)
+    finish(folder, progress=False)
+    return folder
+
+
+def in_split(run, split):
+    with (run / "splits.csv").open() as file:
+        return {row["image"] for row in csv.DictReader(file) if row["split"] == split}
+
+
+def test_a_run_keeps_its_splits(run):
+    assert (len(in_split(run, "train")), len(in_split(run, "val"))) == (21, 9)
+
+
+@pytest.mark.usefixtures("unwritten")
+@pytest.mark.parametrize("spelling", ["{0}/", "{1}", "./{1}", "{0}/../{1}", "link", "copy", "{0}/happy/../"])
+def test_the_same_data_under_another_spelling_is_split_as_in_training(spelling, run, own3, tmp_path, monkeypatch):
+    (own3.parent / "link").exists() or (own3.parent / "link").symlink_to(own3)
+    (own3.parent / "copy").exists() or shutil.copytree(own3, own3.parent / "copy")
+    monkeypatch.chdir(own3.parent)
+    source = f"imagefolder:{spelling.format(own3, own3.name)}"
+    scored = evaluate_folder(run, source, "val", tmp_path, "cpu").evaluation
+    assert set(scored.names) == in_split(run, "val")
+    assert scored.summary()["accuracy"] == Evaluation.load(run / "val").summary()["accuracy"]
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_data_that_have_changed_are_said_in_numbers(run, own3, tmp_path, caplog):
+    copy = shutil.copytree(own3, tmp_path / "own3")
+    trained, held = sorted(in_split(run, "train")), sorted(in_split(run, "val"))
+    (copy / held[0]).unlink()
+    shutil.copy(copy / trained[0], copy / held[1])
+    for number in range(4):
+        noise(copy / "sad" / f"new{number}.png", 100 + number)
+    scored = evaluate_folder(run, f"imagefolder:{copy}", "val", tmp_path / "out", "cpu").evaluation
+    assert set(scored.names) == set(held[2:])
+    said = "of 30 images 1 are gone, 0 are changed and 0 are in another split; 4 are new."
+    assert said in scored.meta["changed"]
+    assert said in caplog.text
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_an_image_that_was_trained_on_is_never_validation_or_test(run, own3, tmp_path, caplog):
+    for label in THREE:
+        shutil.copytree(own3 / label, tmp_path / "data" / "test" / label)
+        for number in range(20):
+            noise(tmp_path / "data" / "test" / label / f"other{number}.png", 1000 + 20 * THREE.index(label) + number)
+    scored = evaluate_folder(run, f"imagefolder:{tmp_path}/data", "test", tmp_path / "out", "cpu").evaluation
+    assert len(scored.names) == 90 - 21
+    assert not {name.removeprefix("test/") for name in scored.names} & in_split(run, "train")
+    assert scored.meta["trained_on"] == 21
+    assert "21 of 90 test images were trained on; they are left out." in caplog.text
