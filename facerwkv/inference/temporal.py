@@ -41,7 +41,7 @@ class Temporal:
             pixels = torch.from_numpy(crop.image)[None].to(self.predictor.device)
             tokens, _ = self.model.embed(normalise(pixels, self.predictor.checkpoint.transform))
             row, state = self.model.stream(tokens, self.states.get(track))
-            self.states[track] = state | {"sum": 0.0, "tokens": 0}
+            self.states[track] = state | {"sum": torch.zeros_like(state["sum"]), "tokens": 0}
             logits.append(row[0].float().cpu())
         alive = {None, *self.tracker.alive}  # None: the whole image
         self.states = {track: state for track, state in self.states.items() if track in alive}
