@@ -315,10 +315,11 @@ def reproduce(
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check the installation: what is there, what is missing, and what to type."""
-    from facerwkv.doctor import diagnose
+    from facerwkv.doctor import Check, diagnose
 
-    diagnosis = diagnose()
-    _show(diagnosis, as_json)
+    diagnosis = diagnose(None if as_json else Check.print)
+    if as_json:
+        print(json.dumps(diagnosis.to_dict()))
     raise typer.Exit(0 if diagnosis.ok else 1)
 
 

@@ -26,6 +26,19 @@ class Check:
     found: str
     next_step: str = ""
 
+    def print(self) -> None:
+        from rich.console import Console
+        from rich.table import Column, Table
+        from rich.text import Text
+
+        columns = Column(width=4), Column(width=18), Column(overflow="fold")
+        grid = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0))
+        found = Text(self.found)
+        if self.next_step:
+            found.append(f"\n→ {self.next_step}", style=COLOURS[self.status])
+        grid.add_row(Text(self.status, style=COLOURS[self.status]), Text(self.name), found)
+        Console().print(grid)
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -40,32 +53,29 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
-    def print(self) -> None:
-        from rich.console import Console
-        from rich.table import Column, Table
-        from rich.text import Text
 
-        grid = Table("", "", Column(overflow="fold"), box=None, show_header=False, padding=(0, 2, 0, 0))
-        for check in self.checks:
-            found = Text(check.found)
-            if check.next_step:
-                found.append(f"\n→ {check.next_step}", style=COLOURS[check.status])
-            grid.add_row(Text(check.status, style=COLOURS[check.status]), Text(check.name), found)
-        Console().print(grid)
+def diagnose(show: Callable[[Check], object] | None = None) -> Diagnosis:
+    """Examine this machine. What goes wrong becomes a line with status "fail"; nothing is raised.
 
-
-def diagnose() -> Diagnosis:
-    """Examine this machine. What goes wrong becomes a line with status "fail"; nothing is raised."""
+    `show` gets each line at once: should a check end the process, those before it were seen.
+    """
     checks: list[Check] = []
     for name, examine in CHECKS.items():
-        try:
-            checks.extend(examine())
-        except InputError as error:
-            checks.append(Check(name, "fail", str(error)))
-        except Exception as error:
-            step = "Repair the installation: pip install --force-reinstall facerwkv"
-            checks.append(Check(name, "fail", f"{type(error).__name__}: {error}", step))
+        for check in _examined(name, examine):
+            checks.append(check)
+            if show:
+                show(check)
     return Diagnosis(checks)
+
+
+def _examined(name: str, examine: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    try:
+        yield from examine()
+    except InputError as error:
+        yield Check(name, "fail", str(error))
+    except Exception as error:
+        step = "Repair the installation: pip install --force-reinstall facerwkv"
+        yield Check(name, "fail", f"{type(error).__name__}: {error}", step)
 
 
 def _packages() -> Iterator[Check]:
@@ -98,6 +108,21 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _kernels() -> Iterator[Check]:
+    """The C kernels, and the form of them that this processor gets."""
+    from facerwkv.kernels.native.loading import PATH, PLAIN_IS_FASTER, load
+
+    try:
+        library = load()
+    except InputError as error:
+        reason, _, step = str(error).partition(". ")
+        yield Check("C kernels", "warn", f"{reason}.", step)
+        return
+    plain = "".join(f"; {name} in PyTorch" for name, levels in PLAIN_IS_FASTER.items() if library.level in levels)
+    threads = "" if library.threaded else "; one thread, without OpenMP"
+    yield Check("C kernels", "ok", f"level {library.level}{plain}{threads}, {PATH}")
 
 
 def _devices() -> Iterator[Check]:
@@ -201,6 +226,7 @@ def _size(count: int) -> str:
 
 CHECKS: dict[str, Callable[[], Iterable[Check]]] = {
     "packages": _packages,
+    "C kernels": _kernels,
     "devices": _devices,
     "face detector": _detector,
     "video": _video,

@@ -1,10 +1,13 @@
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from facerwkv import doctor
 from facerwkv.core.errors import InputError
 from facerwkv.doctor import Check, Diagnosis, diagnose
+from facerwkv.kernels.native import loading
 from facerwkv.media import faces
 
 
@@ -33,7 +36,7 @@ def test_what_programs_read():
 
 
 def test_what_people_read(capsys):
-    Diagnosis([Check("cache", "warn", "[full]", "empty it")]).print()
+    Check("cache", "warn", "[full]", "empty it").print()
     assert capsys.readouterr().out.split() == ["warn", "cache", "[full]", "→", "empty", "it"]
 
 
@@ -60,3 +63,25 @@ def test_what_goes_wrong_is_a_line_and_the_rest_is_examined(monkeypatch, error):
     assert checks["face detector"].status == "fail"
     assert str(error) in checks["face detector"].found
     assert checks["forward pass"].status == "ok"
+
+
+def test_each_line_is_shown_before_the_next_check_runs(monkeypatch, capsys):
+    shown: list[str] = []
+    checks = {name: lambda name=name: shown.append(f"{name} runs") or [Check(name, "ok", "")] for name in ("a", "b")}
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+    diagnose(lambda check: shown.append(check.name))
+    assert shown == ["a runs", "a", "b runs", "b"]
+
+
+def test_the_c_kernels_are_named_with_their_level_and_file_or_with_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "load", lambda: SimpleNamespace(level="v2", threaded=False))
+    (check,) = doctor.CHECKS["C kernels"]()
+    assert check == Check(
+        "C kernels", "ok", f"level v2; toeplitz in PyTorch; one thread, without OpenMP, {loading.PATH}"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr(loading, "load", partial(loading.load, path=tmp_path / "_native.so"))
+    (check,) = doctor.CHECKS["C kernels"]()
+    assert check.status == "warn"
+    assert check.found.endswith(f"slower PyTorch forms run: there is no {tmp_path}/_native.so.")
+    assert "pip install --force-reinstall --no-deps --no-cache-dir --editable" in check.next_step

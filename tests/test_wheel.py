@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -25,20 +26,35 @@ def call(*command: object, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, so that what an earlier build left in the tree does not count."""
-    folder = tmp_path_factory.mktemp("wheel")
+def tracked() -> list[str]:
+    """What belongs to the project: git's files, and those not yet added."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
     )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if not name.startswith(("docs/", "tests/")) and (ROOT / name).is_file():
-            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / "source" / name)
-    options = ["--wheel", "--no-build-isolation", "--offline", "--out-dir", folder, "--python", sys.executable]
-    call(*UV, "build", *options, folder / "source")
+    return [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """Built from a copy without git, in which nothing lies that an earlier build left."""
+    folder = tmp_path_factory.mktemp("sdist")
+    for name in tracked():
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / "source" / name)
+    build("--sdist", folder, folder / "source")
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build("--wheel", folder, sdist)
     return next(folder.glob("*.whl"))
+
+
+def build(kind: str, folder: Path, source: Path) -> None:
+    options = [kind, "--no-build-isolation", "--offline", "--out-dir", folder, "--python", sys.executable]
+    call(*UV, "build", *options, source)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +65,42 @@ def python(wheel) -> Path:
     there = folder / "bin" / "python"
     call(*UV, "pip", "install", "--offline", "--python", there, "--constraint", ROOT / "constraints.txt", wheel)
     return there
+
+
+def test_the_sdist_has_the_tests_the_documentation_and_all_else(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in tracked() if not name.startswith(".git")} - names == set()
+
+
+def test_one_wheel_is_for_every_python_and_every_processor_of_its_kind(wheel, python):
+    assert wheel.stem.split("-")[2:4] == ["py3", "none"]
+    assert [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".c", ".h"))] == [
+        "facerwkv/kernels/native/_native.so"
+    ]
+    levels = "from facerwkv.kernels.native import library; print(*library().handle.facerwkv_levels().decode().split())"
+    assert call(python, "-c", levels, cwd=wheel.parent).split()[0] in ("baseline", "plain")
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf (binutils) is not installed")
+def test_the_library_needs_the_c_library_alone_of_a_version_that_all_have(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        library = archive.extract("facerwkv/kernels/native/_native.so", wheel.parent / "unpacked")
+    listed = call("readelf", "--wide", "--dynamic", "--dyn-syms", library)
+    assert set(re.findall(r"\(NEEDED\).*\[(.*?)\.so", listed)) <= {"libc", "libm"}
+    assert max(tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([\d.]+)", listed)) <= (2, 17)
+    assert {name for name in re.findall(r" UND (\w+)$", listed, re.MULTILINE) if name.startswith("Py")} == set()
+
+
+def test_clang_builds_a_library_that_loads(sdist, tmp_path):
+    if shutil.which("clang") is None:
+        pytest.skip("clang is not installed")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    call("env", "CC=clang", sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=source)
+    found = "from facerwkv.kernels.native.loading import load; print(load().threaded)"
+    assert call(sys.executable, "-c", found, cwd=source).strip() == "False"
 
 
 def test_the_wheel_has_all_that_is_no_code(wheel):

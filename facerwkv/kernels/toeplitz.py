@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from facerwkv.kernels import choose
 from facerwkv.kernels.calls import Inputs, cast, gradients_again, transformed
-from facerwkv.kernels.native import call, refusal, require
+from facerwkv.kernels.native import call, pays, refusal, require
 
 INPUTS = Inputs("toeplitz", "w H T, alpha H T, beta H T, k B T H S, v B T H S")
 STRIP = 64  # rows of the table that one matrix product takes
@@ -35,14 +35,14 @@ def toeplitz(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, imple
 
     w, alpha, beta (H, T); k, v (B, T, H, S). Returns y (B, T, H, S) in v's dtype.
     implementation: "reference" (the whole table), "blocked" (strips of it, in matrix products), "fft" (hierarchical) or
-    "native" (hierarchical, all but the transforms in C; CPU, float32); "auto" is native where it can run, else
+    "native" (hierarchical, all but the transforms in C; CPU, float32); "auto" is native where it can run and pays, else
     fft for long sequences of few columns, else blocked.
     """
     exact = INPUTS.check(w, alpha, beta, k, v)
     (batch, length, _, size), auto = k.shape, "native"
     if transformed():
         auto = "reference"
-    elif refusal("toeplitz", k, dtype=exact):
+    elif refusal("toeplitz", k, dtype=exact) or not pays("toeplitz"):
         auto = "fft" if length >= FFT_FROM and length > FFT_RATIO * batch * size else "blocked"
     form = choose(IMPLEMENTATIONS, implementation, auto)
     return cast(v.dtype, form(*cast(exact, w, alpha, beta, k, v)))[0]

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,19 +123,21 @@ def test_half_precision_computes_in_float32(implementation, dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "native", "expected"),
+    ("shape", "dtype", "level", "expected"),
     [
-        ((1, 600, 2, 1), torch.float32, True, "native"),
-        ((1, 600, 2, 1), torch.float64, True, "fft"),
-        ((1, 600, 2, 1), torch.float32, False, "fft"),
-        ((1, 120, 2, 1), torch.float32, False, "blocked"),
-        ((1, 600, 2, 64), torch.float32, False, "blocked"),
-        ((1, 2600, 2, 64), torch.float32, False, "fft"),
+        ((1, 600, 2, 1), torch.float32, "v3", "native"),
+        ((1, 600, 2, 1), torch.float32, "v2", "fft"),
+        ((1, 600, 2, 1), torch.float64, "v3", "fft"),
+        ((1, 600, 2, 1), torch.float32, None, "fft"),
+        ((1, 120, 2, 1), torch.float32, None, "blocked"),
+        ((1, 600, 2, 64), torch.float32, None, "blocked"),
+        ((1, 2600, 2, 64), torch.float32, None, "fft"),
     ],
 )
-def test_what_auto_is(monkeypatch, shape, dtype, native, expected):
+def test_what_auto_is(monkeypatch, shape, dtype, level, expected):
     chosen = []
-    monkeypatch.setattr("facerwkv.kernels.native.missing", lambda name: None if native else "It is not built.")
+    there = SimpleNamespace(level=level, toeplitz_forward=None) if level else None
+    monkeypatch.setattr("facerwkv.kernels.native.library", lambda: there)
     monkeypatch.setattr(module, "choose", lambda forms, name, auto: chosen.append(auto) or (lambda *inputs: inputs[4]))
     k = torch.zeros(shape, dtype=dtype)
     toeplitz(*[torch.zeros(2, shape[1])] * 3, k, k)

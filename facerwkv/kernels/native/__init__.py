@@ -2,9 +2,6 @@
 
 import ctypes
 from collections.abc import Callable, Iterable
-from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,33 +11,22 @@ from torch.autograd import forward_ad
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import constant
 from facerwkv.kernels.calls import Inputs, gradients_again, transformed
+from facerwkv.kernels.native.loading import PLAIN_IS_FASTER, Library, loaded
 
-FOLDER = Path(__file__).parent
 PLAIN = {Tensor, torch.nn.Parameter}
 
 
 @constant
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None."""
-    return _load()[0]
+def library() -> Library | None:
+    """The compiled kernels at this processor's level, or None."""
+    found = loaded()
+    return found if isinstance(found, Library) else None
 
 
 def problem() -> str | None:
     """Why there are no compiled kernels, and what to do; None when there are."""
-    return _load()[1]
-
-
-@cache
-def _load() -> tuple[ctypes.CDLL | None, str | None]:
-    again = "install a C compiler and then facerwkv again (pip install --force-reinstall --no-deps facerwkv)"
-    built = [FOLDER / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES]
-    path = next((path for path in built if path.is_file()), None)
-    if path is None:
-        return None, f"The C kernels were not built, so slower PyTorch forms run: {again}."
-    try:
-        return ctypes.CDLL(str(path)), None
-    except OSError as error:
-        return None, f"The C kernels cannot be loaded ({error}), so slower PyTorch forms run: {again}."
+    found = loaded()
+    return None if isinstance(found, Library) else str(found)
 
 
 @constant
@@ -49,6 +35,13 @@ def missing(name: str) -> str | None:
     if hasattr(library(), f"{name}_forward"):
         return None
     return problem() or f"The C kernels were built before there was a {name}: install facerwkv again."
+
+
+@constant
+def pays(name: str) -> bool:
+    """Whether the C kernel called `name` is faster here than PyTorch's forms; where there is none, it is not."""
+    here = library()
+    return here is not None and here.level not in PLAIN_IS_FASTER.get(name, ())
 
 
 def refusal(name: str, *inputs: Tensor, dtype: torch.dtype | None = None, shapes: bool = False) -> str | None:

@@ -6,7 +6,7 @@
 #define SAMPLE 4096 /* elements that are worth a thread */
 
 /* y = e^x, for x cut to low..high, which lies within -87..40. */
-void exp_row(long n, float low, float high, const float *x, float *y)
+void FORM(exp_row)(long n, float low, float high, const float *x, float *y)
 {
     for (long i = 0; i < n; i++)
         y[i] = exp_within(x[i] < low ? low : x[i] > high ? high : x[i]);
@@ -22,7 +22,8 @@ INLINE float mish_share(float k, float *e, float *scale)
 }
 
 /* Rows of k and v lie k_stride and v_stride apart; y is contiguous. */
-void mish_gate_forward(long rows, long width, long k_stride, long v_stride, const float *k, const float *v, float *y)
+void FORM(mish_gate_forward)(long rows, long width, long k_stride, long v_stride, const float *k, const float *v,
+                             float *y)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++) {
@@ -35,8 +36,8 @@ void mish_gate_forward(long rows, long width, long k_stride, long v_stride, cons
     }
 }
 
-void mish_gate_backward(long rows, long width, long k_stride, long v_stride, const float *k, const float *v,
-                        const float *g, float *gk, float *gv)
+void FORM(mish_gate_backward)(long rows, long width, long k_stride, long v_stride, const float *k, const float *v,
+                              const float *g, float *gk, float *gv)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++) {
@@ -51,7 +52,8 @@ void mish_gate_backward(long rows, long width, long k_stride, long v_stride, con
 }
 
 /* y may be x, whose rows then lie `width` apart. */
-void sigmoid_gate_forward(long rows, long width, long r_stride, long x_stride, const float *r, const float *x, float *y)
+void FORM(sigmoid_gate_forward)(long rows, long width, long r_stride, long x_stride, const float *r, const float *x,
+                                float *y)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++)
@@ -60,8 +62,8 @@ void sigmoid_gate_forward(long rows, long width, long r_stride, long x_stride, c
             y[row * width + i] = x[row * x_stride + i] / (1.0f + exp_within(-r[row * r_stride + i]));
 }
 
-void sigmoid_gate_backward(long rows, long width, long r_stride, long x_stride, const float *r, const float *x,
-                           const float *g, float *gr, float *gx)
+void FORM(sigmoid_gate_backward)(long rows, long width, long r_stride, long x_stride, const float *r, const float *x,
+                                 const float *g, float *gr, float *gx)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++)
@@ -73,7 +75,7 @@ void sigmoid_gate_backward(long rows, long width, long r_stride, long x_stride, 
 }
 
 /* y may be k. */
-void squared_relu_forward(long rows, long width, long stride, const float *k, float *y)
+void FORM(squared_relu_forward)(long rows, long width, long stride, const float *k, float *y)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++)
@@ -84,7 +86,7 @@ void squared_relu_forward(long rows, long width, long stride, const float *k, fl
         }
 }
 
-void squared_relu_backward(long rows, long width, long stride, const float *k, const float *g, float *gk)
+void FORM(squared_relu_backward)(long rows, long width, long stride, const float *k, const float *g, float *gk)
 {
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++)
@@ -95,7 +97,8 @@ void squared_relu_backward(long rows, long width, long stride, const float *k, c
 }
 
 /* x (B, T, D), mixes (N, D), last (B, D) → y (N, B, T, D) = before + (x - before) mix; last stands before token 0. */
-void token_mix_forward(long N, long B, long T, long D, const float *x, const float *mixes, const float *last, float *y)
+void FORM(token_mix_forward)(long N, long B, long T, long D, const float *x, const float *mixes, const float *last,
+                             float *y)
 {
 #pragma omp parallel for collapse(2) schedule(static) if (B * T * D > SAMPLE)
     for (long b = 0; b < B; b++)
@@ -122,8 +125,8 @@ INLINE void mix_token_back(int n, const float *now, const float *before, const f
 }
 
 /* g (N, B, T, D) → gx (B, T, D), g_mixes (B, N, D), g_last (B, D): all zeros at first. */
-void token_mix_backward(long N, long B, long T, long D, const float *x, const float *mixes, const float *last,
-                        const float *g, float *gx, float *g_mixes, float *g_last)
+void FORM(token_mix_backward)(long N, long B, long T, long D, const float *x, const float *mixes, const float *last,
+                              const float *g, float *gx, float *g_mixes, float *g_last)
 {
     long blocks = (D + BLOCK - 1) / BLOCK;
 #pragma omp parallel for collapse(2) schedule(static) if (B * T * D > SAMPLE)

@@ -2,7 +2,7 @@
 #ifndef FACERWKV_LANES_H
 #define FACERWKV_LANES_H
 
-#include <math.h>
+#include "levels.h"
 #if defined(__AVX__)
 #include <immintrin.h>
 #elif defined(__SSE__)
@@ -10,7 +10,15 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* As many numbers as a register holds: compilers keep wider vectors in memory. */
+#if defined(__AVX512F__)
 #define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int whole __attribute__((vector_size(4 * LANES)));
@@ -43,10 +51,12 @@ INLINE lanes power(whole m) { return (lanes)((m + 127) << 23); }
 /* The same, and 0 for smaller m. */
 INLINE lanes power_or_0(whole m) { return power(higher(m, (whole){0} - 127)); }
 
+#define ROUNDING 12582912.0f /* 1.5 * 2^23: in sums with it, a number's whole part is left in the low bits */
+
 /* The m nearest to x / ln 2. */
 INLINE whole exponent(lanes x)
 {
-    return (whole)(x * 1.44269504f + 12582912.0f) - 0x4b400000; /* 1.5 * 2^23 leaves it in the low bits */
+    return (whole)(x * 1.44269504f + ROUNDING) - 0x4b400000;
 }
 
 /* e^x = POLYNOMIAL(r) 2^n with r = REMAINDER(x, n) and n near x / ln 2: relative error below 2e-7; NaN stays NaN. Cody
@@ -68,7 +78,7 @@ INLINE float exp_within(float x)
 {
     union { int i; float f; } two;
     x = x < -87.0f ? -87.0f : x > 40.0f ? 40.0f : x;
-    float n = nearbyintf(x * 1.44269504f), r = REMAINDER(x, n);
+    float n = (x * 1.44269504f + ROUNDING) - ROUNDING, r = REMAINDER(x, n); /* the baseline would call nearbyintf */
     two.i = ((int)n + 127) << 23;
     return POLYNOMIAL(r) * two.f;
 }
@@ -101,9 +111,9 @@ INLINE void put_past(lanes x, float *to)
 #if defined(__AVX512F__)
     _mm512_stream_ps(to, (__m512)x);
 #elif defined(__AVX__)
-    union { lanes whole; __m256 halves[2]; } y = {x};
-    _mm256_stream_ps(to, y.halves[0]);
-    _mm256_stream_ps(to + LANES / 2, y.halves[1]);
+    _mm256_stream_ps(to, (__m256)x);
+#elif defined(__SSE__)
+    _mm_stream_ps(to, (__m128)x);
 #else
     *(memory *)to = x;
 #endif
@@ -111,7 +121,7 @@ INLINE void put_past(lanes x, float *to)
 
 INLINE void finish_passing(void)
 {
-#if defined(__AVX__)
+#if defined(__SSE__)
     _mm_sfence();
 #endif
 }

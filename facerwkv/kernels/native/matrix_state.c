@@ -1,5 +1,5 @@
 /* RWKV-6's and RWKV-7's recurrences on the CPU: float32, forward and backward. The formulas stand in kernels/wkv6.py and
- * kernels/wkv7.py; N must be a multiple of LANES.
+ * kernels/wkv7.py; N must be a multiple of 16 and at most MAX_SIZE.
  *
  * Work is split over (batch, head): a head's state, 16 KB at N = 64, stays in the first-level cache while its tokens pass.
  * The backward passes keep the state every SEGMENT tokens and compute what lies between again. They hold it transposed,
@@ -9,18 +9,19 @@
 #include <string.h>
 #include "lanes.h"
 
-#define MAX_PARTS 16
+#define MAX_SIZE 256 /* of a head */
+#define MAX_PARTS (MAX_SIZE / LANES)
 #define SEGMENT 16
 #define EACH(p) for (int p = 0; p < parts; p++)
 
 INLINE float sum(lanes x)
 {
-    typedef float half __attribute__((vector_size(2 * LANES)));
-    typedef float quarter __attribute__((vector_size(LANES)));
-    union { lanes whole; half halves[2]; } a = {x};
-    union { half whole; quarter halves[2]; } b = {a.halves[0] + a.halves[1]};
-    quarter c = b.halves[0] + b.halves[1];
-    return (c[0] + c[2]) + (c[1] + c[3]);
+    typedef float four __attribute__((vector_size(16)));
+    union { lanes whole; four parts[LANES / 4]; } a = {x};
+    for (int n = LANES / 8; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            a.parts[i] += a.parts[i + n];
+    return (a.parts[0][0] + a.parts[0][2]) + (a.parts[0][1] + a.parts[0][3]);
 }
 
 INLINE void transpose(int n, const float *from, float *to)
@@ -262,8 +263,8 @@ static void forward(long B, long H, long N, Shape s, Token x, float *state, floa
         Token here = token_at(&x, at);
         here.u = x.u ? (const memory *)((const float *)x.u + head % H * N) : NULL;
         memory *mine = (memory *)(state + head * s.size);
-        if (N == 4 * LANES)
-            forward_head(4, s, here, mine, y + at);
+        if (N == 64)
+            forward_head(64 / LANES, s, here, mine, y + at);
         else
             forward_head((int)(N / LANES), s, here, mine, y + at);
     }
@@ -290,8 +291,8 @@ static int backward(long B, long H, long N, Shape s, Token x, const float *state
             there.u = out.u ? (memory *)((float *)out.u + head * N) : NULL;
             if (failed)
                 continue;
-            if (N == 4 * LANES)
-                backward_head(4, s, here, state + head * s.size, back + head * s.size, there, scratch);
+            if (N == 64)
+                backward_head(64 / LANES, s, here, state + head * s.size, back + head * s.size, there, scratch);
             else
                 backward_head((int)(N / LANES), s, here, state + head * s.size, back + head * s.size, there, scratch);
         }
@@ -304,16 +305,16 @@ static int backward(long B, long H, long N, Shape s, Token x, const float *state
 #define G(pointer) ((memory *)(pointer))
 
 /* r, k, v, decays w, y (B, T, H, N); u (H, N); state (B, H, N, N), changed in place. */
-void wkv6_forward(long B, long T, long H, long N, const float *r, const float *k, const float *v, const float *w,
-                  const float *u, float *state, float *y)
+void FORM(wkv6_forward)(long B, long T, long H, long N, const float *r, const float *k, const float *v, const float *w,
+                        const float *u, float *state, float *y)
 {
     Token x = {.r = V(r), .k = V(k), .v = V(v), .w = V(w), .u = V(u)};
     forward(B, H, N, (Shape){T, H * N, N * N}, x, state, y);
 }
 
 /* r, decays w, k, v, a, b, y (B, T, H, N); state (B, H, N, N), changed in place. */
-void wkv7_forward(long B, long T, long H, long N, const float *r, const float *w, const float *k, const float *v,
-                  const float *a, const float *b, float *state, float *y)
+void FORM(wkv7_forward)(long B, long T, long H, long N, const float *r, const float *w, const float *k, const float *v,
+                        const float *a, const float *b, float *state, float *y)
 {
     Token x = {.r = V(r), .k = V(k), .v = V(v), .w = V(w), .a = V(a), .b = V(b)};
     forward(B, H, N, (Shape){T, H * N, N * N}, x, state, y);
@@ -321,9 +322,9 @@ void wkv7_forward(long B, long T, long H, long N, const float *r, const float *w
 
 /* g (B, T, H, N), the gradient of y; back (B, H, N, N), that of the state after the last token, becomes that of state. Written:
  * the gradients of r, k, v and log w (B, T, H, N); gu (B, H, N), zeros at first. Returns 1 when there is no memory left. */
-int wkv6_backward(long B, long T, long H, long N, const float *r, const float *k, const float *v, const float *w,
-                  const float *u, const float *state, const float *g, float *back, float *gr, float *gk, float *gv,
-                  float *gw, float *gu)
+int FORM(wkv6_backward)(long B, long T, long H, long N, const float *r, const float *k, const float *v, const float *w,
+                        const float *u, const float *state, const float *g, float *back, float *gr, float *gk,
+                        float *gv, float *gw, float *gu)
 {
     Token x = {.r = V(r), .k = V(k), .v = V(v), .w = V(w), .u = V(u), .g = V(g)};
     Gradient out = {.r = G(gr), .k = G(gk), .v = G(gv), .w = G(gw), .u = G(gu)};
@@ -331,9 +332,9 @@ int wkv6_backward(long B, long T, long H, long N, const float *r, const float *k
 }
 
 /* As wkv6_backward. */
-int wkv7_backward(long B, long T, long H, long N, const float *r, const float *w, const float *k, const float *v,
-                  const float *a, const float *b, const float *state, const float *g, float *back, float *gr, float *gw,
-                  float *gk, float *gv, float *ga, float *gb)
+int FORM(wkv7_backward)(long B, long T, long H, long N, const float *r, const float *w, const float *k, const float *v,
+                        const float *a, const float *b, const float *state, const float *g, float *back, float *gr,
+                        float *gw, float *gk, float *gv, float *ga, float *gb)
 {
     Token x = {.r = V(r), .k = V(k), .v = V(v), .w = V(w), .a = V(a), .b = V(b), .g = V(g)};
     Gradient out = {.r = G(gr), .k = G(gk), .v = G(gv), .w = G(gw), .a = G(ga), .b = G(gb)};

@@ -1,9 +1,10 @@
 /* Bytes to numbers by table, and interleaved channels to planes: x (B, pixels, channels) to y (B, channels, pixels). */
 #include <stdint.h>
+#include "levels.h"
 
 #define BLOCK 4096 /* pixels, whose bytes stay in the first-level cache while each channel is looked up */
 
-void pixels_forward(long batch, long pixels, long channels, const uint8_t *x, const float *table, float *y)
+void FORM(pixels_forward)(long batch, long pixels, long channels, const uint8_t *x, const float *table, float *y)
 {
     long blocks = (pixels + BLOCK - 1) / BLOCK;
 #pragma omp parallel for

@@ -13,12 +13,11 @@
 #define SPANS 4
 #define TILE (SPAN * SPANS)
 #define SEGMENT 16
-#ifdef __AVX512F__ /* as many sums as registers hold */
-#define ROWS 8
 #define WIDE 2
+#if defined(__AVX512F__) || defined(__aarch64__) /* as many sums as registers hold */
+#define ROWS 8
 #else
 #define ROWS 4
-#define WIDE 1
 #endif
 
 /* totals[SPAN j + i] += sum over p < n of x[step p - step SPAN j] v[p + i] for i < SPAN; step is 1 or -1. Each SEGMENT is
@@ -140,7 +139,7 @@ static void weights_rows(long n, long count, long row, const float *x, const flo
         }
 }
 
-/* The same for a group of at most LANES rows, padded one by one; totals (ROWS, n + TILE) wait for `by_lag`. */
+/* The same for a group of rows, padded one by one; totals (ROWS, n + TILE) wait for `by_lag`. */
 static void weights_group(long count, long n, const float *x, const float *g, float *totals)
 {
     long size = n + 2 * TILE;

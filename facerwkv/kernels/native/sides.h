@@ -14,6 +14,11 @@
 #define MAX_KEY 1e6f /* beyond any float's exponential; keys and states' exponents are cut there */
 #define MAX_LOG 1e4f /* of a decay or a bonus: likewise */
 #define EMPTY (-(1 << 28))
+#if defined(__FMA__) || defined(__aarch64__)
+#define FUSED 1 /* a product and a sum are rounded once */
+#else
+#define FUSED 0
+#endif
 
 typedef double doubles __attribute__((vector_size(8 * LANES)));
 
@@ -21,9 +26,10 @@ typedef double doubles __attribute__((vector_size(8 * LANES)));
 typedef struct { lanes a, b; whole m; } Side;
 
 /* e^-w = (fade + rest) 2^fade_m, as one number would err more with every token; e^u = bonus 2^bonus_m. In a segment
- * fade alone shrinks sums by about 2^drift. Those for calm segments hold their power of two. */
+ * fade alone shrinks sums by about 2^drift. Those for calm segments hold their power of two. Where products are rounded
+ * before they are added, rest would be lost in that of fade: there e^-w = (1 + change) scale. */
 typedef struct {
-    lanes fade, rest, bonus, calm_fade, calm_rest, calm_bonus;
+    lanes fade, rest, bonus, calm_fade, calm_rest, calm_bonus, change, scale;
     whole fade_m, bonus_m, drift;
     int calm;
 } Channels;
@@ -57,6 +63,8 @@ INLINE Channels channels_of(int n, const float *w, const float *u)
     lanes drift = SEGMENT * (log_fade * 1.44269504f - __builtin_convertvector(x.fade_m, lanes));
     x.drift = __builtin_convertvector(blend(rates == rates, drift, (lanes){0}), whole);
     x.calm = all((rates >= -MAX_GROWTH) & (magnitude(bonuses) <= MAX_BONUS));
+    x.change = __builtin_convertvector(exact - 1.0, lanes);
+    x.scale = power_or_0(x.fade_m);
     x.calm_fade = x.fade * power_or_0(x.fade_m);
     x.calm_rest = x.rest * power_or_0(x.fade_m) * x.calm_fade;
     x.calm_bonus = x.bonus * power_or_0(x.bonus_m);
@@ -80,13 +88,28 @@ INLINE Side normal(Side s)
     return (Side){s.a * factor, s.b * factor, s.m + up};
 }
 
+/* x e^-w / 2^fade_m. */
+INLINE lanes shrunk(lanes x, const Channels *c)
+{
+#if FUSED
+    return c->fade * x + c->rest * x;
+#else
+    return x + c->change * x;
+#endif
+}
+
 /* Calm: fade by one w, then add (x, y). The rest is taken of the sums one token earlier, which are ready earlier: so a
  * number misses it once, not once a token. */
 INLINE void add(Side *s, Side *earlier, const Channels *c, lanes x, lanes y)
 {
     Side now = *s;
+#if FUSED
     s->a = c->calm_fade * now.a + (c->calm_rest * earlier->a + x);
     s->b = c->calm_fade * now.b + (c->calm_rest * earlier->b + y);
+#else
+    s->a = c->scale * shrunk(now.a, c) + x;
+    s->b = c->scale * shrunk(now.b, c) + y;
+#endif
     *earlier = now;
 }
 
@@ -95,8 +118,8 @@ INLINE void take(Side *s, const Channels *c, whole m, lanes x, lanes y)
 {
     whole faded = higher(s->m + c->fade_m, (whole){0} + EMPTY), top = higher(faded, m);
     lanes past = power_or_0(faded - top), present = power_or_0(m - top);
-    s->a = past * (c->fade * s->a + c->rest * s->a) + present * x;
-    s->b = past * (c->fade * s->b + c->rest * s->b) + present * y;
+    s->a = past * shrunk(s->a, c) + present * x;
+    s->b = past * shrunk(s->b, c) + present * y;
     s->m = top;
 }
 

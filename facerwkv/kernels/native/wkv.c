@@ -16,8 +16,8 @@
 #endif
 #include "sides.h"
 
-#define MIN_GROUPS 4 /* a block's; with fewer, rows are shorter than what memory hands over at once */
-#define MAX_GROUPS 24
+#define MIN_GROUPS (64 / LANES) /* a block's; with fewer, rows are shorter than what memory hands over at once */
+#define MAX_GROUPS (384 / LANES)
 #define CACHE 500000L /* bytes of a second-level cache that hold a block */
 #define LARGE 16000000L /* bytes that no second-level cache holds, nor a share of a third-level one */
 #define SPREAD 72
@@ -366,30 +366,31 @@ static int is_large(long B, long T, long C, const float *y)
 }
 
 /* w, u (C); k, v, y (B, T, C); state (B, 3, C), changed in place. */
-int wkv4_forward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v, float *state,
-                 float *y)
+int FORM(wkv4_forward)(long B, long T, long C, const float *w, const float *u, const float *k, const float *v,
+                       float *state, float *y)
 {
     Block all = {.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .state = state, .y = y, .large = is_large(B, T, C, y)};
     return run(0, B, &all);
 }
 
 /* g (B, T, C), the gradient of y, from an empty state; gw, gu (B, C), gk, gv (B, T, C) are written. */
-int wkv4_backward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v, const float *g,
-                  float *gw, float *gu, float *gk, float *gv)
+int FORM(wkv4_backward)(long B, long T, long C, const float *w, const float *u, const float *k, const float *v,
+                        const float *g, float *gw, float *gu, float *gk, float *gv)
 {
     Block all = {.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .g = g, .gw = gw, .gu = gu, .gk = gk, .gv = gv};
     return run(0, B, &all);
 }
 
 /* As above. */
-int biwkv_forward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v, float *y)
+int FORM(biwkv_forward)(long B, long T, long C, const float *w, const float *u, const float *k, const float *v,
+                        float *y)
 {
     Block all = {.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .y = y, .large = is_large(B, T, C, y)};
     return run(1, B, &all);
 }
 
-int biwkv_backward(long B, long T, long C, const float *w, const float *u, const float *k, const float *v,
-                   const float *g, float *gw, float *gu, float *gk, float *gv)
+int FORM(biwkv_backward)(long B, long T, long C, const float *w, const float *u, const float *k, const float *v,
+                         const float *g, float *gw, float *gu, float *gk, float *gv)
 {
     Block all = {.T = T, .C = C, .w = w, .u = u, .k = k, .v = v, .g = g, .gw = gw, .gu = gu, .gk = gk, .gv = gv};
     return run(1, B, &all);
