@@ -136,21 +136,21 @@ def train(
 @app.command()
 def evaluate(
     model: ModelOption,
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[data.KEY=VALUE]...")] = None,
     data: DataOption = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
+    split: Annotated[Literal["train", "val", "test", "all"] | None, typer.Option(help="Default: test.")] = None,
     without_copies: Annotated[bool, typer.Option(help="Also score the images that have no copy in training.")] = False,
     subgroups: Annotated[
         str | None, typer.Option(metavar="gender,race,age|all", help="Also score each group of people, where known.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report. Default: MODEL/SPLIT.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report. Default: MODEL/SPLIT[_DATA].")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Score a checkpoint on a data set, with 95 % intervals, and write a report."""
     from facerwkv.evaluation.evaluate import evaluate_folder
 
-    scored = evaluate_folder(model, data, split, out, device, without_copies, subgroups)
-    _show(scored, as_json)
+    _show(evaluate_folder(model, data, split, out, device, without_copies, subgroups, changes or []), as_json)
 
 
 @app.command()
@@ -161,7 +161,7 @@ def compare(
     data: DataOption = None,
     recipe: Annotated[str, typer.Option(help="One for all, or own: each model's own, where it has one.")] = "modern",
     out: Annotated[Path, typer.Option(help="Folder of the runs and the table.")] = Path("runs/compare"),
-    split: Annotated[Literal["val", "test"], typer.Option()] = "test",
+    split: Annotated[Literal["val", "test", "all"], typer.Option()] = "test",
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -230,8 +230,9 @@ class DataModule(LightningDataModule):
         clean = drop_leaks(whole) if config.drop_leaks else whole
         self.dropped_leaks = sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
         if self.record and not self.foreign:
-            splits, self.changed = self.record.restore(dataset.splits, clean.splits)
+            splits, changed = self.record.restore(dataset.splits, clean.splits)
             clean = replace(clean, splits=splits)
+            self.changed = "" if self.known and config.labels and set(config.labels) < set(self.known) else changed
         if self.changed:
             _note(self.changed)
         return clean

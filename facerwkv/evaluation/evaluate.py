@@ -1,5 +1,8 @@
 """Model + data → Evaluation and report: of a run after its training, or of any checkpoint on any data."""
 
+import hashlib
+import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +22,7 @@ from facerwkv.data.datasets import DATASETS
 from facerwkv.data.leaks import copies_in_training
 from facerwkv.data.load import load_dataset
 from facerwkv.data.loader import DataConfig, DataModule
+from facerwkv.data.readers import meaning
 from facerwkv.data.record import Record, same_source
 from facerwkv.data.samples import Scope, read_image
 from facerwkv.data.transforms import TransformConfig, normalise
@@ -26,10 +30,14 @@ from facerwkv.evaluation.report import console_subgroups, console_table, write_r
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, score_subgroups
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, reports_of, save_checkpoint
+from facerwkv.training.recipe import apply
 from facerwkv.training.run import SPLITS, read_run, run_of
 
 WITHOUT_COPIES = "without the images that have a copy in training"
-Split = Literal["train", "val", "test"]
+Split = Scope
+READING = {"batch_size", "workers", "cache", "balance", "drop_leaks"}
+"""Settings of data that change no score of an evaluation."""
+_note = logging.getLogger(__name__).warning
 
 
 @dataclass(frozen=True)
@@ -93,18 +101,20 @@ def run_logits(
 def align_labels(
     logits: np.ndarray, targets: np.ndarray, model_labels: Sequence[str], data_labels: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], np.ndarray]:
-    """Score a model on a data set with other classes: only those that both know count.
+    """Score a model on a data set with other classes: only those that both know, by whatever name, count.
 
     Returns logits (M, K) and targets (M,) of the K common classes in the model's order, their names, and the rows (M,)
     of the images kept: those whose true class the model knows. Raises InputError for fewer than two common classes.
     """
-    common = tuple(label for label in model_labels if label in data_labels)
+    meanings = [meaning(label) for label in data_labels]
+    common = tuple(label for label in model_labels if meaning(label) in meanings)
     if len(common) < 2:
         raise InputError(
             f"The model knows {', '.join(model_labels)}; the data set has {', '.join(data_labels)}: fewer than two "
             "classes in common, so there is nothing to score. Name the classes alike, or train on this data set."
         )
-    number = np.array([common.index(label) if label in common else -1 for label in data_labels])[targets]
+    names = [meaning(label) for label in common]
+    number = np.array([names.index(name) if name in names else -1 for name in meanings])[targets]
     rows = np.flatnonzero(number >= 0)
     columns = [list(model_labels).index(label) for label in common]
     return logits[rows][:, columns], number[rows], common, rows
@@ -141,7 +151,8 @@ def evaluate(
         answers = align_labels(*others, checkpoint.labels, datamodule.labels)[:2] if others else (logits, targets)
         fitted = metrics.fit_temperature(*answers)
     meta = dict(meta or {})
-    if left_out := sorted({*checkpoint.labels, *datamodule.labels} - set(labels)):
+    scored = set(map(meaning, labels))
+    if left_out := sorted({each for each in (*checkpoint.labels, *datamodule.labels) if meaning(each) not in scored}):
         meta |= {"ignored_labels": left_out, "ignored_images": len(indices) - len(rows)}
     for name in ("without_box", "trained_on"):
         if count := getattr(datamodule, name).get(split):
@@ -180,7 +191,7 @@ def finish(folder: str | Path, progress: bool = True) -> Path:
     part = read_run(folder).train
     chosen = folder / part.select
     checkpoint = load_checkpoint(chosen)
-    data = _data(checkpoint, folder, None)
+    data, _ = _data(checkpoint, folder, None)
     scored = evaluate(checkpoint, data, "val", part.device, temperature="validation", progress=progress)
     card = checkpoint.card | {"metrics": {"val": scored.summary()}}
     temperature = scored.temperature or 1.0
@@ -191,29 +202,35 @@ def finish(folder: str | Path, progress: bool = True) -> Path:
 def evaluate_folder(
     model: str | Path,
     source: str | None = None,
-    split: Split = "test",
+    split: Split | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     without_copies: bool = False,
     subgroups: str | None = None,
+    changes: Sequence[str] = (),
 ) -> Scored:
     """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
 
-    The report goes to `out`, by default MODEL/SPLIT, and runs/NAME/SPLIT for a shipped model or
-    "hf-hub:ORG/NAME". subgroups: attributes to score by, "gender,age" or "all". InputError for one that the data lack.
+    split: by default test; all images of other data that have no test. The report goes to `out`, by default
+    MODEL/SPLIT, and MODEL/SPLIT_DATA for other data than the model's own; MODEL is runs/NAME for a shipped one or
+    "hf-hub:ORG/NAME". subgroups: attributes to score by, "gender,age" or "all". changes: "data.KEY=VALUE", as for a
+    recipe. InputError for attributes that the data lack and for changes of anything but the data.
     """
     checkpoint = load_checkpoint(model)
-    data = _data(checkpoint, model, source)
+    data, place = _data(checkpoint, model, source, changes)
+    split = split or ("all" if data.foreign and "test" not in data.dataset.splits else "test")
+    copies: set[str] = set()
+    if without_copies:
+        if split == "all":
+            raise InputError("All images include those of training. Look for their copies in one split: --split test.")
+        copies = copies_in_training(data.dataset, split)
     attributes = [sample.attributes for sample in data.images(split).samples]
     chosen = choose_attributes(subgroups, attributes, data.config.source) if subgroups is not None else ()
-    scored = evaluate(checkpoint, data, split, device)
-    kept = None
-    if without_copies:
-        copies = copies_in_training(data.dataset, split)
-        kept = scored.restrict(np.array([name not in copies for name in scored.names]))
+    meta = {"own_data": not place} | ({"changes": list(changes)} if changes else {})
+    scored = evaluate(checkpoint, data, split, device, meta=meta)
+    kept = scored.restrict(np.array([name not in copies for name in scored.names])) if without_copies else None
     by_group = score_subgroups(scored, [attributes[index] for index in scored.indices], chosen) if chosen else None
-    folder = reports_of(model)
-    target = Path(out) if out else folder / split
+    target = Path(out) if out else reports_of(model) / f"{split}{place}"
     if kept:
         kept.save(target / "without_copies")
     report = write_report(
@@ -228,16 +245,21 @@ def evaluate_folder(
 
 
 def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | None = None) -> Checkpoint:
-    """Write a run's chosen checkpoint for others, its card with the scores in RUN/test where there are any.
+    """Write a run's chosen checkpoint for others, its card with the scores in RUN/test where they are of its own data.
 
     The licence follows from the terms of the data it was trained on. See Checkpoint.save_pretrained.
     """
     folder = Path(folder)
     checkpoint = load_checkpoint(folder)
     scores = dict(checkpoint.card.get("metrics", {}))
+    source = checkpoint.card.get("data", {}).get("source", "")
     if (folder / "test" / SUMMARY).is_file():
-        scores["test"] = Evaluation.load(folder / "test").summary()
-    name_of_data = checkpoint.card.get("data", {}).get("source", "").partition(":")[0]
+        summary = Evaluation.load(folder / "test").summary()
+        own = summary.pop("own_data", same_source(summary["source"], source)) and summary["split"] == "test"
+        scores |= {"test": summary} if own else {}
+        if not own:
+            _note(f"{folder / 'test'} was scored on {summary['source']}, not on the run's test: it is not on the card.")
+    name_of_data = source.partition(":")[0]
     terms = DATASETS[name_of_data].terms if name_of_data in DATASETS else "the data are not recorded."
     licence = "Apache-2.0" if name_of_data == "toy" else f"research only: {terms}"
     packed = replace(checkpoint, card=checkpoint.card | {"metrics": scores, "licence": licence})
@@ -245,23 +267,50 @@ def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | No
     return packed
 
 
-def _data(checkpoint: Checkpoint, model: str | Path, source: str | None) -> DataModule:
-    """The data under the checkpoint's transform: its own, wherever it is, as in training; others as in prediction."""
+def _data(
+    checkpoint: Checkpoint, model: str | Path, source: str | None, changes: Sequence[str] = ()
+) -> tuple[DataModule, str]:
+    """The data under the checkpoint's transform: its own, wherever it is, as in training; others as in prediction.
+
+    And an ending for the name of a folder of results, "" for the model's own data as they were in training.
+    """
+
+    def changed(config: DataConfig) -> DataConfig:
+        values = {"data": config.model_dump(mode="json")}
+        apply(values, changes)
+        return DataConfig.parse(values["data"], where="data")
+
+    if wrong := [change for change in changes if not re.match(r"data[.=]", change)]:
+        raise InputError(
+            f"{wrong[0]!r} does not change the data; the rest is the checkpoint's own. Write data.KEY=VALUE, say "
+            "data.boxes=detect."
+        )
     recipe = checkpoint.card.get("recipe", {})
     stored = DataConfig.parse(recipe.get("data", {}), where="card.recipe.data")
     run = run_of(model)
     record = Record(run / SPLITS) if run and (run / SPLITS).is_file() else None
-    source = source or stored.source
+    source = changed(DataConfig(source=source or stored.source)).source
     own = same_source(source, stored.source)
     if not own and record and source.partition(":")[0] == stored.source.partition(":")[0]:  # a copy, or the place moved
         splits = load_dataset(source, known=checkpoint.labels).splits
         own = record.covers([sample for those in splits.values() for sample in those])
-    config = stored if own else DataConfig()
-    config = config.model_copy(update={"source": source, "drop_leaks": False})
+    base = (stored if own else DataConfig()).model_copy(update={"source": source, "drop_leaks": False})
+    config = changed(base)
+    fixed = ("split", "validation", "val_fraction")
+    if own and record and any(getattr(config, name) != getattr(base, name) for name in fixed):
+        raise InputError(
+            f"The splits of the run's own data are those of its training, {run}/{SPLITS}: data.{', data.'.join(fixed)} "
+            "cannot change them. Leave them out, or score all images: --split all."
+        )
     seed = int(recipe.get("train", {}).get("seed", 0))
     data = DataModule(config, checkpoint.transform, seed, record, checkpoint.labels, foreign=not own)
     data.setup()
-    return data
+    if own and config.model_dump(exclude=READING) == base.model_dump(exclude=READING):
+        return data, ""
+    name, _, path = source.partition(":")
+    what = f"{name}:{Path(path).expanduser().resolve()} {config.model_dump_json(exclude=READING | {'source'})}"
+    digest = hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:6]
+    return data, re.sub(r"[^\w.-]+", "_", f"_{name}_{Path(path).name}_{digest}")
 
 
 def _reader(data: DataModule, split: Split) -> Callable[[int], np.ndarray]:

@@ -127,14 +127,7 @@ class Recipe(Settings):
         plain = _load(source)
         for key, value in (values or {}).items():
             _set(plain, key, value, f"{key}={value}")
-        for change in changes:
-            key, sign, text = change.partition("=")
-            if not sign or not key:
-                raise InputError(f"{change!r} changes nothing: write key=value, say train.epochs=5.")
-            try:
-                _set(plain, key, yaml.safe_load(text), change)
-            except yaml.YAMLError as error:
-                raise InputError(f"The value in {change!r} is not valid YAML.") from error
+        apply(plain, changes)
         recipe = cls.parse(plain)
         if not recipe.model.name.startswith(TIMM):
             line = model_line(recipe.model.name)
@@ -174,6 +167,18 @@ def _load(source: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"The recipe {source} must be a mapping of keys to values, like the shipped ones.")
     return values
+
+
+def apply(values: dict[str, Any], changes: Iterable[str]) -> None:
+    """Change nested mappings by "a.b=c", where c is YAML. InputError for what is no such change."""
+    for change in changes:
+        key, sign, text = change.partition("=")
+        if not sign or not key:
+            raise InputError(f"{change!r} changes nothing: write key=value, say data.limit=100.")
+        try:
+            _set(values, key, yaml.safe_load(text), change)
+        except yaml.YAMLError as error:
+            raise InputError(f"The value in {change!r} is not valid YAML.") from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any, change: str) -> None:

@@ -2,20 +2,23 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.loader import DataConfig, DataModule
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.evaluation.evaluate import evaluate_folder, finish
+from facerwkv.evaluation.evaluate import evaluate_folder, finish, pack
 from facerwkv.evaluation.result import Evaluation
 from facerwkv.inference.predictor import load
 from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
+from tests.commands import facerwkv
 
 TINY = "facerwkv_fer_tiny"
 THREE = ("happy", "sad", "angry")
@@ -168,3 +171,84 @@ def test_an_image_that_was_trained_on_is_never_validation_or_test(run, own3, tmp
     assert not {name.removeprefix("test/") for name in scored.names} & in_split(run, "train")
     assert scored.meta["trained_on"] == 21
     assert "21 of 90 test images were trained on; they are left out." in caplog.text
+
+
+@pytest.fixture(scope="session")
+def eight(tmp_path_factory):
+    """Eight classes in folders, as a mirror of AffectNet has them, and no splits."""
+    root = tmp_path_factory.mktemp("eight") / "faces"
+    for number, label in enumerate(("Anger", "Contempt", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")):
+        for copy in range(2):
+            noise(root / label / f"{copy}.png", 500 + 2 * number + copy)
+    return root
+
+
+@pytest.mark.usefixtures("unwritten", "home")
+@pytest.mark.parametrize(
+    ("model", "data", "changes", "n", "labels", "ignored"),
+    [
+        ("run", "eight", [], 6, THREE, 5),
+        (TINY, "eight", [], 14, EXPRESSIONS, 1),
+        (TINY, "own3", [], 30, ("anger", "happiness", "sadness"), 4),
+        (TINY, "eight", ["data.labels=[sad, happy]"], 4, ("happiness", "sadness"), 5),
+        (TINY, "eight", ["data.limit=5"], 4, EXPRESSIONS, 1),
+        ("run", "own3", ["data.labels=[happy, sad]"], 20, THREE[:2], 1),
+    ],
+)
+def test_the_common_classes_of_all_images_are_scored(
+    model, data, changes, n, labels, ignored, run, own3, eight, tmp_path
+):
+    source, split = f"imagefolder:{eight if data == 'eight' else own3}", "all" if model == "run" else None
+    scored = evaluate_folder(run if model == "run" else model, source, split, tmp_path, "cpu", changes=changes)
+    found = scored.evaluation
+    assert (len(found.names), found.labels, found.split) == (n, labels, "all")
+    assert len(found.meta.get("ignored_labels", [])) == ignored
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.epochs=3"], "'train.epochs=3' does not change the data"),
+        (["data.nosuch=3"], "Unknown key 'data.nosuch'"),
+        (["data.val_fraction=0.5"], "splits of the run's own data are those of its training"),
+        (["--split", "all", "--without-copies"], "Look for their copies in one split: --split test."),
+        ([], "has no test split; it has train, val. Use one of these."),
+    ],
+)
+def test_a_change_that_cannot_be_obeyed_is_refused(words, message, run, tmp_path):
+    done = facerwkv("evaluate", "--model", run, "--device", "cpu", "--out", tmp_path / "out", *words)
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert message in done.stderr
+
+
+@pytest.mark.usefixtures("home")
+def test_where_results_go_depends_on_what_was_scored(run, own3, eight, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    evaluations = [
+        ("val", ["--split", "val", "--data", f"imagefolder:{own3}/"]),
+        ("val_", ["--split", "val", "data.limit=4"]),
+        ("all_imagefolder_faces_", ["--data", f"imagefolder:{eight}"]),
+        ("all_", ["--data", f"imagefolder:{eight}", "data.labels=[Happy, Sad]"]),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("facerwkv.evaluation.evaluate.write_report", lambda scored, out, **rest: scored.save(out) or out)
+        for _, words in evaluations:
+            assert facerwkv("evaluate", "--model", copy, "--device", "cpu", *words).returncode == 0
+    folders = {path.parent.name for path in copy.rglob("evaluation.json")}
+    assert len(folders) == 4
+    assert all(any(name.startswith(start) for name in folders) for start, _ in evaluations)
+    assert Evaluation.load(copy / "val").summary()["n"] == 9
+    shutil.copytree(next(path for path in copy.iterdir() if path.name.startswith("all_")), copy / "test")
+    done = facerwkv("models", "pack", copy, "--out", tmp_path / "packed")
+    assert done.returncode == 0
+    assert set(load_checkpoint(tmp_path / "packed").card["metrics"]) == {"val"}
+
+
+def test_a_card_takes_the_run_s_own_test(run, tmp_path, caplog):
+    copy = shutil.copytree(run, tmp_path / "run")
+    scored = replace(Evaluation.load(run / "val"), split="test")
+    for own in (True, False):
+        replace(scored, meta={"own_data": own}).save(copy / "test")
+        packed = pack(copy, tmp_path / f"packed{own}")
+        assert ("test" in packed.card["metrics"]) == own
+    assert "not on the run's test: it is not on the card." in caplog.text
