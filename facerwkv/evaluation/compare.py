@@ -25,6 +25,7 @@ from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, read_json, write_text
 from facerwkv.data.load import load_dataset
+from facerwkv.data.record import same_source
 from facerwkv.evaluation.evaluate import Split, evaluate_folder, finish
 from facerwkv.evaluation.figures import comparison_figure, to_png
 from facerwkv.evaluation.result import SUMMARY
@@ -206,8 +207,11 @@ def require_same(recipe: Recipe, folder: Path) -> None:
     """InputError where an earlier run in `folder` had another recipe: its numbers would not be comparable."""
     if not (folder / RECIPE).is_file():
         return
-    before, now = (flat(each.model_dump(mode="json")) for each in (read_run(folder), recipe))
-    differing = [key for key in now if before.get(key) != now[key]]
+    earlier = read_run(folder)
+    if same_source(earlier.data.source, recipe.data.source):  # under another spelling
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": earlier.data.source})})
+    before, now = (flat(each.model_dump(mode="json")) for each in (earlier, recipe))
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:
         key = differing[0]
         raise InputError(

@@ -1,6 +1,12 @@
-"""Run experiments one after the other, print their tables, and write one page: OUT/reproduce.html and .md."""
+"""Run experiments one after the other, print their tables, and write one page: OUT/reproduce.html and .md.
 
+OUT/reproduce/NAME.json has what an experiment put on the page, so that those of earlier commands stay there.
+"""
+
+import json
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from rich import table as rich
@@ -8,26 +14,32 @@ from rich.console import Console
 from rich.text import Text
 
 from facerwkv.core.errors import InputError
-from facerwkv.evaluation.templates import Paragraph, Section, Table, write_page
-from facerwkv.experiments import chosen, experiment
+from facerwkv.core.files import read_json, write_text
+from facerwkv.evaluation.templates import Block, Drawing, Paragraph, Section, Table, write_page
+from facerwkv.experiments import EXPERIMENTS, chosen, experiment
 from facerwkv.experiments.study import Incomplete, Setting
 
 TITLE = "FaceRWKV, reproduced"
+UNTRAINED = ("table1_sizes", "section4_1_recurrent")
 WIDE = 140  # columns of a printed table, lest numbers are cut off
 
 
 def reproduce(name: str, setting: Setting) -> tuple[Path, list[str]]:
     """Run what is missing of one experiment, or of "all"; the page, and a sentence for each row that could not run.
 
-    The page is written anew after every experiment. One that fails stops no other. InputError for an unknown name, and
+    The page is written anew after every experiment; experiments that were run into the same folder before stay on it.
+    One that fails stops no other. InputError for an unknown name, for changes of an experiment that trains nothing, and
     for a page that cannot be written in the end.
     """
     runs = {each: experiment(each) for each in chosen(name)}
-    page = setting.out / "reproduce"
-    sections: list[Section] = [("", [Paragraph(_about(setting))])]
+    if setting.changes and name in UNTRAINED:
+        raise InputError(f"{name} trains nothing, so {setting.changes[0]!r} changes nothing. Leave it out.")
+    page, about = setting.out / "reproduce", _about(setting)
+    parts = {path.stem: _kept(path) for path in sorted(page.glob("*.json"))}
     problems: list[str] = []
     for each, run in runs.items():
         missing: list[str] = []
+        whole = True
         try:
             added = run(setting)
         except Incomplete as error:
@@ -37,13 +49,42 @@ def reproduce(name: str, setting: Setting) -> tuple[Path, list[str]]:
             if isinstance(error, OSError):
                 where, why = error.filename or setting.out, error.strerror or error
                 what = f"Cannot use {where}: {why}. Once that is mended, rerun the same command to resume."
-            added, missing = [(each, [Paragraph(f"Missing. {what}")])], [what]
+            added, missing, whole = [(each, [Paragraph(f"Missing. {what}")])], [what], False
         _print(added)
-        sections += added
+        parts[each] = (about, added)
         problems += [f"{each}: {problem}" for problem in missing]
         with suppress(InputError):
-            write_page(page, TITLE, sections)
-    return write_page(page, TITLE, sections), problems
+            if whole:
+                _keep(page / f"{each}.json", about, added)
+            write_page(page, TITLE, _in_order(parts))
+    return write_page(page, TITLE, _in_order(parts)), problems
+
+
+def _in_order(parts: Mapping[str, tuple[str, list[Section]]]) -> list[Section]:
+    """The sections in the order of EXPERIMENTS, with what was asked above those for which it differs."""
+    order, sections, said = [*EXPERIMENTS], list[Section](), ""
+    for name in sorted(parts, key=lambda name: order.index(name) if name in order else len(order)):
+        about, added = parts[name]
+        sections += [("", [Paragraph(about)])] if about != said else []
+        sections, said = sections + added, about
+    return sections
+
+
+def _keep(path: Path, about: str, sections: list[Section]) -> None:
+    blocks = [(title, [(type(block).__name__, asdict(block)) for block in those]) for title, those in sections]
+    write_text(path, json.dumps({"about": about, "sections": blocks}, indent=1) + "\n")
+
+
+def _kept(path: Path) -> tuple[str, list[Section]]:
+    stored = read_json(path)
+    kinds: dict[str, type[Block]] = {kind.__name__: kind for kind in (Drawing, Paragraph, Table)}
+    try:
+        sections: list[Section] = [
+            (title, [kinds[kind](**values) for kind, values in those]) for title, those in stored["sections"]
+        ]
+        return stored["about"], sections
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no part of a page ({error!r}); remove it.") from error
 
 
 def _print(sections: list[Section]) -> None:
@@ -63,6 +104,7 @@ def _print(sections: list[Section]) -> None:
 def _about(setting: Setting) -> str:
     seeds = ", ".join(map(str, setting.seeds))
     how = "as the authors' code ran" if setting.as_coded else "as the paper's text has it"
+    how += f", but for {', '.join(setting.changes)}" if setting.changes else ""
     where = "a trial of the program on drawn faces, whose numbers mean nothing" if setting.smoke else setting.data
     return (
         f"Data: {where}. Recipe: {how}. Seeds: {seeds}; ± is the deviation between them. Frames of one film are in "

@@ -19,6 +19,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.data.load import load_dataset
 from facerwkv.data.samples import read_image
+from facerwkv.evaluation.compare import require_same
 from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_SIZE, Setting, validation_curve
 from facerwkv.training.module import train
@@ -39,18 +40,27 @@ CHANGES = [
 
 def run(setting: Setting) -> list[Section]:
     """Train once per seed; the accuracy on the fourteen after each epoch."""
-    out = setting.out / "sanity"
-    manifest, images = _write_images("toy" if setting.smoke else setting.data, out)
+    out, data = setting.out / "sanity", "toy" if setting.smoke else setting.data
+    images = _images(data)
     small = [f"transform.image_size={SMOKE_SIZE[setting.as_coded]}"] if setting.smoke else []
+    changes = [*CHANGES, f"transform={standard([image for _, image in images])}"]
+    values = {"data.source": f"manifest:{out / 'images.csv'}", "about": f"Fourteen images of {data} by heart."}
+    recipes = {
+        seed: Recipe.read("paper", [*changes, f"train.seed={seed}", *small, *setting.changes], values)
+        for seed in setting.seeds
+    }
+    for seed, recipe in recipes.items():
+        require_same(recipe, out / f"seed{seed}")
+    _write_images(images, out)
     rows = []
-    for seed in setting.seeds:
+    for seed, recipe in recipes.items():
         folder = out / f"seed{seed}"
-        own = [f"transform={standard(images)}", f"train.seed={seed}"]
-        source = {"data.source": f"manifest:{manifest}"}
-        recipe = Recipe.read("paper", [*CHANGES, *own, *small, *setting.changes], source)
         train(recipe, folder, resume=(folder / RECIPE).is_file())
         rows.append((str(seed), *(f"{accuracy:.0%}" for accuracy in validation_curve(folder))))
-    table = Table(("seed", *(f"epoch {epoch}" for epoch in range(1, EPOCHS + 1))), rows)
+    width = max(map(len, rows))
+    table = Table(
+        ("seed", *(f"epoch {epoch}" for epoch in range(1, width))), [(*row, *"-" * (width - len(row))) for row in rows]
+    )
     return [("Section 5.1: fourteen images by heart", [Paragraph(f"The paper: {PAPER}."), table])]
 
 
@@ -61,23 +71,27 @@ def standard(images: Sequence[np.ndarray]) -> str:
     return f"{{image_size: [400, 600], mean: {mean}, std: {std}}}"
 
 
-def _write_images(data: str, out: Path) -> tuple[Path, list[np.ndarray]]:
-    """Two training images per class as PNG, listed in a manifest twice: to train on and to score; and their pixels."""
+def _images(data: str) -> list[tuple[str, np.ndarray]]:
+    """Two training images per class, each with its label."""
     dataset = load_dataset(data)
-    images: list[np.ndarray] = []
-    rows = []
+    images: list[tuple[str, np.ndarray]] = []
     for label in dataset.labels:
         samples = [sample for sample in dataset.splits["train"] if sample.label == label][:PER_CLASS]
         if len(samples) < PER_CLASS:
             raise InputError(
                 f"{data} has {len(samples)} training images of {label}; the sanity check needs {PER_CLASS}."
             )
-        for sample in samples:
-            name = f"{len(images):02d}-{label}.png"
-            images.append(read_image(sample))
-            rows += [(name, label, split) for split in ("train", "val")]
-            with atomic(out / name) as partial:
-                Image.fromarray(images[-1]).save(partial, "PNG")
+        images += [(label, read_image(sample)) for sample in samples]
+    return images
+
+
+def _write_images(images: Sequence[tuple[str, np.ndarray]], out: Path) -> None:
+    """The images as PNG, listed in OUT/images.csv twice: to train on and to score."""
+    rows = []
+    for number, (label, image) in enumerate(images):
+        name = f"{number:02d}-{label}.png"
+        rows += [(name, label, split) for split in ("train", "val")]
+        with atomic(out / name) as partial:
+            Image.fromarray(image).save(partial, "PNG")
     with atomic(out / "images.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])
-    return out / "images.csv", images

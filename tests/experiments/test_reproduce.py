@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
-from facerwkv.evaluation.templates import Paragraph, Table
+from facerwkv.evaluation.templates import Drawing, Paragraph, Table
 from facerwkv.experiments import EXPERIMENTS, chosen, experiment, study
 from facerwkv.experiments import reproduce as page
-from facerwkv.experiments.reproduce import reproduce
+from facerwkv.experiments.reproduce import UNTRAINED, reproduce
 from facerwkv.experiments.study import SCORE, Figure, Incomplete, Row, Setting, Study, mean_and_deviation
 
 TINY = Study("Tiny", "none.", "seconds.", (Row("Small", ("model.name=facerwkv_small",), 61.41, curve=(0.2, 0.3)),))
@@ -196,6 +196,34 @@ def test_the_command_ends_with_1_where_a_part_is_missing(tmp_path, only):
     assert done.exit_code == 1
     assert "facerwkv: table: two: no box" in done.stderr
     assert f"The page: {tmp_path / 'reproduce.html'}" in done.stdout
+
+
+def test_experiments_of_earlier_commands_stay_on_the_page_with_what_was_asked(tmp_path, only):
+    only(
+        fig4=lambda setting: [("Figure four", [Table(("a", "b"), [("1", "2")]), Drawing("x.png", "<svg></svg>", "x")])]
+    )
+    reproduce("fig4", Setting("toy", tmp_path, [0], changes=["train.epochs=1"]))
+    only(table1=lambda setting: [("First", [])], table2=incomplete)
+    html, _ = reproduce("all", Setting("toy", tmp_path, [3]))
+    text = html.read_text(encoding="utf-8")
+    assert all(f"<h2>{title}</h2>" in text for title in ("Figure four", "First", "What there is"))
+    assert "<svg></svg>" in text
+    assert "as the paper&#39;s text has it, but for train.epochs=1. Seeds: 0" in text
+    assert "as the paper&#39;s text has it. Seeds: 3" in text
+    only(fig4=lambda setting: [("Figure four", [Paragraph("anew")])])
+    assert reproduce("fig4", Setting("toy", tmp_path, [0]))[0].read_text(encoding="utf-8").count("Figure four") == 1
+    only(fig4=lambda setting: TINY.run(replace(setting, data="caer_s:/nowhere")))
+    reproduce("fig4", Setting("toy", tmp_path))
+    only(first=lambda setting: [("First", [])])
+    assert "anew" in reproduce("first", Setting("toy", tmp_path))[0].read_text(encoding="utf-8"), (
+        "a failure replaces none"
+    )
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_changes_of_an_experiment_that_trains_nothing_are_refused(name, tmp_path):
+    with pytest.raises(InputError, match=f"{name} trains nothing, so 'train.epochs=1' changes nothing"):
+        reproduce(name, Setting("toy", tmp_path, changes=["train.epochs=1"]))
 
 
 def test_a_full_disk_is_a_sentence_and_stops_nothing_else(tmp_path, only):
