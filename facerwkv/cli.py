@@ -46,10 +46,10 @@ AGAIN = "Rerun the same command to resume."
 
 
 def main() -> None:
-    """Run the command line; a person's mistake becomes one sentence and exit code 2."""
+    """Run the command line; a person's mistake, or what the system refuses, becomes one sentence and exit code 2."""
     try:
         app()
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"facerwkv: {error}", file=sys.stderr)
         sys.exit(2)
 

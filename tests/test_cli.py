@@ -266,6 +266,24 @@ def test_wrong_use_is_a_sentence_and_exit_code_2(arguments, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-is-called-so/run", "a\0b"])
+def test_a_name_that_no_file_can_have_is_a_sentence(name, tmp_path):
+    for words in (
+        ("predict", "a.jpg", "--model", name),
+        ("predict", "a.jpg", "--model", f"{name}.onnx"),
+        ("predict", "a.jpg", "--detector-model", name),
+        ("evaluate", "--model", name),
+        ("train", "--recipe", name),
+        ("train", "--resume", name),
+        ("train", "--init-from", name),
+        ("train", "--data", f"imagefolder:{name}"),
+        ("compare", name),
+    ):
+        done = facerwkv(*words, cwd=tmp_path)
+        assert done.returncode == 2, words
+        assert "Traceback" not in done.stderr
+
+
 def test_a_process_ends_with_the_exit_code_of_wrong_use(tmp_path):
     done = process("predict", "a.jpg", "--model", "gone.onnx", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,6 +1,7 @@
 """NAME:ROOT → a Dataset: samples per split, labelled by name."""
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def load_dataset(
     name, _, path = source.partition(":")
     if name not in DATASETS:
         raise InputError(f"Unknown data set {name!r} in {source!r}. Write NAME:ROOT; names: {', '.join(DATASETS)}.")
-    spec, root, problems = DATASETS[name], Path(path).expanduser(), list[str]()
+    spec, root, problems = DATASETS[name], Path(os.path.expanduser(path)), list[str]()
     expected = f"Expected layout of {name}: {spec.layout}"
     if name != "toy" and not path:
         raise InputError(f"{name} needs its root folder or file, {name}:ROOT. {expected}")

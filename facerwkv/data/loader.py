@@ -1,6 +1,7 @@
 """Samples → batches: the images of a split, and the LightningDataModule of all splits."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -356,7 +357,7 @@ class DataModule(LightningDataModule):
         samples, cache = self._boxed(split), self.config.cache
         if cache is False:
             return ImageDataset(samples, self.labels, self.transform)
-        folder = cache_folder() if cache is True else Path(cache).expanduser()
+        folder = cache_folder() if cache is True else Path(os.path.expanduser(cache))
         stored = open_cache(samples, self.transform, folder, f"{split} images")
         if stored.unreadable:
             self.unreadable += stored.unreadable.values()

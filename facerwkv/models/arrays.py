@@ -26,7 +26,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     "state_dict" is looked into, and "module." removed from names. InputError where there is no such file, or where it
     contains anything but weights.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix not in (".npz", ".safetensors", *PICKLES) or not os.path.isfile(path):
         raise InputError(f"No weights in {source}: give an existing .safetensors, .npz or .pth file.")
     weights: Any

@@ -247,7 +247,7 @@ def without_paths(value: Any) -> Any:
 
 def _find(source: str | Path) -> Path:
     """The folder with a checkpoint's two files, which are fetched first for one of huggingface.co."""
-    path = SHIPPED / source if str(source) in shipped() else Path(source).expanduser()
+    path = SHIPPED / source if str(source) in shipped() else Path(os.path.expanduser(source))
     if str(source).startswith(HUB):
         from huggingface_hub import snapshot_download
 

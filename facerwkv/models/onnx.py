@@ -112,7 +112,7 @@ def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx")
     OpenVinoSession. InputError without the runtime or the device, and for a file that is missing, damaged or not an
     exported model.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     graph = _read(path)
     kind: Any = OpenVinoSession if runtime == "openvino" else OnnxRuntimeSession
     session: Session = kind(graph, path, device)
@@ -190,7 +190,7 @@ def _opened(graph: bytes, path: Path, device: str) -> Any:
 
 def _read(path: Path) -> bytes:
     """The file's bytes: a session made of bytes has no folder to look for further files in."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no file {path}. Write it: facerwkv export --model NAME --out {path}")
     if path.stat().st_size >= LARGEST:
         raise InputError(f"{path} is larger than {LARGEST >> 30} GiB, so it is no exported model; export it again.")

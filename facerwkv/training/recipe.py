@@ -155,7 +155,7 @@ def shipped() -> list[str]:
 
 
 def _load(source: str | Path) -> dict[str, Any]:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if str(source) in shipped():
         path = Path(str(RECIPES), f"{source}.yaml")
     elif not os.path.isfile(path):

@@ -103,7 +103,7 @@ def read_run(folder: Path) -> Recipe:
 
 def run_of(source: str | Path) -> Path | None:
     """The run to which a checkpoint's folder (the run's, its best or last) belongs; None for one of its own."""
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     if str(source) in shipped() or not folder.exists():
         return None
     folder = folder.resolve() if folder.is_dir() else folder.resolve().parent
