@@ -166,12 +166,14 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Train or load several models under one recipe, score and time them alike, in one table."""
-    from facerwkv.evaluation.compare import compare as run
+    from facerwkv.evaluation import compare as module
 
     values = _given({"data.source": data, "train.device": device})
-    changes = [name for name in names if "=" in name and not Path(name).exists()]
+    changes = [name for name in names if module.is_change(name)]
     with _stoppable(AGAIN):
-        result = run([name for name in names if name not in changes], recipe, changes, out, split, values=values)
+        result = module.compare(
+            [name for name in names if name not in changes], recipe, changes, out, split, values=values
+        )
     _show(result, as_json)
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)

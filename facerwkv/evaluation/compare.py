@@ -6,10 +6,12 @@ OUT/comparison.json .csv .md .png
 """
 
 import csv
+import hashlib
+import logging
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,41 +24,46 @@ from rich.table import Table
 
 from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, first_line
 from facerwkv.core.files import atomic, read_json, write_text
+from facerwkv.data.config import DataConfig
 from facerwkv.data.load import load_dataset
 from facerwkv.data.record import same_source
 from facerwkv.evaluation.evaluate import Split, evaluate_folder, finish
 from facerwkv.evaluation.figures import comparison_figure, to_png
 from facerwkv.evaluation.result import SUMMARY
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
+from facerwkv.models.checkpoint import HUB, Checkpoint, load_checkpoint
+from facerwkv.models.checkpoint import shipped as weights
 from facerwkv.models.zoo import MODELS, TIMM, model_line
 from facerwkv.training.module import check_inputs, train
 from facerwkv.training.recipe import Recipe, shipped
-from facerwkv.training.run import RECIPE, TIME, environment, read_run, write_json
+from facerwkv.training.run import RECIPE, TIME, environment, read_run, run_of, write_json
 
 OWN = "own"  # instead of a recipe's name: each model's own, where it has one
 ROW, RESULT = "row.json", "comparison"
 BATCH = 32  # images per forward pass where speed is measured
 SAMPLES, SECONDS = 5, 2.0  # speed is measured at least that often, and for at least that long
+FOR_LOADED = ("data.", "data=", "train.device=")
+UNLIKE = "Not all models were scored on the same images and classes, so their scores do not compare: see those columns."
 WIDE = 140  # columns of the printed table, lest numbers are cut off
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to compare: its name in the table, and the recipe to train it under, or the checkpoint to load."""
+    """A model to compare: its name in the table, and the recipe to train it under, or the checkpoint to load.
+
+    changes: "data.KEY=VALUE", under which a loaded one is scored; device: on which.
+    """
 
     name: str
     recipe: Recipe | None = None
-    checkpoint: Path | None = None
+    checkpoint: str | None = None
+    changes: tuple[str, ...] = ()
+    device: str = "auto"
 
     @property
     def folder(self) -> str:
         return re.sub(r"[^\w.-]+", "_", self.name)
-
-    @property
-    def device(self) -> str:
-        return self.recipe.train.device if self.recipe else "auto"
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,16 @@ class Comparison:
 
     def print(self) -> None:
         table = Table(box=None, pad_edge=False)
-        for number, column in enumerate(columns()):
+        for number, column in enumerate(columns(self.rows)):
             table.add_column(column, justify="right" if number else "left", no_wrap=True)
         for row in self.rows:
-            table.add_row(*cells(row))
+            table.add_row(*cells(row, self.rows))
         console = Console()
         console.width = max(console.width, WIDE)
         if self.rows:
             console.print(table)
+        if not alike(self.rows):
+            console.print(UNLIKE, highlight=False, soft_wrap=True)
         for problem in self.problems:
             console.print(f"[red]no row:[/] {escape(problem)}", highlight=False, soft_wrap=True)
 
@@ -101,18 +110,25 @@ class Comparison:
                 partial.write_bytes(to_png(comparison_figure(self.rows)))
 
 
-def columns() -> tuple[str, ...]:
-    """The heads of the table's columns."""
+def alike(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all rows are scores on the same images and classes."""
+    return len({(row["n"], *row.get("classes", ()), row.get("images")) for row in rows}) < 2
+
+
+def columns(rows: Sequence[Mapping[str, Any]] = ()) -> tuple[str, ...]:
+    """The heads of the table's columns; where the rows are not alike, also what each was scored on."""
     titles = (metric.title for metric in metrics.of_confusion().values())
-    return ("model", *titles, "parameters", "epochs", "training", "images/s")
+    scored_on = () if alike(rows) else ("images", "classes")
+    return ("model", *titles, *scored_on, "parameters", "epochs", "training", "images/s")
 
 
-def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The texts of a row under `columns()`: scores with 95 % intervals, minutes."""
+def cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()) -> tuple[str, ...]:
+    """The texts of one of the rows under `columns(rows)`: scores with 95 % intervals, minutes."""
     scores = metrics.stored(row)
     return (
         row["name"],
         *(metric.text(scores.get(name)) for name, metric in metrics.of_confusion().items()),
+        *(() if alike(rows) else (f"{row['n']:,}", f"{len(row.get('classes', ())) or '–'}")),
         f"{row['parameters']:,}",
         "–" if row["epochs"] is None else str(row["epochs"]),
         "–" if row["train_seconds"] is None else f"{row['train_seconds'] / 60:.1f} min",
@@ -122,8 +138,15 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
-    head = f"| {' | '.join(columns())} |\n|---|{'---:|' * (len(columns()) - 1)}\n"
-    return head + "".join(f"| {' | '.join(cells(row))} |\n" for row in rows)
+    heads = columns(rows)
+    head = f"| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}\n"
+    body = "".join(f"| {' | '.join(cells(row, rows))} |\n" for row in rows)
+    return head + body + ("" if alike(rows) else f"\n{UNLIKE}\n")
+
+
+def is_change(word: str) -> bool:
+    """Whether an argument is a [PATTERN:]KEY=VALUE, and not the name or folder of a model."""
+    return bool(re.match(r"([^=]*:)?[a-z_]\w*(\.\w+)*=", word)) and not Path(word).is_dir()
 
 
 def compare(
@@ -137,28 +160,38 @@ def compare(
 ) -> Comparison:
     """Train (or load) each model, score it on `split`, time it; write the table after each, the best model first.
 
-    names: of MODELS, "timm:NAME", or folders of runs and checkpoints. recipe: a shipped recipe's name, a YAML file, or
-    "own" for each model's own. changes: "KEY=VALUE" for all, "PATTERN:KEY=VALUE" for the models whose names fit a shell
-    pattern. values: KEY → the value as it is, for all, applied before `changes`. Models that look at a face and a scene
-    get transform.crop=both. An interrupted comparison resumes when it is called again; a model that fails is listed in
-    `problems` and stops no other. Raises InputError, before anything is trained, for names, keys and values that are
-    not known, for data that are not there, and for runs in `out` under another recipe.
+    names: of MODELS and "timm:NAME", to be trained; shipped models, "hf-hub:ORG/NAME" and folders of runs and
+    checkpoints, to be loaded. recipe: a shipped recipe's name, a YAML file, or "own" for each model's own. changes:
+    "KEY=VALUE" for all, "PATTERN:KEY=VALUE" for the models whose names fit a shell pattern; those of data.KEY also hold
+    for what is loaded. values: KEY → the value as it is, for all, applied before `changes`. Models that look at a face
+    and a scene get transform.crop=both. An interrupted comparison resumes when it is called again; a model that fails
+    is listed in `problems` and stops no other. Raises InputError, before anything is trained, for names, keys and
+    values that are not known, for changes that change nothing, for data or a split that are not there, and for runs in
+    `out` under another recipe.
     """
     out, split_changes = Path(out), [_parse(change) for change in changes]
-    entries = [_entry(name, recipe, split_changes, values or {}) for name in names]
+    entries = [
+        _entry(name, title, recipe, split_changes, values or {})
+        for name, title in zip(names, _titles(names), strict=True)
+    ]
     folders = [entry.folder for entry in entries]
     if not entries:
         raise InputError("Name the models to compare; `facerwkv models list` shows them.")
     if twice := sorted({entry.name for entry in entries if folders.count(entry.folder) > 1}):
         raise InputError(f"{', '.join(twice)} is named twice, or two models would share a folder. Name each once.")
     for pattern, change in split_changes:
-        if not any(fnmatch(name, pattern) for name in names):
+        fitting = [entry for name, entry in zip(names, entries, strict=True) if fnmatch(name, pattern)]
+        if not fitting:
             raise InputError(f"{pattern}:{change} changes nothing: {pattern!r} fits none of {', '.join(names)}.")
+        if not (any(entry.recipe for entry in fitting) or change.startswith(FOR_LOADED)):
+            raise InputError(
+                f"{change} changes nothing: {', '.join(entry.name for entry in fitting)} is loaded, not trained. Only "
+                "data.KEY=VALUE changes how it is scored."
+            )
     for entry in entries:
         if entry.recipe is not None:
             require_same(entry.recipe, out / entry.folder)
-    for config in {entry.recipe.data for entry in entries if entry.recipe}:
-        load_dataset(config.source, labels=config.labels)
+    _require_splits({entry.recipe.data for entry in entries if entry.recipe}, split)
     given = (change.partition("=")[2] for _, change in split_changes if change.startswith("data.source="))
     source = next((entry.recipe.data.source for entry in entries if entry.recipe), None)
     source = source or next(given, None) or (values or {}).get("data.source")
@@ -169,8 +202,10 @@ def compare(
         Console(stderr=True).print(f"[bold]{number}/{len(entries)}[/] {entry.name}", highlight=False)
         try:
             rows.append(_row(entry, out / entry.folder, source, split, progress))
-        except InputError as error:
-            problems.append(f"{entry.name}: {error}")
+        except Exception as error:  # one model that fails must not cost the others their hours
+            if not isinstance(error, InputError):
+                logging.getLogger(__name__).exception(entry.name)
+            problems.append(f"{entry.name}: {error if isinstance(error, InputError) else first_line(error)}")
         result = Comparison(sorted(rows, key=_rank, reverse=True), setting, problems)
         result.save(out)
     return result
@@ -189,18 +224,48 @@ def _parse(change: str) -> tuple[str, str]:
     return pattern or "*", f"{key}{sign}{value}"
 
 
-def _entry(name: str, recipe: str, changes: Sequence[tuple[str, str]], values: Mapping[str, Any]) -> Entry:
-    if name not in MODELS and not name.startswith(TIMM) and Path(name).is_dir():
-        load_checkpoint(name)
-        return Entry(Path(name).name, checkpoint=Path(name))
-    line = model_line(name)
-    chosen = recipe if recipe != OWN else name if name in shipped() else "modern"
+def _is_loaded(name: str) -> bool:
+    known = name in MODELS or name.startswith(TIMM)
+    return name in weights() or name.startswith(HUB) or (not known and ("/" in name or Path(name).is_dir()))
+
+
+def _titles(names: Sequence[str]) -> list[str]:
+    """What the models are called: folders by as much of the end of their paths as tells them apart."""
+    folders = [Path(name).resolve().parts if _is_loaded(name) and Path(name).exists() else (name,) for name in names]
+    titles = []
+    for parts in folders:
+        ends = (parts[-depth:] for depth in range(1, len(parts) + 1))
+        unlike = (end for end in ends if sum(other[-len(end) :] == end for other in folders) == 1)
+        titles.append("/".join(next(unlike, parts)))
+    return titles
+
+
+def _require_splits(configs: Collection[DataConfig], split: Split) -> None:
+    """InputError where the data lack what the models are trained or scored on; no image is opened."""
+    if configs and split == "all":
+        raise InputError("All images include those that the models are trained on. Choose --split val or --split test.")
+    for config in configs:
+        splits = load_dataset(config.source, labels=config.labels).splits
+        if missing := [each for each in ("train", split) if each not in splits and each != "val"]:
+            advice = "Choose --split val." if missing == ["test"] else "Give data to train on: --data NAME:ROOT."
+            there = ", ".join(splits)
+            raise InputError(f"{config.source} has no {' and no '.join(missing)} split; it has {there}. {advice}")
+
+
+def _entry(name: str, title: str, recipe: str, changes: Sequence[tuple[str, str]], values: Mapping[str, Any]) -> Entry:
     fitting = [change for pattern, change in changes if fnmatch(name, pattern)]
+    chosen = recipe if recipe != OWN else name if name in shipped() else "modern"
+    if _is_loaded(name):
+        load_checkpoint(name)
+        device = Recipe.read(chosen, fitting, values).train.device  # which refuses unknown keys, too
+        data = tuple(change for change in fitting if change.startswith("data"))
+        return Entry(title, checkpoint=name, changes=data, device=device)
+    line = model_line(name)
     plan = Recipe.read(chosen, fitting, {**values, "model.name": name})
     if line.config.two_inputs and plan.transform.crop == "scene":
         plan = Recipe.read(chosen, [*fitting, "transform.crop=both"], {**values, "model.name": name})
     check_inputs(plan)
-    return Entry(name, plan)
+    return Entry(title, plan, device=plan.train.device)
 
 
 def require_same(recipe: Recipe, folder: Path) -> None:
@@ -222,7 +287,7 @@ def require_same(recipe: Recipe, folder: Path) -> None:
 
 def _row(entry: Entry, folder: Path, source: str | None, split: Split, progress: bool) -> dict[str, Any]:
     """The model's row of the table; that of a model trained here is kept."""
-    kept, model = folder / split / ROW, entry.checkpoint or folder
+    kept, model = folder / split / ROW, entry.checkpoint or str(folder)
     if entry.recipe is not None:
         if kept.is_file():
             return read_json(kept, "Remove it, and the model is scored again.")
@@ -230,9 +295,10 @@ def _row(entry: Entry, folder: Path, source: str | None, split: Split, progress:
             train(entry.recipe, folder, resume=(folder / RECIPE).is_file(), progress=progress)
         if not (folder / "val" / SUMMARY).is_file():
             finish(folder, progress)
-    scored = evaluate_folder(model, source, split, folder / split, entry.device).evaluation
-    checkpoint = load_checkpoint(model)
-    spent = read_json(model / TIME) if (model / TIME).is_file() else {}
+    scored = evaluate_folder(model, source, split, folder / split, entry.device, changes=entry.changes).evaluation
+    checkpoint, run = load_checkpoint(model), run_of(model)
+    spent = read_json(run / TIME) if run and (run / TIME).is_file() else {}
+    truth = sorted(zip(scored.names, (scored.labels[target] for target in scored.targets), strict=True))
     where = environment()
     row = {
         "name": entry.name,
@@ -241,6 +307,8 @@ def _row(entry: Entry, folder: Path, source: str | None, split: Split, progress:
         "source": scored.source,
         "split": scored.split,
         "n": len(scored.names),
+        "classes": list(scored.labels),
+        "images": hashlib.sha256(repr(truth).encode()).hexdigest()[:12],
         **metrics.to_json(scored.scores, metrics.of_confusion()),
         "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
         "image_size": list(checkpoint.transform.image_size),

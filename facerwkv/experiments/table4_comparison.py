@@ -67,7 +67,7 @@ def run(setting: Setting) -> list[Section]:
         changes = [*CHANGES, f"train.seed={seed}", *small, *setting.changes]
         out = setting.out / "table4_comparison" / f"seed{seed}"
         found = compare(NAMES, "modern", changes, out, values={"data.source": data})
-        rows = Table(columns(), [cells(row) for row in found.rows])
+        rows = Table(columns(found.rows), [cells(row, found.rows) for row in found.rows])
         sections.append((f"Table 4: the systems, one budget, seed {seed}", [rows, *map(Paragraph, found.problems)]))
         problems += found.problems
     printed = Table(("architecture", "accuracy, %", "parameters"), PAPER)

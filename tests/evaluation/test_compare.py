@@ -1,6 +1,7 @@
 """Several models under one recipe, for real, on images that anything can learn."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -8,11 +9,12 @@ from typer.testing import CliRunner
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.evaluation import compare as module
-from facerwkv.evaluation.compare import Comparison, compare
+from facerwkv.evaluation.compare import UNLIKE, Comparison, compare, is_change
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import read_run
 
 NAMES = ["facerwkv4_small", "timm:test_resnet", "caer_net_s"]
+TINY = "facerwkv_fer_tiny"  # shipped
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +105,43 @@ def test_a_folder_of_a_run_is_loaded_and_not_trained(compared, small, tmp_path, 
     assert (tmp_path / "facerwkv4_small" / "test" / "evaluation.json").is_file()
 
 
+def test_shipped_names_are_weights_and_models_on_other_images_are_told_apart(compared, colours, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", None)
+    monkeypatch.setattr(module, "throughput", lambda *of: 1.0)
+    monkeypatch.setattr("facerwkv.evaluation.evaluate.write_report", lambda scored, folder, **rest: folder)
+    for run in ("A/lr=1/seed0", "B/lr=1/seed0"):
+        shutil.copytree(compared[0] / "facerwkv4_small", tmp_path / run)
+    monkeypatch.chdir(tmp_path)
+    changes = [f"data.source=imagefolder:{colours}", f"{TINY}:data.labels=[happy, sad, fear]", "train.device=cpu"]
+    names = [TINY, "A/lr=1/seed0", "B/lr=1/seed0/best"]
+    assert [word for word in (*names, *changes) if is_change(word)] == changes
+    result = compare(names, "modern", changes, "out", progress=False)
+    rows = {row["name"]: row for row in result.rows}
+    assert result.problems == []
+    assert {name: (row["n"], len(row["classes"]), row["loaded"]) for name, row in rows.items()} == {
+        TINY: (12, 3, True),
+        "seed0": (28, 7, True),
+        "best": (28, 7, True),
+    }
+    assert rows["seed0"]["epochs"] == rows["best"]["epochs"] == 2
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| images | classes | parameters |" in text
+    assert UNLIKE in text
+    again = compare(["A/lr=1/seed0", "B/lr=1/seed0"], "modern", changes[::2], "out", progress=False)
+    assert sorted(row["name"] for row in again.rows) == ["A/lr=1/seed0", "B/lr=1/seed0"]
+    assert UNLIKE not in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_any_exception_of_a_model_stops_no_other(changes, tmp_path, monkeypatch):
+    def broken(recipe, folder, **options):
+        raise ValueError("Expected more than 1 value per channel")
+
+    monkeypatch.setattr(module, "train", broken)
+    result = compare(["facerwkv4_small", "timm:test_resnet"], "modern", changes, tmp_path, progress=False)
+    said = "Expected more than 1 value per channel"
+    assert result.problems == [f"facerwkv4_small: {said}", f"timm:test_resnet: {said}"]
+
+
 def test_a_model_that_fails_stops_no_other(changes, tmp_path):
     result = compare(["alexnet", "facerwkv4_small"], "modern", [*changes, "train.epochs=1"], tmp_path, progress=False)
     assert [row["name"] for row in result.rows] == ["facerwkv4_small"]
@@ -124,12 +163,25 @@ def test_another_recipe_in_the_same_folder_is_refused(compared, changes):
         (["facerwkv4_small"], ["train.epoch=3"], "Unknown key 'train.epoch'"),
         (["caer_net_s"], ["caer_net_s:transform.crop=face"], "looks at a face and at the scene around it"),
         (["facerwkv4_small"], ["data.source=imagefolder:/nowhere"], "/nowhere does not exist"),
+        (
+            ["facerwkv4_small"],
+            ["data.source=imagefolder:{colours}/train"],
+            r"has no test split; .* Choose --split val\.",
+        ),
+        (["facerwkv4_small"], ["data.source=imagefolder:{colours}/nothing"], "nothing does not exist"),
+        (["runs/lr=0.1"], [], r"runs/lr=0\.1 does not exist: give a run's folder"),
+        ([TINY], ["nosuch.key=3"], "Unknown key 'nosuch'"),
+        ([TINY], ["data.nosuch=3"], r"Unknown key 'data\.nosuch'"),
+        ([TINY], ["train.epochs=3"], f"train.epochs=3 changes nothing: {TINY} is loaded, not trained"),
+        ([TINY, "facerwkv4_small"], [f"{TINY}:optim.lr=3"], "optim.lr=3 changes nothing"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_trained(names, more, message, changes, tmp_path):
-    own = [change for change in changes if not change.startswith("facerwkv*")]
+def test_wrong_use_is_told_before_anything_is_trained(names, more, message, changes, colours, tmp_path):
+    own = [
+        change for change in changes if change.startswith("data.") or ("facerwkv4_small" in names and "*" not in change)
+    ]
     with pytest.raises(InputError, match=message):
-        compare(names, "modern", [*own, *more], tmp_path, progress=False)
+        compare(names, "modern", [*own, *(each.format(colours=colours) for each in more)], tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
