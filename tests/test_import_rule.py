@@ -16,11 +16,13 @@ import sys, time
 import torch
 before = time.process_time()
 from facerwkv.cli import main
-sys.argv = ["facerwkv", "predict", sys.argv[1], "--json"]
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code
+image, drawing = sys.argv[1:]
+for command in (["predict", image, "--json"], ["explain", image, "--mode", "scene", "--out", drawing]):
+    sys.argv = ["facerwkv", *command]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, ended.code
 print(time.process_time() - before, *(name for name in %r if name in sys.modules))
 """
 UNUSED = ("timm", "torchvision", "torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "triton", "huggingface_hub")
@@ -90,10 +92,10 @@ def test_importing_the_package_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_predicting_an_image_loads_torch_and_little_else(tmp_path):
+def test_predicting_and_explaining_an_image_load_torch_and_little_else(tmp_path):
     image = tmp_path / "image.jpg"
     Image.new("RGB", (64, 64), "grey").save(image)
-    command = [sys.executable, "-c", PREDICTS % (UNUSED,), str(image)]
+    command = [sys.executable, "-c", PREDICTS % (UNUSED,), str(image), str(tmp_path / "drawing.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, *loaded = done.stdout.splitlines()[-1].split()
     assert loaded == []
