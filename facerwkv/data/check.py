@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def check(source: str | Dataset, leaks: bool = False) -> Report:
 
     With `leaks` also look for exact and near copies across splits. Raises InputError as `load_dataset` does.
     """
-    dataset = load_dataset(source) if isinstance(source, str) else source
+    dataset = source if isinstance(source, Dataset) else _load(source)
     splits = dataset.splits
     if not leaks:  # only a file can be unreadable
         splits = {split: [each for each in those if isinstance(each.image, Path)] for split, those in splits.items()}
@@ -125,6 +125,15 @@ def check(source: str | Dataset, leaks: bool = False) -> Report:
         published["test"] += published.pop("val")
     unreadable = [each.problem for those in prints.values() for each in those if each.problem]
     return Report(dataset, counts, published, unreadable, compare(prints) if leaks else None)
+
+
+def _load(source: str) -> Dataset:
+    """Classes that a model could not be trained on, too: of your own data those that occur, of others also the rest."""
+    spec = DATASETS.get(source.partition(":")[0])
+    dataset = load_dataset(source, known=spec.labels if spec else None)
+    there = {sample.label for samples in dataset.splits.values() for sample in samples}
+    own = spec is not None and spec.source.startswith("your own")
+    return replace(dataset, labels=tuple(label for label in dataset.labels if label in there or not own))
 
 
 def describe_all() -> list[dict[str, Any]]:

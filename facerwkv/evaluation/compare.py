@@ -243,11 +243,15 @@ def _titles(names: Sequence[str]) -> list[str]:
 def _require_splits(configs: Collection[DataConfig], split: Split) -> None:
     """InputError where the data lack what the models are trained or scored on; no image is opened."""
     if configs and split == "all":
-        raise InputError("All images include those that the models are trained on. Choose --split val or --split test.")
+        raise InputError("All images include those of training. Choose a split: facerwkv compare --split test.")
     for config in configs:
         splits = load_dataset(config.source, labels=config.labels).splits
         if missing := [each for each in ("train", split) if each not in splits and each != "val"]:
-            advice = "Choose --split val." if missing == ["test"] else "Give data to train on: --data NAME:ROOT."
+            advice = (
+                "Score validation: facerwkv compare --split val."
+                if missing == ["test"]
+                else "Give data to train on: --data NAME:ROOT."
+            )
             there = ", ".join(splits)
             raise InputError(f"{config.source} has no {' and no '.join(missing)} split; it has {there}. {advice}")
 

