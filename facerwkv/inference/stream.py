@@ -104,7 +104,10 @@ def _with_bar(results: Iterable[Result], source: str, options: Options) -> Itera
 
 
 class Follower:
-    """Gives the faces of successive results their tracks, and smooths their probabilities where `smooth` says how."""
+    """Gives the faces of successive results their tracks, and smooths their probabilities where `smooth` says how.
+
+    At a cut everybody gets a new track, and nothing is smoothed across it, whole images neither.
+    """
 
     def __init__(self, smooth: str | None = None):
         self._make: Callable[[], Smooth] | None = smoother(smooth)
@@ -114,7 +117,11 @@ class Follower:
     def __call__(self, result: Result) -> Result:
         if result.status == "unreadable" or result.time is None:
             return result
-        boxes, faces = iter(self.tracker(result.time, [face.box for face in result.faces if face.box])), []
+        rgb = result.image if isinstance(result.image, np.ndarray) else None
+        boxes = iter(self.tracker(result.time, [face.box for face in result.faces if face.box], rgb))
+        if self.tracker.cut:
+            self._smooth.clear()
+        faces = []
         for face in result.faces:
             track = next(boxes) if face.box else None
             if self._make is not None:

@@ -35,7 +35,10 @@ class Temporal:
     @torch.inference_mode()
     def __call__(self, opened: Opened) -> Result:
         crops, logits = opened.crops, []
-        numbers = iter(self.tracker(opened.fields.get("time") or 0.0, [crop.box for crop in crops if crop.box]))
+        time, rgb = opened.fields.get("time") or 0.0, opened.fields.get("image")
+        numbers = iter(self.tracker(time, [crop.box for crop in crops if crop.box], rgb))
+        if self.tracker.cut:
+            self.states.clear()
         for crop in crops:
             track = next(numbers) if crop.box else None
             pixels = torch.from_numpy(crop.image)[None].to(self.predictor.device)

@@ -164,6 +164,22 @@ def test_every_face_is_smoothed_for_itself_and_its_label_follows():
     assert [(each.track, each.label, each.score) for each in second.faces] == [(2, "b", 1.0), (1, "a", 0.6)]
 
 
+def test_nothing_is_smoothed_across_a_cut_and_nobody_keeps_a_track():
+    follow, rng = Follower("ema:0.5"), np.random.default_rng(0)
+    first, second = (np.kron(rng.integers(0, 256, (6, 9, 3)), np.ones((12, 12, 1))).astype(np.uint8) for _ in range(2))
+    second[..., 0] //= 4  # other colours, too
+    found = []
+    for i, (rgb, a) in enumerate([(first, 1.0), (first, 0.0), (second, 0.0), (second, 1.0)]):
+        faces = [face(a), face(a, None)]
+        found.append(follow(Result("x", "ok", faces, image=rgb, time=i / 25, frame=i)).faces)
+    assert [(box.track, box.probs["a"], whole.track, whole.probs["a"]) for box, whole in found] == [
+        (1, 1.0, None, 1.0),
+        (1, 0.5, None, 0.5),
+        (2, 0.0, None, 0.0),
+        (2, 0.5, None, 0.5),
+    ]
+
+
 def test_the_whole_image_is_smoothed_and_has_no_track():
     follow = Follower("ema:0.5")
     for a, smoothed in [(1.0, 1.0), (0.0, 0.5)]:

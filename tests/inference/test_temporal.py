@@ -105,3 +105,15 @@ def test_a_whole_image_has_a_state_too():
     found = probs(stream(model, frames(2), mode="scene", temporal=True))
     assert len(found) == 2
     assert np.abs(found[1] - probs(stream(model, frames(2), mode="scene"))[1]).max() > 1e-3
+
+
+def test_no_state_survives_a_cut():
+    rng = np.random.default_rng(0)
+    shots = [np.kron(rng.integers(0, 256, (5, 5, 3)), np.ones((12, 12, 1))).astype(np.uint8) for _ in range(2)]
+    shots[1][..., 0] //= 4
+    shown = [(i / 10, shots[i // 2]) for i in range(4)]
+    results = list(stream(predictor(), shown, temporal=True))
+    found, alone = probs(results), probs(stream(predictor(), shown))
+    assert [result.faces[0].track for result in results] == [1, 1, 2, 2]
+    assert found[[0, 2]] == pytest.approx(alone[[0, 2]], abs=1e-5)
+    assert np.abs(found[[1, 3]] - alone[[1, 3]]).max() > 1e-3
