@@ -2,12 +2,14 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from facerwkv.mixers import MIXERS
 from facerwkv.models.checkpoint import CONFIG, NEXT, SHIPPED, WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
 from facerwkv.models.config import POSITIONS, STEMS
 from facerwkv.models.onnx import Description, read_onnx
-from facerwkv.models.zoo import create_model
+from facerwkv.models.zoo import create_model, shipped
 from tests.commands import facerwkv
 from tests.models.damage import WRONG, broken_files, changed, fields
 
@@ -79,7 +81,7 @@ def refusal(read, path: Path, named: str = "") -> str:
     """What is said of the path, where `named` must occur; "" where it is read, and then its answers are finite."""
     text = ""
     try:
-        model = read(path).model
+        found = read(path)
     except InputError as error:
         text = str(error)
     if text:
@@ -87,10 +89,11 @@ def refusal(read, path: Path, named: str = "") -> str:
         assert str(path) in text
         assert named in text
         return text
-    images = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+    transform, model = found.transform, found.model
+    images = torch.zeros(1, *transform.image_size, transform.channels, dtype=torch.uint8)
     with torch.inference_mode():
         answer = model(images) if hasattr(model, "session") else model(images.permute(0, 3, 1, 2).float())
-    assert answer.shape == (1, 7)
+    assert answer.shape == (1, len(found.labels))
     assert answer.isfinite().all()
     return ""
 
@@ -132,7 +135,22 @@ def test_every_field_of_a_checkpoint_is_checked(folder):
     whatever_matters_is_refused(taken)
 
 
-def test_every_field_of_an_exported_file_is_checked(exported):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped())
+def test_every_field_of_a_shipped_checkpoint_is_checked(name, tmp_path):
+    shutil.copy(SHIPPED / name / WEIGHTS, tmp_path)
+
+    def write(values):
+        (tmp_path / CONFIG).write_text(json.dumps(values), encoding="utf-8")
+        return tmp_path
+
+    good = json.loads((SHIPPED / name / CONFIG).read_text(encoding="utf-8"))
+    whatever_matters_is_refused(walk(good, write, load_checkpoint, WRONG[:10]))
+    walk(good, write, load_checkpoint, WRONG[10:])
+
+
+@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_every_field_of_an_exported_file_is_checked(runtime, exported):
     model = onnx.load(exported)
     good = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
 
@@ -143,7 +161,8 @@ def test_every_field_of_an_exported_file_is_checked(exported):
         return exported
 
     del good["input"]  # is not read
-    taken = walk(good | {}, lambda values: write({"input": {}} | values), read_onnx, WRONG[:7])
+    read = partial(read_onnx, runtime=runtime)
+    taken = walk(good, lambda values: write({"input": {}} | values), read, WRONG[:7])
     assert not taken[("facerwkv",)]
     whatever_matters_is_refused(taken)
 
