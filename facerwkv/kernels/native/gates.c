@@ -9,13 +9,14 @@
 void FORM(exp_row)(long n, float low, float high, const float *x, float *y)
 {
     for (long i = 0; i < n; i++)
-        y[i] = exp_within(x[i] < low ? low : x[i] > high ? high : x[i]);
+        y[i] = exp_within(low, high, x[i]);
 }
 
-/* tanh(log(1 + e^k)) = n / (n + 2) with n = e (e + 2), e = e^k; beyond 20 it is 1 in float32. */
+/* tanh(log(1 + e^k)) = n / (n + 2) with n = e (e + 2), e = e^k; beyond 20 it is 1 in float32. Cut at -87, times k, it can
+ * be subnormal: some compilers multiply for every k, and choose afterwards. */
 INLINE float mish_share(float k, float *e, float *scale)
 {
-    *e = exp_within(k > 20.0f ? 20.0f : k);
+    *e = exp_within(-80.0f, 20.0f, k);
     float n = *e * (*e + 2.0f);
     *scale = 1.0f / (n + 2.0f);
     return n * *scale;
@@ -59,7 +60,7 @@ void FORM(sigmoid_gate_forward)(long rows, long width, long r_stride, long x_str
     for (long row = 0; row < rows; row++)
 #pragma GCC ivdep
         for (long i = 0; i < width; i++)
-            y[row * width + i] = x[row * x_stride + i] / (1.0f + exp_within(-r[row * r_stride + i]));
+            y[row * width + i] = x[row * x_stride + i] / (1.0f + exp_within(-87.0f, 40.0f, -r[row * r_stride + i]));
 }
 
 void FORM(sigmoid_gate_backward)(long rows, long width, long r_stride, long x_stride, const float *r, const float *x,
@@ -68,7 +69,8 @@ void FORM(sigmoid_gate_backward)(long rows, long width, long r_stride, long x_st
 #pragma omp parallel for schedule(static) if (rows * width > SAMPLE)
     for (long row = 0; row < rows; row++)
         for (long i = 0; i < width; i++) {
-            float e = exp_within(-r[row * r_stride + i]), open = 1.0f / (1.0f + e), out = g[row * width + i] * open;
+            float e = exp_within(-87.0f, 40.0f, -r[row * r_stride + i]), open = 1.0f / (1.0f + e);
+            float out = g[row * width + i] * open;
             gx[row * width + i] = out;
             gr[row * width + i] = out * x[row * x_stride + i] * e * open;
         }

@@ -73,11 +73,11 @@ INLINE lanes fraction(lanes x, whole m)
     return POLYNOMIAL(r);
 }
 
-/* e^x for x cut to -87..40; the compiler turns a loop of these into vector code. */
-INLINE float exp_within(float x)
+/* e^x for x cut to low..high, which lies within -87..40; the compiler turns a loop of these into vector code. */
+INLINE float exp_within(float low, float high, float x)
 {
     union { int i; float f; } two;
-    x = x < -87.0f ? -87.0f : x > 40.0f ? 40.0f : x;
+    x = x < low ? low : x > high ? high : x;
     float n = (x * 1.44269504f + ROUNDING) - ROUNDING, r = REMAINDER(x, n); /* the baseline would call nearbyintf */
     two.i = ((int)n + 127) << 23;
     return POLYNOMIAL(r) * two.f;
