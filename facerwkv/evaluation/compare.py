@@ -174,24 +174,7 @@ def compare(
         _entry(name, title, recipe, split_changes, values or {})
         for name, title in zip(names, _titles(names), strict=True)
     ]
-    folders = [entry.folder for entry in entries]
-    if not entries:
-        raise InputError("Name the models to compare; `facerwkv models list` shows them.")
-    if twice := sorted({entry.name for entry in entries if folders.count(entry.folder) > 1}):
-        raise InputError(f"{', '.join(twice)} is named twice, or two models would share a folder. Name each once.")
-    for pattern, change in split_changes:
-        fitting = [entry for name, entry in zip(names, entries, strict=True) if fnmatch(name, pattern)]
-        if not fitting:
-            raise InputError(f"{pattern}:{change} changes nothing: {pattern!r} fits none of {', '.join(names)}.")
-        if not (any(entry.recipe for entry in fitting) or change.startswith(FOR_LOADED)):
-            raise InputError(
-                f"{change} changes nothing: {', '.join(entry.name for entry in fitting)} is loaded, not trained. Only "
-                "data.KEY=VALUE changes how it is scored."
-            )
-    for entry in entries:
-        if entry.recipe is not None:
-            require_same(entry.recipe, out / entry.folder)
-    _require_splits({entry.recipe.data for entry in entries if entry.recipe}, split)
+    _check(entries, names, split_changes, out, split)
     given = (change.partition("=")[2] for _, change in split_changes if change.startswith("data.source="))
     source = next((entry.recipe.data.source for entry in entries if entry.recipe), None)
     source = source or next(given, None) or (values or {}).get("data.source")
@@ -209,6 +192,30 @@ def compare(
         result = Comparison(sorted(rows, key=_rank, reverse=True), setting, problems)
         result.save(out)
     return result
+
+
+def _check(
+    entries: Sequence[Entry], names: Sequence[str], changes: Sequence[tuple[str, str]], out: Path, split: Split
+) -> None:
+    """InputError for what can be known before anything is trained."""
+    folders = [entry.folder for entry in entries]
+    if not entries:
+        raise InputError("Name the models to compare; `facerwkv models list` shows them.")
+    if twice := sorted({entry.name for entry in entries if folders.count(entry.folder) > 1}):
+        raise InputError(f"{', '.join(twice)} is named twice, or two models would share a folder. Name each once.")
+    for pattern, change in changes:
+        fitting = [entry for name, entry in zip(names, entries, strict=True) if fnmatch(name, pattern)]
+        if not fitting:
+            raise InputError(f"{pattern}:{change} changes nothing: {pattern!r} fits none of {', '.join(names)}.")
+        if not (any(entry.recipe for entry in fitting) or change.startswith(FOR_LOADED)):
+            raise InputError(
+                f"{change} changes nothing: {', '.join(entry.name for entry in fitting)} is loaded, not trained. Only "
+                "data.KEY=VALUE changes how it is scored."
+            )
+    for entry in entries:
+        if entry.recipe is not None:
+            require_same(entry.recipe, out / entry.folder)
+    _require_splits({entry.recipe.data for entry in entries if entry.recipe}, split)
 
 
 def _rank(row: Mapping[str, Any]) -> float:

@@ -230,7 +230,9 @@ def evaluate_folder(
     scored = evaluate(checkpoint, data, split, device, meta=meta)
     kept = scored.restrict(np.array([name not in copies for name in scored.names])) if without_copies else None
     by_group = score_subgroups(scored, [attributes[index] for index in scored.indices], chosen) if chosen else None
-    target = Path(out) if out else reports_of(model) / f"{split}{place}"
+    folder = reports_of(model)
+    folder = folder.parent if folder.is_file() else folder
+    target = Path(out) if out else folder / f"{split}{place}"
     if kept:
         kept.save(target / "without_copies")
     report = write_report(
@@ -274,28 +276,24 @@ def _data(
 
     And an ending for the name of a folder of results, "" for the model's own data as they were in training.
     """
-
-    def changed(config: DataConfig) -> DataConfig:
-        values = {"data": config.model_dump(mode="json")}
-        apply(values, changes)
-        return DataConfig.parse(values["data"], where="data")
-
-    if wrong := [change for change in changes if not re.match(r"data[.=]", change)]:
-        raise InputError(
-            f"{wrong[0]!r} does not change the data; the rest is the checkpoint's own. Write data.KEY=VALUE, say "
-            "data.boxes=detect."
-        )
     recipe = checkpoint.card.get("recipe", {})
     stored = DataConfig.parse(recipe.get("data", {}), where="card.recipe.data")
     run = run_of(model)
     record = Record(run / SPLITS) if run and (run / SPLITS).is_file() else None
-    source = changed(DataConfig(source=source or stored.source)).source
+    place = Path(stored.source.partition(":")[2]).expanduser()
+    if source is None and not (place.exists() or stored.source.startswith("toy")):
+        kind = stored.source.partition(":")[0]
+        raise InputError(
+            f"{checkpoint.title} was trained on {stored.source}, which is not here. Say where it is now: "
+            f"--data {kind}:PATH."
+        )
+    source = _changed(DataConfig(source=source or stored.source), changes).source
     own = same_source(source, stored.source)
     if not own and record and source.partition(":")[0] == stored.source.partition(":")[0]:  # a copy, or the place moved
         splits = load_dataset(source, known=checkpoint.labels).splits
         own = record.covers([sample for those in splits.values() for sample in those])
     base = (stored if own else DataConfig()).model_copy(update={"source": source, "drop_leaks": False})
-    config = changed(base)
+    config = _changed(base, changes)
     fixed = ("split", "validation", "val_fraction")
     if own and record and any(getattr(config, name) != getattr(base, name) for name in fixed):
         raise InputError(
@@ -305,12 +303,28 @@ def _data(
     seed = int(recipe.get("train", {}).get("seed", 0))
     data = DataModule(config, checkpoint.transform, seed, record, checkpoint.labels, foreign=not own)
     data.setup()
-    if own and config.model_dump(exclude=READING) == base.model_dump(exclude=READING):
-        return data, ""
-    name, _, path = source.partition(":")
+    as_trained = own and config.model_dump(exclude=READING) == base.model_dump(exclude=READING)
+    return data, "" if as_trained else _slug(config)
+
+
+def _changed(config: DataConfig, changes: Sequence[str]) -> DataConfig:
+    """The configuration with "data.KEY=VALUE" applied."""
+    if wrong := [change for change in changes if not re.match(r"data[.=]", change)]:
+        raise InputError(
+            f"{wrong[0]!r} does not change the data; the rest is the checkpoint's own. Write data.KEY=VALUE, say "
+            "data.boxes=detect."
+        )
+    values = {"data": config.model_dump(mode="json")}
+    apply(values, changes)
+    return DataConfig.parse(values["data"], where="data")
+
+
+def _slug(config: DataConfig) -> str:
+    """For a folder's name: the same for the same place and settings, another for every other."""
+    name, _, path = config.source.partition(":")
     what = f"{name}:{Path(path).expanduser().resolve()} {config.model_dump_json(exclude=READING | {'source'})}"
     digest = hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:6]
-    return data, re.sub(r"[^\w.-]+", "_", f"_{name}_{Path(path).name}_{digest}")
+    return re.sub(r"[^\w.-]+", "_", f"_{name}_{Path(path).name}_{digest}")
 
 
 def _reader(data: DataModule, split: Split) -> Callable[[int], np.ndarray]:

@@ -205,6 +205,20 @@ def test_the_common_classes_of_all_images_are_scored(
     assert len(found.meta.get("ignored_labels", [])) == ignored
 
 
+def test_data_that_are_elsewhere_now_are_asked_for(run, own3, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "run")
+    for config in copy.rglob("config.json"):
+        config.write_text(config.read_text().replace(str(own3), "gone/own3"))
+    done = facerwkv("evaluate", "--model", copy, "--split", "val")
+    assert "was trained on imagefolder:gone/own3, which is not here." in done.stderr
+    assert "--data imagefolder:PATH." in done.stderr
+    monkeypatch.setattr("facerwkv.evaluation.evaluate.write_report", lambda scored, folder, **rest: folder)
+    model = copy / "best" / "config.json"
+    scored = evaluate_folder(model, f"imagefolder:{own3}", "val", device="cpu")
+    assert scored.report == copy / "best" / "val"
+    assert set(scored.evaluation.names) == in_split(run, "val")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
