@@ -83,24 +83,28 @@ def _libraries(kind: str) -> list[str]:
 
 
 def build(kind: str, folder: Path) -> Path:
-    """A copy of the project in `folder`, with a library that the sanitizer watches; returns the library's path."""
-    skip = shutil.ignore_patterns("weights", "__pycache__", "*.so")
+    """A copy of the project in `folder`, with a library that the sanitizer watches; returns the library's path.
+
+    It has the instruction set that this processor takes, no other.
+    """
+    from facerwkv.kernels import native  # and with it PyTorch, which the threads' run does without
+
+    here = native.library()
+    level = here.level if here else "plain"
     for name in ("facerwkv", "tests/kernels", "tools"):
-        shutil.copytree(ROOT / name, folder / name, ignore=skip)
-    for name in ("setup.py", "pyproject.toml", "README.md", "tests/conftest.py"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("weights", "__pycache__", "*.so"))
+    for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, folder / name)
-    flags = f"-fsanitize={SANITIZERS[kind][0]} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
-    runtime = ""
+    sources = sorted((folder / "facerwkv/kernels/native").glob("*.c"))
     if kind == "thread":
-        runtime = str(folder / "openmp.o")
-        compiler = os.environ.get("CC", "gcc")
-        subprocess.run(
-            [compiler, *flags.split(), "-fPIC", "-c", str(ROOT / "tools/openmp.c"), "-o", runtime], check=True
-        )
-    environment = {**os.environ, "CFLAGS": flags, "LDFLAGS": f"{runtime} -fsanitize={SANITIZERS[kind][0]}"}
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=folder, env=environment, check=True)
-    return next((folder / "facerwkv/kernels/native").glob("_native*.so"))
+        sources.append(folder / "tools/openmp.c")
+    flags = f"-fsanitize={SANITIZERS[kind][0]} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1 -fPIC -shared"
+    numbers = "-std=gnu11 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp -Wno-psabi"
+    macros = [f"-DLEVEL={level}", *(["-DLEVELS"] if level != "plain" else [])]
+    library = folder / "facerwkv/kernels/native/_native.so"
+    command = [os.environ.get("CC", "gcc"), *flags.split(), *numbers.split(), *macros]
+    subprocess.run([*command, *map(str, sources), "-lm", "-o", str(library)], check=True)
+    return library
 
 
 def run(kind: str, folder: Path, command: list[str]) -> int:
@@ -117,20 +121,17 @@ def run(kind: str, folder: Path, command: list[str]) -> int:
 def drive(library: Path) -> None:
     """Call every function of a library from three threads at once."""
     loaded = ctypes.CDLL(str(library))
-    levels = [""]
-    if hasattr(loaded, "facerwkv_levels"):
-        loaded.facerwkv_levels.restype = ctypes.c_char_p
-        levels = [f"_{level}" for level in loaded.facerwkv_levels().decode().split()]
-    for level in levels:
-        for name, (sizes, pointers) in FUNCTIONS.items():
-            function, longs = getattr(loaded, name + level), [ctypes.c_long(LENGTHS[letter]) for letter in sizes]
-            numbers = [prod(LENGTHS[letter] for letter in letters) for letters in pointers.split()]
-            threads = [threading.Thread(target=_call, args=(function, longs, numbers)) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-    print(f"{len(levels) * len(FUNCTIONS)} functions, each in 3 threads that are 4 inside")
+    loaded.facerwkv_levels.restype = ctypes.c_char_p
+    level = loaded.facerwkv_levels().decode().split()[-1]
+    for name, (sizes, pointers) in FUNCTIONS.items():
+        function, longs = getattr(loaded, f"{name}_{level}"), [ctypes.c_long(LENGTHS[letter]) for letter in sizes]
+        numbers = [prod(LENGTHS[letter] for letter in letters) for letters in pointers.split()]
+        threads = [threading.Thread(target=_call, args=(function, longs, numbers)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    print(f"{len(FUNCTIONS)} functions, each in 3 threads that are 4 inside")
 
 
 def _call(function: "ctypes._NamedFuncPointer", sizes: list[ctypes.c_long], numbers: list[int]) -> None:
@@ -155,7 +156,7 @@ def main() -> None:
             commands = [["tools/sanitize_kernels.py", "drive", str(library)]]
         else:
             fuzz = ["tools/fuzz_kernels.py", "--seconds", str(options.seconds), "--seed", options.seed]
-            tests = ["-m", "pytest", "tests/kernels", "-m", "not slow", "-p", "no:cacheprovider", "-x"]
+            tests = ["-m", "pytest", "tests/kernels", "-m", "not slow", "--capture", "sys", "-x"]
             commands = [tests, fuzz]
         sys.exit(max(abs(run(options.kind, folder, command)) for command in commands))
 

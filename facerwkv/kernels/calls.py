@@ -93,7 +93,8 @@ def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
 def transformed() -> bool:
     """Whether forward-mode derivatives or one of torch.func's transforms may be under way, as far as eager code knows.
 
-    Only plain operations of PyTorch have all of these: the references take them.
+    Only plain operations of PyTorch have all of these: the references take them. Forward mode is PyTorch's state for
+    all threads: while one is in it, the others compute by the references too.
     """
     if torch.compiler.is_compiling():
         return False
