@@ -35,7 +35,7 @@ def test_what_is_no_time_is_refused(text):
         ({"batch_size": 0}, "batch_size is 0; it should be greater than 0."),
         ({"threshold": 1.5}, "threshold is 1.5; it should be less than or equal to 1."),
         ({"threshold": -0.1}, "threshold is -0.1; it should be greater than or equal to 0."),
-        ({"threshold": float("nan")}, "threshold is nan; it should be less than or equal to 1."),
+        ({"threshold": float("nan")}, "threshold is nan; it should be a finite number."),
         ({"min_face": -1}, "min_face is -1; it should be greater than or equal to 0."),
         ({"fps": 0}, "fps is 0.0; it must be above 0."),
         ({"start": 5, "end": "0:02"}, "start is 5 s and end 2.0 s; choose 0 <= start < end."),
