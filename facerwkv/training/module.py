@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ from facerwkv.core.metrics import of_confusion
 from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
 from facerwkv.data.record import Record, write_record
-from facerwkv.data.transforms import normalise
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
+from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, model_line
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
@@ -148,10 +149,8 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     with alone(folder):
         recipe = read_run(folder) if resume else recipe
         start = None if recipe.init_from is None else load_checkpoint(recipe.init_from)
-        if start is not None:  # its model, options and transform take the place of the recipe's
-            config: Any = start.model.config
-            part = ModelPart(name=start.name, options=config.model_dump(mode="json"))
-            recipe = recipe.model_copy(update={"model": part, "transform": start.transform})
+        if start is not None and not resume:  # a run's recipe has it already
+            recipe = _fine_tuning(recipe, start)
         check_inputs(recipe)
         record = Record(folder / SPLITS) if resume and (folder / SPLITS).is_file() else None
         data = DataModule(recipe.data, recipe.transform, recipe.train.seed, record)
@@ -188,15 +187,61 @@ def _model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -> n
     """The checkpoint's model, with a new classifier for other classes; without a checkpoint a fresh one."""
     torch.manual_seed(recipe.train.seed)
     if start is not None:
-        reset: Any = start.model.reset_classifier
+        built: Any = start.model
+        if built.config.model_dump(mode="json") != recipe.model.options:
+            built = _refitted(recipe, start)
         if start.labels != labels:
-            reset(len(labels))
-        return start.model
+            built.reset_classifier(len(labels))
+        return built
     part, transform = recipe.model, recipe.transform
     shape = {"image_size": transform.image_size, "in_chans": transform.channels, "num_classes": len(labels)}
     model = create_model(part.name, pretrained=part.pretrained, parts=part.parts, **part.options | shape)
     if part.stem_weights and has_resnet_stem(model):
         load_stem(model, part.stem_weights)
+    return model
+
+
+def _fine_tuning(recipe: Recipe, start: Checkpoint) -> Recipe:
+    """The checkpoint's model, options and transform in place of the recipe's, but for what was changed by hand."""
+    chosen, transform = recipe.chosen("model"), start.transform.model_dump() | recipe.chosen("transform")
+    wrong = [f"{name}={value}" for name, value in chosen.items() if name not in ("name", "options")]
+    wrong += [f"name={chosen['name']}"] if chosen.get("name", start.name) != start.name else []
+    if wrong:
+        raise InputError(
+            f"Training starts from {start.title}, which is a {start.name}, so model.{wrong[0]} cannot be obeyed. Leave "
+            "it out, or train without init_from."
+        )
+    config: Any = start.model.config
+    fitted = TransformConfig.parse(transform, where="transform")
+    shape = {"image_size": fitted.image_size, "in_chans": fitted.channels}
+    changed = type(config).parse(config.model_dump() | chosen.get("options", {}) | shape, where="model.options")
+    part = ModelPart(name=start.name, options=changed.model_dump(mode="json"))
+    return recipe.model_copy(update={"model": part, "transform": fitted})
+
+
+def _refitted(recipe: Recipe, start: Checkpoint) -> nn.Module:
+    """A model under other options with the checkpoint's weights; its tables over positions are interpolated."""
+    model: Any = create_model(start.name, **recipe.model.options)
+    own, weights = model.state_dict(), start.model.state_dict()
+    for name in own.keys() & weights.keys():
+        old, shape = weights[name], own[name].shape
+        unlike = [axis for axis, pair in enumerate(zip(old.shape, shape, strict=False)) if len(set(pair)) > 1]
+        if len(unlike) != 1 or not re.search(getattr(model, "tables", "$^"), name):
+            continue
+        if name == "position.table":
+            image = old.mT.unflatten(-1, start.model.position.grid)  # type: ignore[union-attr]
+            weights[name] = functional.interpolate(image, model.position.grid, mode="bicubic").flatten(2).mT
+        else:
+            lines = old.movedim(unlike[0], -1)
+            stretched = functional.interpolate(lines.flatten(0, -2)[None], shape[unlike[0]], mode="linear")
+            weights[name] = stretched.view(*lines.shape[:-1], -1).movedim(-1, unlike[0])
+    try:
+        load_weights(model, weights, start.title)
+    except InputError as error:
+        raise InputError(
+            f"{start.title} cannot start under these changes of model.options and transform. Leave out those that "
+            f"change a weight's shape. {error}"
+        ) from error
     return model
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from facerwkv.core.errors import InputError, shown
 from facerwkv.core.settings import Count, NotNegative, Positive, Settings, Share
@@ -116,6 +116,19 @@ class Recipe(Settings):
     optim: OptimPart = OptimPart()
     schedule: SchedulePart = SchedulePart()
     train: TrainPart = TrainPart()
+    _chosen: tuple[str, ...] = PrivateAttr(())
+    """The keys that were changed by hand."""
+
+    def chosen(self, part: str) -> dict[str, Any]:
+        """What was changed by hand of model or transform: each field with its value."""
+        picked: dict[str, Any] = {}
+        for key in self._chosen:
+            if key.partition(".")[0] == part:
+                value: Any = self.model_dump(exclude_unset=True)
+                for name in key.split("."):
+                    value = value[name]
+                _set(picked, key, value, key)
+        return picked.get(part, {})
 
     @classmethod
     def read(cls, source: str | Path, changes: Iterable[str] = (), values: Mapping[str, Any] | None = None) -> "Recipe":
@@ -127,8 +140,10 @@ class Recipe(Settings):
         plain = _load(source)
         for key, value in (values or {}).items():
             _set(plain, key, value, f"{key}={value}")
+        changes = list(changes)
         apply(plain, changes)
         recipe = cls.parse(plain)
+        recipe._chosen = (*(values or {}), *(change.partition("=")[0] for change in changes))
         if not recipe.model.name.startswith(TIMM):
             line = model_line(recipe.model.name)
             if line.own is not None:  # whose configuration loads no torch
