@@ -105,16 +105,9 @@ def train(
     """Train a model and score it on the validation images."""
     from facerwkv.training.recipe import Recipe
 
-    values = _given(
-        {
-            "data.source": data,
-            "model.name": model,
-            "init_from": init_from,
-            "data.labels": labels and [label.strip() for label in labels.split(",")],
-            "data.drop_leaks": drop_leaks or None,
-            "train.device": device,
-        }
-    )
+    values = _given({"data.source": data, "model.name": model, "init_from": init_from, "train.device": device})
+    own = labels and [label.strip() for label in labels.split(",")]
+    values |= _given({"data.labels": own, "data.drop_leaks": drop_leaks or None})
     if resume and (values or changes):
         given = (changes or [f"{key}={value}" for key, value in values.items()])[0]
         raise InputError(f"A resumed run keeps its recipe; {given!r} cannot change it. Start a new run instead.")
@@ -170,10 +163,9 @@ def compare(
 
     values = _given({"data.source": data, "train.device": device})
     changes = [name for name in names if module.is_change(name)]
+    models = [name for name in names if name not in changes]
     with _stoppable(AGAIN):
-        result = module.compare(
-            [name for name in names if name not in changes], recipe, changes, out, split, values=values
-        )
+        result = module.compare(models, recipe, changes, out, split, values=values)
     _show(result, as_json)
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)
