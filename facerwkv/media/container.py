@@ -13,6 +13,8 @@ from facerwkv.media.sources import VideoSource, is_stream
 _PROTOCOLS = "rtsp,rtp,rtmp,rtmps,udp,tcp,tls,http,https,httpproxy,srt,crypto"  # no file: a stream names none here
 _PACKETS = (188, 192, 204)
 """Bytes of an MPEG transport stream's packet, without and with a time stamp or check bytes."""
+_BY_HEADER = ("matroska", "flv", "asf", "mxf")
+"""Formats whose header has the length of the whole file; FFmpeg may give it to a track."""
 ANEW = 0.5
 """Seconds by which time stamps go back where they start anew; less is an error of theirs."""
 LEAST = 1e-3
@@ -126,13 +128,14 @@ def length_of(container: Any) -> float | None:
 
 def end_of(container: Any, track: Any) -> float | None:
     """When the video track ends as the file says, in seconds on its clock; None where it does not say."""
-    if container.format.name == "avi" and track.frames and track.average_rate:
+    form = container.format.name
+    if form == "avi" and track.frames and track.average_rate:
         return float(track.frames / track.average_rate)  # the file's own length is what is there of it
-    if track.duration and container.format.name != "asf":  # which gives the file's
-        return float(((track.start_time or 0) + track.duration) * track.time_base) - start_of(container)
     with suppress(ValueError):  # Matroska's, "00:00:02.040000000"
         hours, minutes, seconds = track.metadata.get("DURATION", "").split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - start_of(container)
+    if track.duration and form.split(",")[0] not in _BY_HEADER:
+        return float(((track.start_time or 0) + track.duration) * track.time_base) - start_of(container)
     return None
 
 
@@ -143,7 +146,7 @@ def is_short(container: Any, track: Any, shown: float, reached: float) -> bool |
     missing, or 2 % of the length; two where only the length of the whole file is known.
     """
     end, frames = end_of(container, track), 1.5
-    if end is None and container.format.name.split(",")[0] in ("matroska", "flv", "asf", "mxf"):  # in their headers
+    if end is None and container.format.name.split(",")[0] in _BY_HEADER:
         end, frames, shown = length_of(container), 2.5, max(shown, reached)
     return None if end is None else shown < end - max(frames / rate_of(track), 0.02 * end)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.media import container, frames
 from facerwkv.media.frames import Selection, UnreadableVideo, VideoWriter, duration, read_frames
-from tests.media.made import ffmpeg, tone
+from tests.media.made import counted, ffmpeg, tone
 
 SIZE = (96, 64)
 CODECS = {".avi": "mpeg4"}
@@ -57,8 +57,8 @@ def read_all(source, *part, **named) -> tuple[list[frames.Frame], str]:
     return found, ""
 
 
-@pytest.fixture(scope="module")
-def counted(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", name="counted")
+def fifty_frames(tmp_path_factory) -> Path:
     """Two seconds; the grey value says which frame it is."""
     return clip(tmp_path_factory.mktemp("frames") / "counted.mp4", [grey(4 * i) for i in range(50)])
 
@@ -140,6 +140,11 @@ def test_a_video_that_is_cut_short_gives_what_came_before(tmp_path, name, option
     assert 40 < len(found) < 70
     assert pytest.approx(float(end.split(" at ")[1].split(" s")[0]), abs=0.2) == found[-1].time
     assert re.fullmatch(r".*" + CUT, end)
+
+
+def test_one_frame_under_a_longer_sound_is_whole(tmp_path):
+    found, end = read_all(ffmpeg(tmp_path / "one.mkv", *counted(0.04), *tone(1), "-c:v", "libx264"))
+    assert (len(found), end) == (1, "")
 
 
 def test_a_damaged_tail_gives_what_came_before(tmp_path):
