@@ -31,11 +31,11 @@ RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training/recipe
 DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-ModelOption = Annotated[
-    Path, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a run's or checkpoint's folder.")
+ModelOption = Annotated[  # a text: a Path would make facerwkv_fer of ./facerwkv_fer
+    str, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a run's or checkpoint's folder.")
 ]
 PredictorOption = Annotated[
-    Path | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
+    str | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
 ]
 EngineOption = Annotated[
     Literal["torch", "onnx", "openvino"] | None,
@@ -357,7 +357,7 @@ def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOpti
 
 @models_app.command("pack")
 def pack(
-    model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a checkpoint.")],
+    model: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run or a checkpoint.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
     name: Annotated[str | None, typer.Option(help="The name on its card. Default: the folder's.")] = None,

@@ -1,6 +1,7 @@
 """What an evaluation scores: faces found as in prediction, a run's own splits, other classes, and where results go."""
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 
@@ -266,3 +267,10 @@ def test_a_card_takes_the_run_s_own_test(run, tmp_path, caplog):
         packed = pack(copy, tmp_path / f"packed{own}")
         assert ("test" in packed.card["metrics"]) == own
     assert "not on the run's test: it is not on the card." in caplog.text
+
+
+def test_a_folder_called_like_a_shipped_model_is_itself(run, tmp_path):
+    shutil.copytree(run, tmp_path / TINY)
+    done = facerwkv("evaluate", "--model", f"./{TINY}", "--split", "val", "--json", "--device", "cpu", cwd=tmp_path)
+    assert json.loads(done.stdout)["n"] == 9
+    assert (tmp_path / TINY / "val" / "report.html").is_file()
