@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs, cast
+from facerwkv.kernels.calls import Inputs, choose, narrowed
 from facerwkv.kernels.native import call, refusal, require
 from facerwkv.kernels.triton import check
-from facerwkv.kernels.wkv4 import empty_state, fastest, narrowed
+from facerwkv.kernels.wkv4 import empty_state, fastest
 
 INPUTS = Inputs("biwkv", "w C, u C, k B T C, v B T C")
 CHUNK = 16
@@ -34,7 +33,7 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "aut
     """
     exact = INPUTS.check(w, u, k, v)
     name = fastest("biwkv", k, exact) if implementation == "auto" else implementation
-    return cast(v.dtype, choose(IMPLEMENTATIONS, name)(*narrowed(name, exact, w, u, k, v)))[0]
+    return choose(IMPLEMENTATIONS, name)(*narrowed(name, exact, w, u, k, v)).to(v.dtype)
 
 
 def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:

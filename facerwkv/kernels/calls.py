@@ -1,14 +1,14 @@
 """What every public call shares: its inputs are checked, and derivatives of other kinds find a form that has them."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from facerwkv.core.errors import InputError
 
+Form = TypeVar("Form", bound=Callable)
 DENSE = torch.strided
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -90,15 +90,11 @@ def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == dtype else x.to(dtype) for x in tensors)
 
 
-def transformed() -> bool:
-    """Whether forward-mode derivatives or one of torch.func's transforms may be under way, as far as eager code knows.
-
-    Only plain operations of PyTorch have all of these: the references take them. Forward mode is PyTorch's state for
-    all threads: while one is in it, the others compute by the references too.
-    """
-    if torch.compiler.is_compiling():
-        return False
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+def narrowed(name: str, exact: torch.dtype, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """The inputs in the dtype to compute in; keys and values as they are for Triton, whose loads convert."""
+    if name == "triton":
+        return *cast(exact, w, u), k, v
+    return cast(exact, w, u, k, v)
 
 
 def gradients_again(form: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple:
@@ -116,3 +112,24 @@ def gradients_again(form: Callable[..., Any], inputs: Sequence[Tensor], grads: S
         ys, of_ys = zip(*pairs, strict=True) if pairs else ((), ())
         found = iter(torch.autograd.grad(ys, wanted, of_ys, create_graph=again, allow_unused=True))
     return tuple(next(found) if x.requires_grad else None for x in inputs)
+
+
+def constant(function: Form) -> Form:
+    """Tell torch.compile that the function's result never changes.
+
+    This is torch.compiler.assume_constant_result, which imports torch._dynamo (1.7 s) to set the same mark.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def choose(implementations: Mapping[str, Form], name: str, auto: str = "auto") -> Form:
+    """The form called `name`; "auto" is the one called `auto`.
+
+    A public call passes on what it was asked for, so an unknown name is refused here: InputError with the known ones.
+    """
+    if name == "auto":
+        name = auto
+    if name not in implementations:
+        raise InputError(f"Unknown implementation {name!r}. Choose auto, {', '.join(implementations)}.")
+    return implementations[name]

@@ -17,9 +17,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import constant
-from facerwkv.kernels.calls import transformed
-from facerwkv.kernels.native import refusal
+from facerwkv.kernels.calls import constant
+from facerwkv.kernels.native import refusal, transformed
 
 CHUNK = 16  # tokens; a power of two
 FEW = 8  # tokens up to which one by one is faster than a chunk

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs, cast
+from facerwkv.kernels.calls import Inputs, cast, choose
 from facerwkv.kernels.native import call, refusal, require, watched
 
 INPUTS = {

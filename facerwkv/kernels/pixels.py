@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs
+from facerwkv.kernels.calls import Inputs, choose
 from facerwkv.kernels.native import missing, run, watched
 
 INPUTS = Inputs("look_up", "images B h w c, table c 256", images=torch.uint8)
@@ -24,8 +23,14 @@ def look_up(images: Tensor, table: Tensor, implementation: str = "auto") -> Tens
     where it runs. InputError for another name, for other shapes and dtypes, and where "native" cannot run.
     """
     INPUTS.check(images, table)
-    form = choose(IMPLEMENTATIONS, implementation, "native" if runs_natively(images, table) else "reference")
-    return form(images, table)
+    native = runs_natively(images, table)
+    if implementation == "native" and not native:
+        reason = missing("pixels") or (
+            f"The native look_up runs on the CPU in float32, without gradients or a compiler, not in {table.dtype} on "
+            f"{table.device}."
+        )
+        raise InputError(f"{reason} Or use implementation='reference'.")
+    return choose(IMPLEMENTATIONS, implementation, "native" if native else "reference")(images, table)
 
 
 def _reference(images: Tensor, table: Tensor) -> Tensor:
@@ -36,12 +41,6 @@ def _reference(images: Tensor, table: Tensor) -> Tensor:
 
 
 def _native(images: Tensor, table: Tensor) -> Tensor:
-    if not runs_natively(images, table):
-        reason = missing("pixels") or (
-            f"The native look_up runs on the CPU in float32, without gradients or a compiler, not in {table.dtype} on "
-            f"{table.device}."
-        )
-        raise InputError(f"{reason} Or use implementation='reference'.")
     images, table = images.contiguous(), table.contiguous()
     batch, height, width, channels = images.shape
     y = table.new_empty(batch, channels, height, width)

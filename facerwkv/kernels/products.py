@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs, gradients_again, transformed
+from facerwkv.kernels.calls import Inputs, choose, gradients_again
 from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
-from facerwkv.kernels.native import watched
+from facerwkv.kernels.native import transformed, watched
 
 CPUINFO = Path("/proc/cpuinfo")
 INPUTS = Inputs("linear", "x ... D, weight F D, bias? F")

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs, cast, gradients_again, transformed
-from facerwkv.kernels.native import call, pays, refusal, require
+from facerwkv.kernels.calls import Inputs, cast, choose, gradients_again
+from facerwkv.kernels.native import call, pays, refusal, require, transformed
 
 INPUTS = Inputs("toeplitz", "w H T, alpha H T, beta H T, k B T H S, v B T H S")
 STRIP = 64  # rows of the table that one matrix product takes
@@ -45,7 +44,7 @@ def toeplitz(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor, imple
     elif refusal("toeplitz", k, dtype=exact) or not pays("toeplitz"):
         auto = "fft" if length >= FFT_FROM and length > FFT_RATIO * batch * size else "blocked"
     form = choose(IMPLEMENTATIONS, implementation, auto)
-    return cast(v.dtype, form(*cast(exact, w, alpha, beta, k, v)))[0]
+    return form(*cast(exact, w, alpha, beta, k, v)).to(v.dtype)
 
 
 def table(w: Tensor, start: int, stop: int) -> Tensor:

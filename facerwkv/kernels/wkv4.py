@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs, cast, transformed
-from facerwkv.kernels.native import call, refusal, require
+from facerwkv.kernels.calls import Inputs, choose, narrowed
+from facerwkv.kernels.native import call, refusal, require, transformed
 from facerwkv.kernels.triton import check, runs
 
 INPUTS = Inputs("wkv4", "w C, u C, k B T C, v B T C, state? B 3 C")
@@ -36,23 +35,16 @@ def wkv4(
     name = fastest("wkv4", k, exact) if implementation == "auto" else implementation
     form = choose(IMPLEMENTATIONS, name)
     y, state = form(*narrowed(name, exact, w, u, k, v), state if state is None else state.to(exact))
-    return cast(v.dtype, y)[0], state
+    return y.to(v.dtype), state
 
 
 def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
     """The implementation of wkv4 or biwkv that "auto" means, with keys like k (B, T, C) and a dtype to compute in."""
-    if transformed():
-        return "reference"
+    if refusal(name, k, dtype=exact, shapes=True) is None:
+        return "native"
     if exact == torch.float32 and runs(k):
         return "triton"
-    return "chunked" if refusal(name, k, dtype=exact, shapes=True) else "native"
-
-
-def narrowed(name: str, exact: torch.dtype, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """The inputs in the dtype to compute in; keys and values as they are for Triton, whose loads convert."""
-    if name == "triton":
-        return *cast(exact, w, u), k, v
-    return cast(exact, w, u, k, v)
+    return "reference" if transformed() else "chunked"
 
 
 def empty_state(k: Tensor) -> Tensor:

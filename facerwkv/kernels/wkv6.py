@@ -10,8 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs, cast
+from facerwkv.kernels.calls import Inputs, cast, choose
 from facerwkv.kernels.chunks import (
     Recurrence,
     cut,
@@ -50,7 +49,7 @@ def wkv6(
     inputs = *cast(narrow, r, k, v), *cast(exact, w.expand_as(k), u.expand(k.shape[2:]))
     with full_precision(k):
         y, state = form(*inputs, state)
-    return cast(v.dtype, y)[0], state
+    return y.to(v.dtype), state
 
 
 def wkv6_both(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, implementation: str = "auto") -> Tensor:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facerwkv.kernels import choose
-from facerwkv.kernels.calls import Inputs, cast
+from facerwkv.kernels.calls import Inputs, cast, choose
 from facerwkv.kernels.chunks import (
     Recurrence,
     cut,
@@ -60,7 +59,7 @@ def wkv7(
     r, *others = cast(narrow, r, k, v, a, b)
     with full_precision(k):
         y, state = form(r, *cast(exact, w.expand_as(k)), *others, state)
-    return cast(v.dtype, y)[0], state
+    return y.to(v.dtype), state
 
 
 def wkv7_both(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, implementation: str = "auto") -> Tensor:

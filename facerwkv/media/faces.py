@@ -62,11 +62,12 @@ class FaceDetector:
         sides = [min(max(height, width, SMALLEST_SIDE), self.max_side)]
         if sides[0] > 1.5 * COARSE_SIDE:
             sides.append(COARSE_SIDE)
-        nets = self._idle().get()
+        idle = self._idle()
+        nets = idle.get()
         try:
             rows = np.concatenate([self._search(nets, rgb, side, i) for i, side in enumerate(sides)]).astype(float)
         finally:
-            self._idle().put(nets)
+            idle.put(nets)
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1)
         faces = []
         for i in strongest(boxes, rows[:, 14], OVERLAP):

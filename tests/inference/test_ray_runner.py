@@ -55,9 +55,12 @@ class TestJournal:
             Journal(tmp_path / "j", {})
 
 
-OTHER = {name: schema.get("enum", [None, 1])[-1] for name, schema in Options.model_json_schema()["properties"].items()}
+OTHER = {
+    name: schema.get("enum", [not schema.get("default")])[-1]
+    for name, schema in Options.model_json_schema()["properties"].items()
+}
 OTHER |= {"batch_size": 5, "min_face": 7, "stride": 2, "fps": 5.0, "start": 1.0, "end": 9.0, "threshold": 0.5}
-OTHER |= {"smooth": "ema:0.5", "temporal": True}
+OTHER |= {"smooth": "ema:0.5"}
 
 
 class TestIdentity:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import constant
-from facerwkv.kernels.calls import Inputs, gradients_again, transformed
+from facerwkv.kernels.calls import Inputs, constant, gradients_again
 from facerwkv.kernels.native.loading import PLAIN_IS_FASTER, Library, loaded
 
 _LIBRARY = torch.library.Library("facerwkv", "FRAGMENT")
@@ -43,6 +43,17 @@ def pays(name: str) -> bool:
     """Whether the C kernel called `name` is faster here than PyTorch's forms; where there is none, it is not."""
     here = library()
     return here is not None and here.level not in PLAIN_IS_FASTER.get(name, ())
+
+
+def transformed() -> bool:
+    """Whether forward-mode derivatives or one of torch.func's transforms may be under way, as far as eager code knows.
+
+    Only plain operations of PyTorch have all of these: the references take them. Forward mode is PyTorch's state for
+    all threads: while one is in it, the others compute by the references too.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def refusal(name: str, *inputs: Tensor, dtype: torch.dtype | None = None, shapes: bool = False) -> str | None:

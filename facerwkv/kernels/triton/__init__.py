@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import constant
-from facerwkv.kernels.calls import transformed
+from facerwkv.kernels.calls import constant
+from facerwkv.kernels.native import transformed
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def runs(k: Tensor) -> bool:
     """Whether the kernels take keys like k: on CUDA, in float32 or less, and Triton is installed."""
-    return k.device.type == "cuda" and k.dtype in TYPES and _installed()
+    return k.device.type == "cuda" and k.dtype in TYPES and _installed() and not transformed()
 
 
 def check(name: str, k: Tensor, v: Tensor) -> None:
