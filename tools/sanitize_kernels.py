@@ -98,7 +98,7 @@ def build(kind: str, folder: Path) -> Path:
     sources = sorted((folder / "facerwkv/kernels/native").glob("*.c"))
     if kind == "thread":
         sources.append(folder / "tools/openmp.c")
-    flags = f"-fsanitize={SANITIZERS[kind][0]} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1 -fPIC -shared"
+    flags = f"-fsanitize={SANITIZERS[kind][0]} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O3 -fPIC -shared"
     numbers = "-std=gnu11 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp -Wno-psabi"
     macros = [f"-DLEVEL={level}", *(["-DLEVELS"] if level != "plain" else [])]
     library = folder / "facerwkv/kernels/native/_native.so"

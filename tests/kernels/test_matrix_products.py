@@ -32,6 +32,16 @@ def test_the_answer_is_as_near_to_float64_as_torch_s_own(shape, features, bias):
 
 
 @needs_onednn
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("which", range(3))
+def test_inputs_may_lie_in_memory_as_they_like(which, gradients):
+    for apart in (lambda x: torch.stack([x] * 2, -1)[..., 0], lambda x: x[:1].expand(x.shape)):
+        inputs = tensors(*SHAPES[0])
+        inputs[which] = apart(inputs[which]).detach().requires_grad_(gradients)
+        torch.testing.assert_close(linear(*inputs, implementation="onednn"), functional.linear(*inputs))
+
+
+@needs_onednn
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("shape", "features"), SHAPES[:3])
 def test_the_gradients_are_torch_s(shape, features, bias, monkeypatch):

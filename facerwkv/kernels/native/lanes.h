@@ -79,7 +79,7 @@ INLINE float exp_within(float low, float high, float x)
     union { int i; float f; } two;
     x = x < low ? low : x > high ? high : x;
     float n = (x * 1.44269504f + ROUNDING) - ROUNDING, r = REMAINDER(x, n); /* the baseline would call nearbyintf */
-    two.i = ((int)n + 127) << 23;
+    two.i = (int)((unsigned)((int)n + 127) << 23); /* of NaN, any number: the polynomial is NaN */
     return POLYNOMIAL(r) * two.f;
 }
 

@@ -65,7 +65,7 @@ static void pad(long n, long reversed, const float *from, float *to)
     if (reversed)
         for (long i = 0; i < n; i++)
             to[TILE + i] = from[n - 1 - i];
-    else
+    else if (n) /* memcpy takes no null pointer, even for nothing */
         memcpy(to + TILE, from, sizeof(float) * (size_t)n);
 }
 
@@ -154,7 +154,8 @@ static void weights_group(long count, long n, const float *x, const float *g, fl
 
 static void by_lag(long n, const float *totals, float *weights)
 {
-    memset(weights, 0, sizeof(float) * (size_t)n);
+    for (long lag = 0; lag < n; lag++)
+        weights[lag] = 0;
     for (long i = 0; i < ROWS; i++)
         for (long lag = 0; lag < n; lag++)
             weights[lag] += totals[i * (n + TILE) + lag + i];

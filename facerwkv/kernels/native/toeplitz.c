@@ -79,7 +79,8 @@ typedef struct { long T, step, P, lanes; } Strip; /* step: from a token to the n
 INLINE void to_columns(Strip n, long lanes, const float *strip, float *columns)
 {
     for (long i = 0; i < lanes; i++)
-        memset(columns + i * n.P + n.T, 0, sizeof(float) * (size_t)(n.P - n.T));
+        for (long t = n.T; t < n.P; t++)
+            columns[i * n.P + t] = 0;
     for (long start = 0; start < n.T; start += WIDTH)
         for (long i = 0; i < lanes; i++)
             for (long t = start; t < n.T && t < start + WIDTH; t++)
