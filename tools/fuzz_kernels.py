@@ -292,7 +292,7 @@ def check(number: int) -> str:
     assert not isinstance(exact, Exception), f"float64 is refused: {exact!r}"
     for got, plain, truth in zip(found, expected, exact, strict=True):
         assert (got.shape, got.dtype) == (plain.shape, plain.dtype), f"{got.shape} {got.dtype}, not {plain.dtype}"
-        known = truth.isfinite() & plain.isfinite()
+        known = plain.isfinite() & (truth.abs() < torch.finfo(got.dtype).max / 2)  # not at the edge of half precision
         if known.any():
             wrong, usual = ((x.double() - truth)[known].abs().nan_to_num(torch.inf).max() for x in (got, plain))
             assert wrong <= max(10 * usual, 3e-4 * (1 + truth[known].abs().max())), f"off by {wrong}, usually {usual}"
