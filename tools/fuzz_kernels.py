@@ -292,15 +292,16 @@ def check(number: int) -> str:
     if isinstance(exact, Exception):
         assert case.name == "linear", f"float64 is refused: {exact!r}"  # torch takes some biases of whole numbers
         return "refused"
-    largest = max((x.abs().nan_to_num(0, 0).max().item() for x in exact if x.numel()), default=0.0)
+    largest = max((float(x.abs().nan_to_num(0, 0).max()) for x in exact if x.numel()), default=0.0)
     for got, plain, truth in zip(found, expected, exact, strict=True):
         assert (got.shape, got.dtype) == (plain.shape, plain.dtype), f"{got.shape} {got.dtype}, not {plain.dtype}"
         known = plain.isfinite() & (truth.abs() < torch.finfo(got.dtype).max / 2)  # not at the edge of half precision
         if case.mode == "twice" and any(x is not None and x.dtype == torch.float16 for x in held):
             known &= got.isfinite()  # nor where steps in between overflow it
         if known.any():
-            wrong, usual = ((x.double() - truth)[known].abs().nan_to_num(torch.inf).max() for x in (got, plain))
-            allowed = max(10 * usual, 3e-4 * (1 + truth[known].abs().max()), 1e-6 * largest)
+            errors = ((x.double() - truth)[known].abs().nan_to_num(torch.inf).max() for x in (got, plain))
+            wrong, usual = map(float, errors)
+            allowed = max(10 * usual, 3e-4 * (1 + float(truth[known].abs().max())), 1e-6 * largest)
             assert wrong <= allowed, f"off by {wrong}, usually {usual}"
     for before, after in list(zip(held, case.inputs, strict=True))[: -1 if "in place" in case.name else None]:
         kept = before is None or after is None or case.broken or torch.equal(before, after)
