@@ -1,9 +1,11 @@
 """An exported model's graph in OpenVINO, as models/onnx.py asks for it. Nothing is sent to OpenVINO's makers."""
 
+import ctypes
 import importlib
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,26 @@ class OpenVinoSession:
         return request.infer([images])[0]
 
 
+class _Stack(ctypes.Structure):
+    """stack_t: where a thread handles signals."""
+
+    _fields_ = (("memory", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _own_signal_stack() -> Iterator[None]:
+    """Keep the thread's memory for signals: OpenVINO puts its own there, and frees it, so a later signal was fatal."""
+    libc, before = ctypes.CDLL(None) if sys.platform == "linux" else None, _Stack()
+    if libc:
+        libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        if libc:
+            libc.sigaltstack(ctypes.byref(before), None)
+
+
+@_own_signal_stack()
 def _opened(graph: bytes, path: Path, target: str) -> tuple[Any, Any]:
     """OpenVINO's model for a graph, and the same compiled for a device."""
     core = openvino(path).Core()

@@ -169,3 +169,19 @@ def test_a_card_may_speak_of_a_location(tiny_file, tmp_path):
     card.value = json.dumps({"note": "on location"})
     onnx.save(told, tmp_path / "told.onnx")
     assert read_onnx(tmp_path / "told.onnx", "cpu", "openvino").card == {"note": "on location"}
+
+
+SIGNALLED = """
+import signal, sys
+from facerwkv.inference.predictor import load
+signal.signal(signal.SIGCHLD, lambda *_: print("heard"))
+models = [load(sys.argv[1], engine="openvino") for _ in range(3)]
+while models:
+    models.pop(0)
+signal.raise_signal(signal.SIGCHLD)
+"""
+
+
+def test_a_signal_is_heard_when_several_were_opened_and_closed(tiny_file):
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, str(tiny_file)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
