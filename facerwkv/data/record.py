@@ -98,35 +98,41 @@ class Record:
         Images that are new or changed are left out of training and validation, those that went to another of the data
         set's own splits altogether.
         """
-        samples = [sample for those in loaded.values() for sample in those]
-        content = dict(zip(samples, (each for each, _ in contents(samples, self.known)), strict=True))
-        before = [row for row in self.rows if row[0]]
-        if before == [(split, each.name, content[each]) for split, those in made.items() for each in those]:
+        samples = [(split, sample) for split, those in loaded.items() for sample in those]
+        hashes = contents([sample for _, sample in samples], self.known)
+        content = {sample: each for (_, sample), (each, _) in zip(samples, hashes, strict=True)}
+        now = [(split, each.name, content[each]) for split, those in made.items() for each in those]
+        if now == [row for row in self.rows if row[0]]:
             return made, ""
         ranks = {row: rank for rank, row in enumerate(self.rows)}
         ranked: dict[str, list[tuple[int, Sample]]] = {}
-        names, there = {name for _, name, _ in self.rows}, {sample.name for sample in samples}
-        new = changed = moved = 0
-        for split, those in loaded.items():
-            for sample in those:
-                was = self.splits_of(sample.name, content[sample])
-                if was is None:
-                    new, changed = new + (sample.name not in names), changed + (sample.name in names)
-                homes = [split] if was is None else [each for each in was if each == split or each not in loaded]
-                moved += was is not None and not homes
-                for home in (home for home in homes if home and (was is not None or home == "test")):
-                    rank = ranks.get((home, sample.name, content[sample]), len(ranks))
-                    ranked.setdefault(home, []).append((rank, sample))
-        left = set(content.values())
-        gone = len({name for _, name, each in self.rows if name not in there and each not in left})
+        moved = 0
+        for split, sample in samples:
+            was = self.splits_of(sample.name, content[sample])
+            homes = ["test"] if split == "test" else []  # of an image that is new or changed
+            if was is not None:
+                homes = [each for each in was if each == split or each not in loaded]
+                moved += not homes
+            for home in filter(None, homes):  # "" is that of an image which was in no split
+                rank = ranks.get((home, sample.name, content[sample]), len(ranks))
+                ranked.setdefault(home, []).append((rank, sample))
         splits: Splits = {
             split: [sample for _, sample in sorted(ranked[split], key=lambda pair: pair[0])]
             for split in SPLITS
             if split in ranked
         }
-        if not (gone or changed or new or moved):
-            return splits, ""
-        return splits, (
+        return splits, self._changes(content, moved)
+
+    def _changes(self, content: Mapping[Sample, str], moved: int) -> str:
+        """A sentence on what became of the recorded images, given what those now there contain; "" for no change."""
+        names, there, kept = {name for _, name, _ in self.rows}, {each.name for each in content}, {*content.values()}
+        gone = len({name for _, name, each in self.rows if name not in there and each not in kept})
+        unknown = [sample.name for sample, each in content.items() if self.splits_of(sample.name, each) is None]
+        changed = sum(name in names for name in unknown)
+        if not (gone or unknown or moved):
+            return ""
+        return (
             f"The data have changed since the training: of {len(names)} images {gone} are gone, {changed} are changed "
-            f"and {moved} are in another split; {new} are new. Only images as they were count as train or val."
+            f"and {moved} are in another split; {len(unknown) - changed} are new. Only images as they were count as "
+            "train or val."
         )
