@@ -160,7 +160,7 @@ def _detector() -> Iterator[Check]:
 
 
 def _onnxruntime() -> Iterator[Check]:
-    from facerwkv.models.onnx import EXTRA, onnxruntime
+    from facerwkv.core.runtime import EXTRA, onnxruntime
 
     version = _version("onnxruntime") or _version("onnxruntime-gpu")
     if version is None:

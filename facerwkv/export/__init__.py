@@ -13,11 +13,12 @@ from torch import Tensor
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.core.runtime import EXTRA
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
 from facerwkv.models.checkpoint import EXPORTED, Checkpoint, load_checkpoint, without_paths
 from facerwkv.models.fold import fold
-from facerwkv.models.onnx import EXTRA, INPUT, OUTPUT, Description, read_onnx
+from facerwkv.models.onnx import INPUT, OUTPUT, Description, read_onnx
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # between logits

@@ -7,7 +7,6 @@ under its own name; any ONNX runtime can read them. Nothing is unpickled, and a 
 is not read.
 """
 
-import importlib
 import json
 import os
 from functools import partial
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from facerwkv.core.errors import InputError, first_line, shown
 from facerwkv.core.files import parse_json
 from facerwkv.core.processes import PerProcess
+from facerwkv.core.runtime import onnxruntime, open_graph
 from facerwkv.core.settings import Text
 from facerwkv.models.checkpoint import AGAIN, Checkpoint, Described
 from facerwkv.models.openvino import OpenVinoSession
@@ -30,7 +30,6 @@ INPUT, OUTPUT = "images", "logits"
 LARGEST = 2**31  # bytes: a protocol buffer cannot be larger
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
 AUTOMATIC = ("cuda", "cpu")  # CoreML computes in half precision, so it must be asked for
-EXTRA = "pip install 'facerwkv[export]'"
 
 Runtime = Literal["onnx", "openvino"]
 """onnxruntime or OpenVINO."""
@@ -161,24 +160,11 @@ class OnnxRuntimeSession:
         return logits
 
 
-def onnxruntime(wanted_by: Any) -> Any:
-    """The package, with its telemetry off, which otherwise reports every session. InputError without it."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read when the package is imported
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise InputError(f"{wanted_by} needs onnxruntime, which is not installed: {EXTRA}") from error
-
-
 def _opened(graph: bytes, path: Path, device: str) -> Any:
     """onnxruntime's session for a graph."""
-    runtime = onnxruntime(path)
-    providers = _providers(device, runtime.get_available_providers())
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors alone: they are raised anyway
+    providers = _providers(device, onnxruntime(path).get_available_providers())
     try:
-        session = runtime.InferenceSession(graph, options, providers=providers)
+        session = open_graph(graph, path, torch.get_num_threads(), providers)
     except Exception as error:  # onnxruntime's have no common ancestor
         raise InputError(
             f"{path} cannot be run by onnxruntime ({first_line(error)}). It is damaged: export it again."
