@@ -101,8 +101,11 @@ class Report:
                         f"Leak: {len(copies):,} images of {split} have {kind} in {other}, {same:,} with the same label"
                         + example
                     )
-            repeats = self.leaks.within.items()
-            lines += [f"Within {split} {count:,} images repeat another." for split, count in repeats]
+            lines += [
+                f"Within {split} {count:,} images repeat another, {self.leaks.contradicting[split]:,} of them under "
+                "another label."
+                for split, count in self.leaks.within.items()
+            ]
         return [*lines, f"Terms: {self.dataset.spec.terms}"]
 
 

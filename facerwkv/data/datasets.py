@@ -15,7 +15,8 @@ import numpy as np
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data import readers
-from facerwkv.data.readers import MissingLayout, by_class, file_sample, first_of, from_rows
+from facerwkv.data.folders import by_class, file_sample, first_of, folders, list_images, split_folders
+from facerwkv.data.readers import MissingLayout, from_rows
 from facerwkv.data.samples import UNKNOWN, DatasetSpec, Sample, Split, Splits
 from facerwkv.media.geometry import Box
 
@@ -23,7 +24,8 @@ from facerwkv.media.geometry import Box
 def caer_s(root: Path, problems: list[str]) -> Splits:
     """Frames of clips in folders of classes. Either split may write Anger or Angry."""
     for base in (root, root / "CAER-S"):
-        if {"train", "test"} <= (homes := readers.split_folders(base)).keys():
+        if {"train", "test"} <= (homes := split_folders(base)).keys():
+            split_folders(base, problems)
             return by_class(root, homes, problems, EXPRESSIONS)
     raise MissingLayout(f"{root} contains no folders train and test.")
 
@@ -34,7 +36,7 @@ def fer2013(root: Path, problems: list[str]) -> Splits:
     if path.is_file():
         rows = ((sample.name, sample) for sample in readers.pixel_rows(path, problems) if sample)
         return from_rows(rows, lambda sample: (readers.USAGE[sample.attributes["usage"]], sample), problems)
-    if homes := readers.split_folders(root):
+    if homes := split_folders(root, problems):
         return by_class(root, homes, problems, EXPRESSIONS)
     raise MissingLayout(f"{root} contains neither fer2013.csv nor the folders train and test.")
 
@@ -162,7 +164,7 @@ def ck48(root: Path, problems: list[str]) -> Splits:
     """Folders of classes; a file's name begins with its subject."""
     home = (
         root
-        if any(readers.meaning(child.name) in EXPRESSIONS_8 for child in readers.folders(root))
+        if any(readers.meaning(child.name) in EXPRESSIONS_8 for child in folders(root))
         else first_of(root, "CK+48")
     )
     samples = by_class(root, {"train": home}, problems, CK48)["train"]
@@ -178,7 +180,7 @@ def jaffe(root: Path, problems: list[str]) -> Splits:
             raise ValueError("its name is not of the form KA.AN1.39.tiff")
         return "train", file_sample(root, path, named[2], readers.meaning(named[2]), group=named[1])
 
-    return from_rows(((str(path), path) for path in readers.list_images(root)), parse, problems)
+    return from_rows(((str(path), path) for path in list_images(root)), parse, problems)
 
 
 def sfew(root: Path, problems: list[str]) -> Splits:
@@ -208,7 +210,7 @@ def expw(root: Path, problems: list[str]) -> Splits:
 
 def imagefolder(root: Path, problems: list[str]) -> Splits:
     """Folders of classes, below train, val and test where there are such folders."""
-    return by_class(root, readers.split_folders(root) or {"train": root}, problems)
+    return by_class(root, split_folders(root, problems) or {"train": root}, problems)
 
 
 def manifest(root: Path, problems: list[str]) -> Splits:
@@ -216,10 +218,13 @@ def manifest(root: Path, problems: list[str]) -> Splits:
     if not root.is_file():
         raise MissingLayout(f"{root} is no file.")
 
+    rows = list(readers.csv_rows(root, required=("path", "label")))
+    meant = readers.named_splits({row.get("split", "") for _, row in rows})
+
     def parse(row: Mapping[str, str]) -> tuple[Split, Sample]:
         rest = {column: cell for column, cell in row.items() if cell}
         name = rest.pop("split", "train")
-        split = readers.SPLIT_NAMES.get(name.lower())
+        split = meant.get(name, "train" if name == "train" else None)
         if split is None:
             raise ValueError(f"its split is {name!r}, none of train, val, test")
         path, label, group = rest.pop("path"), rest.pop("label"), rest.pop("group", None)
@@ -229,7 +234,7 @@ def manifest(root: Path, problems: list[str]) -> Splits:
         box = readers.face_box(*corners) if corners else None
         return split, Sample(path, root.parent / path, label, box, group, attributes={"native": label} | rest)
 
-    return from_rows(readers.csv_rows(root, required=("path", "label")), parse, problems)
+    return from_rows(rows, parse, problems)
 
 
 def toy(root: Path, problems: list[str]) -> Splits:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from facerwkv.core.devices import cores
 from facerwkv.data.readers import progress
+from facerwkv.data.record import contents
 from facerwkv.data.samples import Dataset, Sample, Split, Splits, read_image
 from facerwkv.media.images import UnreadableImage
 
@@ -56,16 +57,19 @@ class Copy:
 class Leaks:
     """Copies by (split, other split), one per image of the first: exact ones, and near ones that are not exact.
 
-    `within` counts the files of a split whose pixels another file of that split has already.
+    `within` counts the files of a split whose pixels another file of that split has already, `contradicting` those of
+    them that have another label than the first.
     """
 
     exact: Mapping[Pair, list[Copy]]
     near: Mapping[Pair, list[Copy]]
     within: Mapping[Split, int]
+    contradicting: Mapping[Split, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Counts by "test in train", with the first ten pairs of names; plain values."""
         counts: dict[str, Any] = {"exact": {}, "near": {}, "within": dict(self.within)}
+        counts["within_other_label"] = dict(self.contradicting)
         for kind, pairs in {"exact": self.exact, "near": self.near}.items():
             for (split, other), copies in pairs.items():
                 counts[kind][f"{split} in {other}"] = {
@@ -84,6 +88,21 @@ def drop_leaks(dataset: Dataset) -> Dataset:
     taken = {each.pixels for split in dataset.splits if split != "train" for each in prints[split]} - {None}
     kept = [each.sample for each in prints["train"] if each.pixels not in taken]
     return replace(dataset, splits=dataset.splits | {"train": kept})
+
+
+def apart(train: Sequence[Sample], val: Sequence[Sample]) -> list[Sample]:
+    """The training samples whose files are no copies, byte by byte, of a validation file. Few files are read."""
+
+    def sizes(samples: Sequence[Sample]) -> dict[Sample, int]:
+        files = {each: each.image for each in samples if isinstance(each.image, Path)}
+        return {each: path.stat().st_size for each, path in files.items() if path.is_file()}
+
+    ours, theirs = sizes(train), sizes(val)
+    same = {*ours.values()} & {*theirs.values()}
+    held = {content for content, _ in contents([each for each, size in theirs.items() if size in same])}
+    asked = [each for each, size in ours.items() if size in same]
+    copies = {each for each, (content, _) in zip(asked, contents(asked), strict=True) if content in held}
+    return [each for each in train if each not in copies]
 
 
 def copies_in_training(dataset: Dataset, split: Split = "test") -> set[str]:
@@ -134,12 +153,16 @@ def compare(prints: Mapping[Split, Sequence[Fingerprint]], near: bool = True) ->
         known = {copy.name for copy in exact[split, other]}
         rest = [each for each in prints[split] if each.sample.name not in known]
         alike[split, other] = _near(rest, prints[other])
-    within = {}
+    within, contradicting = {}, {}
     for split, those in prints.items():  # a file that several samples share (faces of one image) counts once
-        files = {each.sample.image if isinstance(each.sample.image, Path) else id(each): each.pixels for each in those}
-        pixels = [each for each in files.values() if each]
-        within[split] = len(pixels) - len(set(pixels))
-    return Leaks(exact, alike, within)
+        files = {each.sample.image if isinstance(each.sample.image, Path) else id(each): each for each in those}
+        read = [each for each in files.values() if each.pixels]
+        first: dict[bytes | None, str] = {}
+        for each in read:
+            first.setdefault(each.pixels, each.sample.label)
+        within[split] = len(read) - len(first)
+        contradicting[split] = sum(each.sample.label != first[each.pixels] for each in read)
+    return Leaks(exact, alike, within, contradicting)
 
 
 def _exact(ours: Sequence[Fingerprint], theirs: Sequence[Fingerprint]) -> list[Copy]:

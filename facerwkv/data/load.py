@@ -2,16 +2,20 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import canonical
 from facerwkv.data.boxes import add_boxes
 from facerwkv.data.datasets import DATASETS
 from facerwkv.data.readers import MissingLayout, meaning
-from facerwkv.data.samples import SPLITS, Dataset, Splits
+from facerwkv.data.samples import SPLITS, Dataset, Sample, Split, Splits
+
+LISTED = 10  # classes that are left out
 
 
 def load_dataset(
@@ -49,6 +53,7 @@ def load_dataset(
         raise InputError(f"{error} {expected}") from error
     except (OSError, csv.Error) as error:
         raise InputError(f"{source} cannot be read: {error}.") from error
+    found = _once(found, problems)
     if known and not labels:
         others = {meaning(sample.label) for samples in found.values() for sample in samples} - names.keys()
         names |= {label: label for label in sorted(others)}
@@ -56,6 +61,30 @@ def load_dataset(
     dataset = Dataset(spec, root, tuple(names.values()), splits, problems)
     _require_classes(dataset, source, expected, training=not known)
     return dataset
+
+
+def _once(splits: Splits, problems: list[str]) -> Splits:
+    """Each image once: what is listed twice counts in the last of its splits, what has two labels not at all."""
+    places: dict[Any, list[tuple[Split, Sample]]] = {}
+    for split in (split for split in SPLITS if split in splits):
+        for sample in splits[split]:
+            file = os.path.abspath(sample.image) if isinstance(sample.image, Path) else id(sample)
+            places.setdefault((file, sample.box), []).append((split, sample))
+    doubled = [those for those in places.values() if len(those) > 1]
+    unsure = [those for those in doubled if len({meaning(sample.label) for _, sample in those}) > 1]
+    moved = [those for those in doubled if len({split for split, _ in those}) > 1 and those not in unsure]
+    if unsure:
+        (_, first), *rest = unsure[0]
+        other = next(sample.label for _, sample in rest if meaning(sample.label) != meaning(first.label))
+        example = f"for example {first.name} ({first.label}, {other})"
+        problems.insert(0, f"{len(unsure)} images are listed under two labels and were left out, {example}.")
+    if len(doubled) > len(unsure):
+        example = next(those for those in doubled if those not in unsure)[0][1].name
+        also = f"; {len(moved)} of them, in two splits, count in test before val before train" if moved else ""
+        said = f"images are listed twice and count once, for example {example}{also}."
+        problems.insert(0, f"{len(doubled) - len(unsure)} {said}")
+    out = {id(sample) for those in doubled for _, sample in (those if those in unsure else those[:-1])}
+    return {split: [sample for sample in those if id(sample) not in out] for split, those in splits.items()}
 
 
 def _relabel(splits: Splits, names: Mapping[str, str], own: bool, problems: list[str]) -> Splits:
@@ -77,8 +106,15 @@ def _relabel(splits: Splits, names: Mapping[str, str], own: bool, problems: list
                     shares = {names[voted]: share for voted, share in votes.items() if voted in names}
                     votes = {voted: share / sum(shares.values()) for voted, share in shares.items()}
                 kept.setdefault(split, []).append(replace(sample, label=label, votes=votes))
-    if left_out := sum(map(len, splits.values())) - sum(map(len, kept.values())):
-        problems.append(f"{left_out} images are of other classes than {', '.join(names.values())}.")
+    others = Counter(
+        meaning(each.label) for those in splits.values() for each in those if meaning(each.label) not in names
+    )
+    if others:
+        which = ", ".join(f"{label} {count}" for label, count in sorted(others.items())[:LISTED])
+        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
+        problems.append(
+            f"{others.total()} images are of other classes than {', '.join(names.values())}: {which}{more}."
+        )
     return kept
 
 

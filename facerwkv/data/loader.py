@@ -23,10 +23,10 @@ from facerwkv.data.augment import keyed_rng
 from facerwkv.data.boxes import DETECT, with_faces
 from facerwkv.data.cache import Cache, cache_folder, open_cache
 from facerwkv.data.config import DataConfig, TransformConfig
-from facerwkv.data.leaks import drop_leaks
+from facerwkv.data.leaks import apart, drop_leaks
 from facerwkv.data.load import load_dataset
 from facerwkv.data.record import Record
-from facerwkv.data.samples import Dataset, Sample, Scope, read_image
+from facerwkv.data.samples import Dataset, Sample, Scope, Splits, read_image
 from facerwkv.data.splits import blocks_apart, split_validation
 from facerwkv.data.transforms import EvalTransform
 
@@ -164,7 +164,8 @@ class DataModule(LightningDataModule):
     they are first asked for. record: the splits of an earlier training, which hold again. known: the labels of a model
     to be scored, see load_dataset. foreign: it was trained on other data: what it was trained on is left out by the
     record, classes without images do not count, and images without a box get the detector's where the model looks at
-    faces, as in prediction. InputError for a split that the data set lacks and for a class without training images.
+    faces, as in prediction. quiet: what was left out has been said. InputError for a split that the data set lacks and
+    for a class without training images.
     """
 
     def __init__(
@@ -175,10 +176,11 @@ class DataModule(LightningDataModule):
         record: Record | None = None,
         known: Sequence[str] | None = None,
         foreign: bool = False,
+        quiet: bool = False,
     ):
         super().__init__()
         self.config, self.transform, self.seed = config, transform, seed
-        self.record, self.known, self.foreign = record, known, foreign
+        self.record, self.known, self.foreign, self.quiet = record, known, foreign, quiet
         self._made: dict[str, ImageDataset] = {}
         self.unreadable: list[str] = []
         """The images that were left out, with the reason."""
@@ -203,9 +205,9 @@ class DataModule(LightningDataModule):
         config = self.config
         dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes, known=self.known)
         for problem in dataset.problems[:SHOWN]:
-            _note(problem)
+            self._say(problem)
         if (more := len(dataset.problems) - SHOWN) > 0:
-            _note(f"And {more} more such lines; all: facerwkv data check {config.source}")
+            self._say(f"And {more} more such lines; all: facerwkv data check {config.source}")
         if self.foreign:
             there = {sample.label for those in dataset.splits.values() for sample in those}
             dataset = replace(dataset, labels=tuple(label for label in dataset.labels if label in there))
@@ -225,8 +227,7 @@ class DataModule(LightningDataModule):
             splits["train"], splits["test"] = blocks_apart(splits["train"], splits["test"])
         if "train" in splits and "val" not in splits:
             with suppress(InputError) if self.foreign else nullcontext():  # which may have too few for a split
-                kept, held_out = split_validation(splits["train"], config.validation, config.val_fraction, self.seed)
-                splits |= {"train": kept, "val": held_out}
+                splits |= self._hold_out(splits["train"])
         whole = replace(dataset, splits=splits)
         clean = drop_leaks(whole) if config.drop_leaks else whole
         self.dropped_leaks = sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
@@ -235,8 +236,29 @@ class DataModule(LightningDataModule):
             clean = replace(clean, splits=splits)
             self.changed = "" if self.known and config.labels and set(config.labels) < set(self.known) else changed
         if self.changed:
-            _note(self.changed)
+            self._say(self.changed)
         return clean
+
+    def _hold_out(self, samples: Sequence[Sample]) -> Splits:
+        """Training and validation, made of the training samples; what the rule cannot give is said in numbers."""
+        how = self.config.validation
+        kept, held_out = split_validation(samples, how, self.config.val_fraction, self.seed)
+        clean = kept if how == "copied" else apart(kept, held_out)
+        if copies := len(kept) - len(clean):
+            self._say(f"{copies} training images are copies of validation images and were left out.")
+        there, counts = {each.label for each in held_out}, Counter(each.label for each in samples)
+        lacking = ", ".join(f"{label} (of {counts[label]})" for label in sorted(counts.keys() - there))
+        if lacking:
+            alone = "; all are of one class, so that any model could be right" if len(there) == 1 else ""
+            self._say(
+                f"No image of {lacking} is among the {len(held_out)} held out for validation{alone}. Add images, or "
+                "raise data.val_fraction."
+            )
+        return {"train": clean, "val": held_out}
+
+    def _say(self, sentence: str) -> None:
+        if not self.quiet:
+            _note(sentence)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -313,7 +335,7 @@ class DataModule(LightningDataModule):
             trained = self.record.trained_on(samples)
             if trained:
                 left = "" if split in ("train", "all") else "; they are left out"
-                _note(f"{len(trained)} of {len(samples)} {split} images were trained on{left}.")
+                self._say(f"{len(trained)} of {len(samples)} {split} images were trained on{left}.")
                 self.trained_on[split] = len(trained)
             samples = [each for each in samples if not left or each not in trained] if trained else samples
             if not samples:
@@ -341,7 +363,7 @@ class DataModule(LightningDataModule):
         if bare and self.config.boxes != DETECT:
             self.without_box[split] = len(bare)
             what = "no face was found" if self.foreign else "there is no face box (data.boxes=detect finds faces)"
-            _note(
+            self._say(
                 f"In {len(bare)} of {len(samples)} {split} images {what}, for example in {samples[bare[0]].name}; "
                 f"{NO_BOX[self.transform.no_box]}."
             )
@@ -362,5 +384,5 @@ class DataModule(LightningDataModule):
         if stored.unreadable:
             self.unreadable += stored.unreadable.values()
             first = next(iter(stored.unreadable.values()))
-            _note(f"{len(stored.unreadable)} of {len(samples)} {split} images are left out. The first: {first}")
+            self._say(f"{len(stored.unreadable)} of {len(samples)} {split} images are left out. The first: {first}")
         return ImageDataset(samples, self.labels, self.transform, stored)

@@ -1,11 +1,10 @@
-"""What the data sets of `datasets.py` are read with: folders of classes, tables of rows, numbered classes, boxes.
+"""What the data sets of `datasets.py` are read with: the names of splits and classes, tables of rows, boxes.
 
 Sets that lack a validation or a test split get one from `splits.py`; nothing here invents one. Whatever has to be left
 out is appended, with the reason, to a list `problems`.
 """
 
 import csv
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
@@ -16,22 +15,30 @@ import numpy as np
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import canonical
-from facerwkv.data.samples import SPLITS, Sample, Split, Splits
+from facerwkv.data.samples import Sample, Split, Splits
 from facerwkv.media.geometry import Box
-from facerwkv.media.images import endings
 
 Item = TypeVar("Item")
 
 SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "privatetest"), "test"),
 }
+"""The names of splits in lower case. An `eval` beside a test split is val, see `named_splits`."""
 CORNERS = ("x1", "y1", "x2", "y2")
 
 
 class MissingLayout(InputError):
     """The folder does not look like the data set; `load_dataset` adds the expected layout to the message."""
+
+
+def named_splits(names: Iterable[str]) -> dict[str, Split]:
+    """The split that each of these names means, those that mean none left out."""
+    found = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+    if any(split == "test" and not name.lower().startswith("eval") for name, split in found.items()):
+        found |= {name: "val" for name in found if name.lower().startswith("eval")}
+    return found
 
 
 @cache
@@ -43,64 +50,6 @@ def meaning(name: str) -> str:
         return name.strip().lower()
 
 
-def folders(root: Path) -> list[Path]:
-    """The visible folders in `root`, by name."""
-    return sorted(child for child in root.iterdir() if _visible(child.name) and child.is_dir()) if root.is_dir() else []
-
-
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def split_folders(root: Path) -> dict[Split, Path]:
-    """The folders of `root` that are splits by their names."""
-    named = {SPLIT_NAMES[child.name.lower()]: child for child in folders(root) if child.name.lower() in SPLIT_NAMES}
-    return {split: named[split] for split in SPLITS if split in named}
-
-
-def first_of(root: Path, *paths: str) -> Path:
-    """The first of these paths that exists below `root`. Raises MissingLayout."""
-    for path in paths:
-        if (root / path).exists():
-            return root / path
-    raise MissingLayout(f"{root} contains no {' or '.join(paths)}.")
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Every visible file below `folder` whose extension is an image's, by name."""
-    images = []
-    for parent, children, files in os.walk(folder):
-        children[:] = sorted(filter(_visible, children))
-        images += [Path(parent, name) for name in sorted(filter(_visible, files)) if name.lower().endswith(endings())]
-    return images
-
-
-def file_sample(root: Path, path: Path, native: str, label: str, box: Box | None = None, group: str = "") -> Sample:
-    """The sample of a file, named by its path below `root`; `native` is how the data set writes its class."""
-    name = path.relative_to(root).as_posix()
-    return Sample(name, path, label, box, group or None, attributes={"native": native})
-
-
-def by_class(
-    root: Path, splits: Mapping[Split, Path], problems: list[str], known: tuple[str, ...] | None = None
-) -> Splits:
-    """The images of FOLDER/CLASS/ for the folder of each split, named by their path below `root`.
-
-    With `known` a folder of another name is left out and listed; without, every folder is a class.
-    """
-    samples: Splits = {split: [] for split in splits}
-    for split, home in splits.items():
-        for folder in folders(home):
-            if known and meaning(folder.name) not in known:
-                problems.append(f"{folder} is none of the classes; it was left out.")
-                continue
-            images = list_images(folder)
-            if not images:
-                problems.append(f"{folder} contains no images.")
-            samples[split] += [file_sample(root, path, folder.name, folder.name) for path in images]
-    return samples
-
-
 def from_rows(
     rows: Iterable[tuple[str, Item]], parse: Callable[[Item], tuple[Split, Sample] | None], problems: list[str]
 ) -> Splits:
@@ -110,7 +59,9 @@ def from_rows(
     a row whose file is missing.
     """
     splits: Splits = {}
+    start, count = len(problems), 0
     for line, row in rows:
+        count += 1
         try:
             if parsed := parse(row):
                 split, sample = parsed
@@ -121,6 +72,8 @@ def from_rows(
             problems.append(f"{line} was left out: it has no {error.args[0]}.")
         except (ValueError, IndexError, OSError) as error:
             problems.append(f"{line} was left out: {error}.")
+    if (left_out := len(problems) - start) > 1:
+        problems.insert(start, f"{left_out} of {count} rows or files were left out; the first:")
     return splits
 
 
@@ -187,6 +140,8 @@ def pixel_rows(path: Path, problems: list[str]) -> list[Sample | None]:
             except (ValueError, KeyError, DeprecationWarning) as error:
                 problems.append(f"{path.name}:{row} was left out: {error}.")
                 samples.append(None)
+    if (left_out := samples.count(None)) > 1:
+        problems.insert(len(problems) - left_out, f"{left_out} of {len(samples)} rows were left out; the first:")
     return samples
 
 

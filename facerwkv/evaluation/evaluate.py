@@ -191,7 +191,7 @@ def finish(folder: str | Path, progress: bool = True) -> Path:
     part = read_run(folder).train
     chosen = folder / part.select
     checkpoint = load_checkpoint(chosen)
-    data, _ = _data(checkpoint, folder, None)
+    data, _ = _data(checkpoint, folder, None, quiet=True)
     scored = evaluate(checkpoint, data, "val", part.device, temperature="validation", progress=progress)
     card = checkpoint.card | {"metrics": {"val": scored.summary()}}
     temperature = scored.temperature or 1.0
@@ -270,7 +270,7 @@ def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | No
 
 
 def _data(
-    checkpoint: Checkpoint, model: str | Path, source: str | None, changes: Sequence[str] = ()
+    checkpoint: Checkpoint, model: str | Path, source: str | None, changes: Sequence[str] = (), quiet: bool = False
 ) -> tuple[DataModule, str]:
     """The data under the checkpoint's transform: its own, wherever it is, as in training; others as in prediction.
 
@@ -301,7 +301,7 @@ def _data(
             "cannot change them. Leave them out, or score all images: --split all."
         )
     seed = int(recipe.get("train", {}).get("seed", 0))
-    data = DataModule(config, checkpoint.transform, seed, record, checkpoint.labels, foreign=not own)
+    data = DataModule(config, checkpoint.transform, seed, record, checkpoint.labels, not own, quiet)
     data.setup()
     as_trained = own and config.model_dump(exclude=READING) == base.model_dump(exclude=READING)
     return data, "" if as_trained else _slug(config)

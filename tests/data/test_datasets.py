@@ -4,8 +4,8 @@ import pytest
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data.datasets import DATASETS
+from facerwkv.data.folders import list_images
 from facerwkv.data.load import load_dataset
-from facerwkv.data.readers import list_images
 from facerwkv.data.samples import read_image
 from tests.data import trees
 
@@ -104,7 +104,7 @@ def test_a_folder_that_is_no_class_is_listed_and_takes_no_index(tmp_path):
     trees.image(tmp_path / "CAER-S/train/AAA/0001.png")
     dataset = load_dataset(source)
     assert len(dataset.splits["train"]) == 21
-    assert dataset.problems == [f"{tmp_path}/CAER-S/train/AAA is none of the classes; it was left out."]
+    assert dataset.problems == [f"{tmp_path}/CAER-S/train/AAA is none of the classes; its 1 images were left out."]
 
 
 @pytest.mark.parametrize("prefix", ["", "CAER-S/", "/data/CAER-S/"])
@@ -303,7 +303,8 @@ def test_own_labels_restrict_rename_and_order(tmp_path):
     dataset = load_dataset(trees.build("caer_s", tmp_path), labels=["Sad", "happiness"])
     assert dataset.labels == ("Sad", "happiness")
     assert {s.label for s in dataset.splits["train"]} == {"Sad", "happiness"}
-    assert dataset.problems == ["25 images are of other classes than Sad, happiness."]
+    listed = "anger 5, disgust 5, fear 5, neutral 5, surprise 5"
+    assert dataset.problems == [f"25 images are of other classes than Sad, happiness: {listed}."]
 
 
 def test_own_classes_are_matched_by_folder(tmp_path):
