@@ -78,7 +78,7 @@ def test_one_wheel_is_for_every_python_and_every_processor_of_its_kind(wheel, py
     assert [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".c", ".h"))] == [
         "facerwkv/kernels/native/_native.so"
     ]
-    levels = "from facerwkv.kernels.native import library; print(*library().handle.facerwkv_levels().decode().split())"
+    levels = "from facerwkv.kernels.calls import library; print(*library().handle.facerwkv_levels().decode().split())"
     assert call(python, "-c", levels, cwd=wheel.parent).split()[0] in ("baseline", "plain")
 
 

@@ -87,9 +87,9 @@ def build(kind: str, folder: Path, march: str = "native") -> Path:
 
     It has one instruction set, `march`, in the place of the level that this processor takes.
     """
-    from facerwkv.kernels import native  # and with it PyTorch, which the threads' run does without
+    from facerwkv.kernels import calls  # and with it PyTorch, which the threads' run does without
 
-    here = native.library()
+    here = calls.library()
     level = here.level if here else "plain"
     for name in ("facerwkv", "tests/kernels", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("weights", "__pycache__", "*.so"))

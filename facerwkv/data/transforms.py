@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.config import TransformConfig
-from facerwkv.kernels.pixels import look_up, runs_natively
+from facerwkv.kernels.calls import refusal, watched
+from facerwkv.kernels.pixels import look_up
 from facerwkv.media.geometry import Box
 
 
@@ -101,7 +102,8 @@ def normalise(images: Tensor, config: TransformConfig, augment: Callable[[Tensor
     Training, evaluation, prediction and exported graphs share it. `augment` changes the images on the way, as floats in
     0..1, (B, c, h, w). Bytes on a CPU that are not augmented are looked up in a table of the same values.
     """
-    if augment is None and not images.is_floating_point() and runs_natively(images):
+    by_table = augment is None and images.dtype == torch.uint8
+    if by_table and not refusal("pixels", images, dtype=torch.float32) and not watched(images):
         return look_up(images, _table(images.shape[-1], config))
     images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
     images = images if augment is None else augment(images)

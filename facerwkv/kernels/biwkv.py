@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.kernels.calls import Inputs, choose, narrowed
-from facerwkv.kernels.native import call, refusal, require
+from facerwkv.kernels.calls import Inputs, choose, fastest, narrowed, native
 from facerwkv.kernels.triton import check
-from facerwkv.kernels.wkv4 import empty_state, fastest
+from facerwkv.kernels.wkv4 import empty_state
 
 INPUTS = Inputs("biwkv", "w C, u C, k B T C, v B T C")
 CHUNK = 16
@@ -87,22 +86,17 @@ def _from_largest(k: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
     return k - largest, largest
 
 
-def _operator(kind: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The operator in Triton or in C, imported here; InputError where it cannot run."""
-    if kind == "triton":
-        check("biwkv", k, v)
-        from facerwkv.kernels.triton import biwkv as triton
+def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The operator in Triton, imported here; InputError where it cannot run."""
+    check("biwkv", k, v)
+    from facerwkv.kernels.triton import biwkv as triton
 
-        return triton.biwkv(w, u, k, v)
-    require(refusal("biwkv", k, shapes=True), "chunked")
-    from facerwkv.kernels.native import wkv as native
-
-    return call(native.biwkv, w, u, k, v)
+    return triton.biwkv(w, u, k, v)
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": _reference,
     "chunked": _chunked,
-    "native": partial(_operator, "native"),
-    "triton": partial(_operator, "triton"),
+    "native": partial(native, "wkv", "biwkv", shapes=True),
+    "triton": _triton,
 }

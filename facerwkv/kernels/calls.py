@@ -1,16 +1,21 @@
-"""What every public call shares: its inputs are checked, and derivatives of other kinds find a form that has them."""
+"""What every public call shares: its inputs are checked, a form is chosen, and the one in C is run."""
 
-from collections.abc import Callable, Mapping, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels.native.loading import PLAIN_IS_FASTER, Library, loaded
 
 Form = TypeVar("Form", bound=Callable)
 DENSE = torch.strided
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+PLAIN = {Tensor, torch.nn.Parameter}
 
 
 class Inputs:
@@ -85,6 +90,30 @@ class Inputs:
         raise InputError(f"{self.call} takes {', '.join(parts)}, not {shapes}: {reason}.")
 
 
+def choose(implementations: Mapping[str, Form], name: str, auto: str = "auto") -> Form:
+    """The form called `name`; "auto" is the one called `auto`.
+
+    A public call passes on what it was asked for, so an unknown name is refused here: InputError with the known ones.
+    """
+    if name == "auto":
+        name = auto
+    if name not in implementations:
+        raise InputError(f"Unknown implementation {name!r}. Choose auto, {', '.join(implementations)}.")
+    return implementations[name]
+
+
+def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
+    """The implementation of wkv4 or biwkv that "auto" means, with keys like k (B, T, C) and a dtype to compute in."""
+    if refusal(name, k, dtype=exact, shapes=True) is None:
+        return "native"
+    if k.is_cuda and exact == torch.float32:
+        from facerwkv.kernels.triton import runs
+
+        if runs(k):
+            return "triton"
+    return "reference" if transformed() else "chunked"
+
+
 def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in a dtype. Asking first is cheaper than a conversion that changes nothing."""
     return tuple(x if x.dtype == dtype else x.to(dtype) for x in tensors)
@@ -95,6 +124,130 @@ def narrowed(name: str, exact: torch.dtype, w: Tensor, u: Tensor, k: Tensor, v: 
     if name == "triton":
         return *cast(exact, w, u), k, v
     return cast(exact, w, u, k, v)
+
+
+def constant(function: Form) -> Form:
+    """Tell torch.compile that the function's result never changes.
+
+    This is torch.compiler.assume_constant_result, which imports torch._dynamo (1.7 s) to set the same mark.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant
+def library() -> Library | None:
+    """The compiled kernels at this processor's level, or None."""
+    found = loaded()
+    return found if isinstance(found, Library) else None
+
+
+def problem() -> str | None:
+    """Why there are no compiled kernels, and what to do; None when there are."""
+    found = loaded()
+    return None if isinstance(found, Library) else str(found)
+
+
+@constant
+def missing(name: str) -> str | None:
+    """Why there is no C kernel called `name`, and what to do; None when there is one."""
+    if hasattr(library(), f"{name}_forward"):
+        return None
+    return problem() or f"The C kernels were built before there was a {name}: install facerwkv again."
+
+
+@constant
+def pays(name: str) -> bool:
+    """Whether the C kernel called `name` is faster here than PyTorch's forms; where there is none, it is not."""
+    here = library()
+    return here is not None and here.level not in PLAIN_IS_FASTER.get(name, ())
+
+
+def transformed() -> bool:
+    """Whether forward-mode derivatives or one of torch.func's transforms may be under way, as far as eager code knows.
+
+    Only plain operations of PyTorch have all of these: the references take them. Forward mode is PyTorch's state for
+    all threads: while one is in it, the others compute by the references too.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def refusal(name: str, *inputs: Tensor, dtype: torch.dtype | None = None, shapes: bool = False) -> str | None:
+    """Why the C kernel called `name` cannot take the inputs, as a sentence; None when it can.
+
+    It computes in float32. dtype: what the caller will convert them to; shapes: whether inputs on the meta device will
+    do, for which an operator says what shape comes out.
+    """
+    if reason := missing(name):
+        return reason
+    for x in inputs:
+        if (dtype or x.dtype) != torch.float32 or not (x.is_cpu or (shapes and x.is_meta)):
+            return f"The native {name} runs on the CPU in float32, not on {x.device} in {dtype or x.dtype}."
+    if transformed():
+        return f"The native {name} has no forward-mode derivative, nor torch.func's transforms."
+    return None
+
+
+def require(refused: str | None, instead: str) -> None:
+    """InputError with a `refusal`, if there is one, and the implementation to use instead."""
+    if refused:
+        raise InputError(f"{refused} Or use implementation={instead!r}.")
+
+
+def watched(*inputs: Tensor | None, autograd: bool = True) -> bool:
+    """Whether a compiler, another tracer or (where it counts here) autograd must see what is done with the inputs.
+
+    So must what has no memory on the CPU, or memory that holds something else than the numbers.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or transformed():
+        return True
+    if autograd and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+        return True
+    for x in inputs:
+        if x is not None and (type(x) not in PLAIN or not x.is_cpu or x.is_neg() or x._is_zerotensor()):
+            return True
+    return False
+
+
+def native(source: str, name: str, *inputs: Tensor | None, instead: str = "chunked", shapes: bool = False) -> Any:
+    """The operator facerwkv::NAME, which native/SOURCE.py registers, of its inputs.
+
+    InputError with the implementation to use instead where it has a `refusal`.
+    """
+    require(refusal(name, *(x for x in inputs if x is not None), shapes=shapes), instead)
+    _register(source)
+    operator = getattr(torch.ops.facerwkv, name).default
+    if watched(*inputs):
+        return operator(*inputs)
+    return operator.function(*inputs)  # without torch's dispatcher, which takes 50 µs
+
+
+@constant
+def _register(source: str) -> bool:
+    return import_module(f"facerwkv.kernels.native.{source}") is not None
+
+
+def run(function: str, sizes: Iterable[int], tensors: Iterable[Tensor]) -> int:
+    """Call a C function with sizes and with tensors by their address; what it returns means nothing if it is void.
+
+    The tensors must be contiguous, or their strides be among the sizes.
+    """
+    held = list(tensors)  # none may be freed before the call
+    addresses = (ctypes.c_void_p(tensor.data_ptr()) for tensor in held)
+    return getattr(library(), function)(*map(ctypes.c_long, sizes), *addresses)
+
+
+def run_checked(function: str, sizes: Iterable[int], *tensors: Tensor) -> None:
+    """`run` for a C function that returns whether it lacked memory: MemoryError then. Inputs may have any strides."""
+    if run(function, sizes, (tensor.contiguous() for tensor in tensors)):  # outputs are, so they stay themselves
+        raise MemoryError(f"{function} ran out of memory.")
+
+
+def like(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """Empty contiguous tensors of the inputs' shapes."""
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)
 
 
 def gradients_again(form: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple:
@@ -112,24 +265,3 @@ def gradients_again(form: Callable[..., Any], inputs: Sequence[Tensor], grads: S
         ys, of_ys = zip(*pairs, strict=True) if pairs else ((), ())
         found = iter(torch.autograd.grad(ys, wanted, of_ys, create_graph=again, allow_unused=True))
     return tuple(next(found) if x.requires_grad else None for x in inputs)
-
-
-def constant(function: Form) -> Form:
-    """Tell torch.compile that the function's result never changes.
-
-    This is torch.compiler.assume_constant_result, which imports torch._dynamo (1.7 s) to set the same mark.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
-def choose(implementations: Mapping[str, Form], name: str, auto: str = "auto") -> Form:
-    """The form called `name`; "auto" is the one called `auto`.
-
-    A public call passes on what it was asked for, so an unknown name is refused here: InputError with the known ones.
-    """
-    if name == "auto":
-        name = auto
-    if name not in implementations:
-        raise InputError(f"Unknown implementation {name!r}. Choose auto, {', '.join(implementations)}.")
-    return implementations[name]

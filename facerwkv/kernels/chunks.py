@@ -17,8 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.calls import constant
-from facerwkv.kernels.native import refusal, transformed
+from facerwkv.kernels.calls import constant, refusal, transformed
 
 CHUNK = 16  # tokens; a power of two
 FEW = 8  # tokens up to which one by one is faster than a chunk
@@ -115,13 +114,6 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     return torch.autocast(kind, enabled=False) if running else nullcontext()
 
 
-def native_refusal(name: str, k: Tensor, exact: torch.dtype) -> str | None:
-    """Why the C kernel of the operator called `name` cannot take keys like k (B, T, H, N), computed in the dtype
-    `exact`; None when it can.
-    """
-    return refusal(name, k, dtype=exact) or heads_refusal(k)
-
-
 def heads_refusal(k: Tensor) -> str | None:
     """Why the C kernels cannot take heads like those of k (B, T, H, N); None when they can."""
     if k.shape[-1] % 16 or not 0 < k.shape[-1] <= 256:
@@ -139,7 +131,7 @@ def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
     half = k.is_cuda and exact == torch.float32 and k.dtype in (torch.float16, torch.bfloat16)
     if half and k.shape[1] > FEW and k.shape[0] and 16 <= k.shape[-1] <= 256 and _has_fla(name):
         return "fla"
-    if native_refusal(name, k, exact) is None:
+    if not (refusal(name, k, dtype=exact) or heads_refusal(k)):
         return "native"
     return "reference" if k.shape[1] <= FEW else "chunked"
 

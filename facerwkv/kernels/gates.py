@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facerwkv.kernels.calls import Inputs, cast, choose
-from facerwkv.kernels.native import call, refusal, require, watched
+from facerwkv.kernels.calls import Inputs, cast, choose, native, refusal, watched
 
 INPUTS = {
     name: Inputs(name, shapes)
@@ -82,13 +81,6 @@ def _rational_mish_gate(k: Tensor, v: Tensor) -> Tensor:
     return (wide * (n / (n + 2))).to(k.dtype) * v
 
 
-def _native(name: str, *inputs: Tensor) -> Tensor:
-    require(refusal(name, *inputs), "reference")
-    from facerwkv.kernels.native import gates
-
-    return call(getattr(gates, name), *inputs)
-
-
 REFERENCES: dict[str, Callable[..., Tensor]] = {
     "mish_gate": lambda k, v: functional.mish(k) * v,
     "sigmoid_gate": lambda r, x: torch.sigmoid(r) * x,
@@ -96,7 +88,8 @@ REFERENCES: dict[str, Callable[..., Tensor]] = {
     "token_mix": _token_mix,
 }
 IMPLEMENTATIONS: dict[str, dict[str, Callable[..., Tensor]]] = {
-    name: {"reference": form, "native": partial(_native, name)} for name, form in REFERENCES.items()
+    name: {"reference": form, "native": partial(native, "gates", name, instead="reference")}
+    for name, form in REFERENCES.items()
 }
 IMPLEMENTATIONS["mish_gate"]["rational"] = _rational_mish_gate
 

@@ -3,17 +3,9 @@
 import torch
 from torch import Tensor
 
-from facerwkv.core.errors import InputError
-from facerwkv.kernels.calls import Inputs, choose
-from facerwkv.kernels.native import missing, run, watched
+from facerwkv.kernels.calls import Inputs, choose, refusal, require, run, watched
 
 INPUTS = Inputs("look_up", "images B h w c, table c 256", images=torch.uint8)
-
-
-def runs_natively(images: Tensor, *table: Tensor) -> bool:
-    """Whether the C form takes these images, with this table. It is no operator: nothing may watch."""
-    numbers = all(x.dtype == torch.float32 for x in table)
-    return images.dtype == torch.uint8 and numbers and missing("pixels") is None and not watched(images, *table)
 
 
 def look_up(images: Tensor, table: Tensor, implementation: str = "auto") -> Tensor:
@@ -23,14 +15,12 @@ def look_up(images: Tensor, table: Tensor, implementation: str = "auto") -> Tens
     where it runs. InputError for another name, for other shapes and dtypes, and where "native" cannot run.
     """
     INPUTS.check(images, table)
-    native = runs_natively(images, table)
-    if implementation == "native" and not native:
-        reason = missing("pixels") or (
-            f"The native look_up runs on the CPU in float32, without gradients or a compiler, not in {table.dtype} on "
-            f"{table.device}."
-        )
-        raise InputError(f"{reason} Or use implementation='reference'.")
-    return choose(IMPLEMENTATIONS, implementation, "native" if native else "reference")(images, table)
+    refused = refusal("pixels", table)
+    if not refused and watched(images, table):  # it is no operator
+        refused = "The native look_up runs without gradients and outside of torch.compile."
+    if implementation == "native":
+        require(refused, "reference")
+    return choose(IMPLEMENTATIONS, implementation, "reference" if refused else "native")(images, table)
 
 
 def _reference(images: Tensor, table: Tensor) -> Tensor:

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.calls import Inputs, choose, gradients_again
+from facerwkv.kernels.calls import Inputs, choose, gradients_again, transformed, watched
 from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
-from facerwkv.kernels.native import transformed, watched
 
 CPUINFO = Path("/proc/cpuinfo")
 INPUTS = Inputs("linear", "x ... D, weight F D, bias? F")

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from facerwkv.kernels.calls import Inputs, cast, choose, gradients_again
-from facerwkv.kernels.native import call, pays, refusal, require, transformed
+from facerwkv.kernels.calls import Inputs, cast, choose, gradients_again, native, pays, refusal, require, transformed
 
 INPUTS = Inputs("toeplitz", "w H T, alpha H T, beta H T, k B T H S, v B T H S")
 STRIP = 64  # rows of the table that one matrix product takes
@@ -230,11 +229,11 @@ def _enter_back(
 
 
 def _native(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if k.shape[1] <= (NATIVE_FEW if k.shape[0] * k.shape[3] <= FEW_COLUMNS else NATIVE_LEAF):
+        return native("toeplitz", "toeplitz", w.flip(1), alpha, beta, k, v, instead="fft")[0]
     require(refusal("toeplitz", k), "fft")
     from facerwkv.kernels.native import toeplitz as c
 
-    if k.shape[1] <= (NATIVE_FEW if k.shape[0] * k.shape[3] <= FEW_COLUMNS else NATIVE_LEAF):
-        return call(c.toeplitz, w.flip(1), alpha, beta, k, v)[0]
     steps = Steps(NATIVE_LEAF, c.product, c.weights, c.enter, c.leave, c.leave_back, c.enter_back)
     return _Weighting.apply(steps, w, alpha, beta, k, v)
 

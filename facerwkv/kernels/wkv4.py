@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from facerwkv.kernels.calls import Inputs, choose, narrowed
-from facerwkv.kernels.native import call, refusal, require, transformed
-from facerwkv.kernels.triton import check, runs
+from facerwkv.kernels.calls import Inputs, choose, fastest, narrowed, native
+from facerwkv.kernels.triton import check
 
 INPUTS = Inputs("wkv4", "w C, u C, k B T C, v B T C, state? B 3 C")
 CHUNK = 16
@@ -36,15 +35,6 @@ def wkv4(
     form = choose(IMPLEMENTATIONS, name)
     y, state = form(*narrowed(name, exact, w, u, k, v), state if state is None else state.to(exact))
     return y.to(v.dtype), state
-
-
-def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
-    """The implementation of wkv4 or biwkv that "auto" means, with keys like k (B, T, C) and a dtype to compute in."""
-    if refusal(name, k, dtype=exact, shapes=True) is None:
-        return "native"
-    if exact == torch.float32 and runs(k):
-        return "triton"
-    return "reference" if transformed() else "chunked"
 
 
 def empty_state(k: Tensor) -> Tensor:
@@ -101,22 +91,17 @@ def _chunk(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[T
     return y, torch.cat([a, b, top], 1)
 
 
-def _operator(kind: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The operator in Triton or in C, imported here; InputError where it cannot run."""
-    if kind == "triton":
-        check("wkv4", k, v)
-        from facerwkv.kernels.triton import wkv4 as triton
+def _triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The operator in Triton, imported here; InputError where it cannot run."""
+    check("wkv4", k, v)
+    from facerwkv.kernels.triton import wkv4 as triton
 
-        return triton.wkv4(w, u, k, v, empty_state(k) if state is None else state)
-    require(refusal("wkv4", k, shapes=True), "chunked")
-    from facerwkv.kernels.native import wkv as native
-
-    return call(native.wkv4, w, u, k, v, state)
+    return triton.wkv4(w, u, k, v, empty_state(k) if state is None else state)
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "reference": _reference,
     "chunked": _chunked,
-    "native": partial(_operator, "native"),
-    "triton": partial(_operator, "triton"),
+    "native": partial(native, "wkv", "wkv4", shapes=True),
+    "triton": _triton,
 }

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from facerwkv.kernels.calls import Inputs, cast, choose
+from facerwkv.kernels.calls import Inputs, cast, choose, native, require
 from facerwkv.kernels.chunks import (
     Recurrence,
     cut,
@@ -19,13 +19,12 @@ from facerwkv.kernels.chunks import (
     fla_operator,
     full_precision,
     halve,
+    heads_refusal,
     join,
-    native_refusal,
     products,
     steps,
     walk,
 )
-from facerwkv.kernels.native import call, require
 
 INPUTS = Inputs("wkv6", "r B T H N, k B T H N, v B T H N, w* B T H N, u* H N, state? B H N N")
 
@@ -105,10 +104,8 @@ def _operator(kind: str, r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, 
         fla = fla_operator("wkv6", k)
         w = w.clamp(min=-100)  # e^-100 is 0 in float32, and fla multiplies logarithms by 0: of -inf that gave NaN
         return fla(r, k, v, w, u, scale=1.0, initial_state=state, output_final_state=True)
-    require(native_refusal("wkv6", k, k.dtype), "chunked")
-    from facerwkv.kernels.native import matrix_state
-
-    return call(matrix_state.wkv6, r, k, v, w, u, state)
+    require(heads_refusal(k), "chunked")
+    return native("matrix_state", "wkv6", r, k, v, w, u, state)
 
 
 IMPLEMENTATIONS: dict[str, Recurrence] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facerwkv.kernels.calls import Inputs, cast, choose
+from facerwkv.kernels.calls import Inputs, cast, choose, native, require
 from facerwkv.kernels.chunks import (
     Recurrence,
     cut,
@@ -21,13 +21,12 @@ from facerwkv.kernels.chunks import (
     fla_operator,
     full_precision,
     halve,
+    heads_refusal,
     join,
-    native_refusal,
     products,
     steps,
     walk,
 )
-from facerwkv.kernels.native import call, require
 
 INPUTS = Inputs("wkv7", "r B T H N, w* B T H N, k B T H N, v B T H N, a B T H N, b B T H N, state? B H N N")
 
@@ -137,10 +136,8 @@ def _operator(
     if kind == "fla":
         fla = fla_operator("wkv7", k)
         return fla(r, w.contiguous(), k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
-    require(native_refusal("wkv7", k, k.dtype), "chunked")
-    from facerwkv.kernels.native import matrix_state
-
-    return call(matrix_state.wkv7, r, w, k, v, a, b, state)
+    require(heads_refusal(k), "chunked")
+    return native("matrix_state", "wkv7", r, w, k, v, a, b, state)
 
 
 IMPLEMENTATIONS: dict[str, Recurrence] = {

@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import LifoQueue
 from typing import Any
@@ -54,7 +55,7 @@ class FaceDetector:
             raise InputError(f"No face detector at {self.model}. Give YuNet's ONNX file: --detector-model PATH.")
         self.score_threshold = score_threshold
         self.max_side = max_side
-        self._idle = PerProcess(_sets_of_nets)
+        self._idle = PerProcess(partial(_sets_of_nets, cores()))
 
     def __call__(self, rgb: np.ndarray) -> list[FaceBox]:
         """The faces in an image, uint8 (H, W, 3), RGB."""
@@ -104,11 +105,11 @@ class FaceDetector:
         return rows
 
 
-def _sets_of_nets() -> "LifoQueue[list[Any]]":
-    """An empty list of nets per core. The nets are made in use, one per search: a net whose input changes its size is
+def _sets_of_nets(count: int) -> "LifoQueue[list[Any]]":
+    """`count` empty lists of nets. The nets are made in use, one per search: a net whose input changes its size is
     set up anew, 10 ms per frame. What was used last is taken first, so one thread alone makes one set."""
     sets: LifoQueue[list[Any]] = LifoQueue()
-    for _ in range(cores()):
+    for _ in range(count):
         sets.put([])
     return sets
 

@@ -4,7 +4,7 @@ from torch.autograd import gradcheck
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels.biwkv import IMPLEMENTATIONS, biwkv
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.calls import library, problem
 from facerwkv.kernels.wkv4 import wkv4
 
 needs_compiler = pytest.mark.skipif(

@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import gates, native, products
+from facerwkv.kernels import calls, gates, products
 from facerwkv.kernels.calls import Inputs
 from facerwkv.kernels.wkv4 import wkv4
 
@@ -22,7 +22,7 @@ FUZZ, SANITIZERS = (runpy.run_path(str(TOOLS / f"{name}_kernels.py")) for name i
 KERNELS = FUZZ["KERNELS"]
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 SIZES = {"B": 2, "T": 5, "H": 2, "N": 16, "...": 3}
-needs_compiler = pytest.mark.skipif(native.library() is None, reason=str(native.problem()))
+needs_compiler = pytest.mark.skipif(calls.library() is None, reason=str(calls.problem()))
 
 
 def inputs_of(name, **sizes):
@@ -248,4 +248,4 @@ def test_c_code_counts_further_than_32_bits(name, endless):
     lengths[grows] = (1 << 31) // one + 1
     needed = max(math.prod(lengths[letter] for letter in letters) for letters in pointers.split())
     assert (1 << 31) < needed <= endless.numel()
-    native.run(name, [lengths[letter] for letter in sizes], [endless] * len(pointers.split()))
+    calls.run(name, [lengths[letter] for letter in sizes], [endless] * len(pointers.split()))

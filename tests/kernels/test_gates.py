@@ -6,9 +6,9 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import gates, native
+from facerwkv.kernels import calls, gates
+from facerwkv.kernels.calls import library, problem
 from facerwkv.kernels.gates import IMPLEMENTATIONS
-from facerwkv.kernels.native import library, problem
 
 needs_compiler = pytest.mark.skipif(library() is None, reason=str(problem()))
 PAIRS = [(name, form) for name, forms in IMPLEMENTATIONS.items() for form in forms]
@@ -124,7 +124,7 @@ def test_a_compiler_gets_pytorch_s_operations():
 
 @every_gate
 def test_without_the_library_native_says_what_to_do(monkeypatch, name):
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(calls, "library", lambda: None)
     with pytest.raises(InputError, match="implementation='reference'"):
         run(name, "native", *inputs(name, dtype=torch.float32))
     run(name, "auto", *inputs(name, dtype=torch.float32))

@@ -17,8 +17,9 @@ from PIL import Image
 from facerwkv.bench.answers import require_accurate
 from facerwkv.bench.kernels import KERNELS
 from facerwkv.core.errors import InputError
-from facerwkv.kernels import gates, native
-from facerwkv.kernels.native import library, loading, problem
+from facerwkv.kernels import calls, gates
+from facerwkv.kernels.calls import library, problem
+from facerwkv.kernels.native import loading
 
 needs_library = pytest.mark.skipif(library() is None, reason=str(problem()))
 LEVELS = ["baseline", "v2", "v3", "v4"] if library() and library().level != "plain" else ["plain"]
@@ -38,7 +39,7 @@ def load_or_skip(level: str) -> loading.Library:
 @pytest.mark.parametrize("name", KERNELS)
 def test_each_level_computes_the_recurrences(monkeypatch, level, name):
     forced, kernel = load_or_skip(level), KERNELS[name]
-    monkeypatch.setattr(native, "library", lambda: forced)
+    monkeypatch.setattr(calls, "library", lambda: forced)
     require_accurate(kernel.form("native"), kernel.form("reference"), kernel.inputs(77), gradients=True)
 
 
@@ -46,7 +47,7 @@ def test_each_level_computes_the_recurrences(monkeypatch, level, name):
 @pytest.mark.parametrize("level", LEVELS)
 def test_each_level_computes_the_gates(monkeypatch, level):
     forced = load_or_skip(level)
-    monkeypatch.setattr(native, "library", lambda: forced)
+    monkeypatch.setattr(calls, "library", lambda: forced)
     k, v, mixes, last = torch.randn(2, 9, 37), torch.randn(2, 9, 37), torch.rand(3, 37), torch.randn(2, 37)
     every = {"mish_gate": (k, v), "sigmoid_gate": (k, v), "squared_relu": (k,), "token_mix": (k, mixes, last)}
     for name, inputs in every.items():
@@ -70,7 +71,7 @@ def test_what_cannot_be_loaded_is_said_once_with_what_to_type(monkeypatch, caplo
     loading.loaded.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, logger="facerwkv"):
-            assert [native.library(), native.library()] == [None, None]
+            assert [calls.library(), calls.library()] == [None, None]
         (said,) = [record.getMessage() for record in caplog.records]
         assert said == problem()
         assert str(path) in said

@@ -3,8 +3,8 @@ import torch
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.transforms import TransformConfig, normalise
-from facerwkv.kernels import native
-from facerwkv.kernels.native import library
+from facerwkv.kernels import calls
+from facerwkv.kernels.calls import library
 from facerwkv.kernels.pixels import look_up
 
 FORMS = ["reference", pytest.param("native", marks=pytest.mark.skipif(library() is None, reason="no C kernels"))]
@@ -43,7 +43,7 @@ def test_normalising_by_table_gives_the_very_digits(channels):
 def test_without_c_kernels_there_is_a_sentence_and_the_same_answer(monkeypatch):
     images, config = bytes_of(1, 4, 4, 3), TransformConfig(mean=(0.5,), std=(0.25,))
     expected = normalise(images, config)
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(calls, "library", lambda: None)
     assert torch.equal(normalise(images, config), expected)
     with pytest.raises(InputError, match="implementation='reference'"):
         look_up(images, torch.zeros(3, 256), "native")

@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import toeplitz as module
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.calls import library, problem
 from facerwkv.kernels.toeplitz import toeplitz
 from facerwkv.kernels.wkv4 import wkv4
 from facerwkv.mixers.rwkv1 import initial_table
@@ -137,7 +137,7 @@ def test_half_precision_computes_in_float32(implementation, dtype):
 def test_what_auto_is(monkeypatch, shape, dtype, level, expected):
     chosen = []
     there = SimpleNamespace(level=level, toeplitz_forward=None) if level else None
-    monkeypatch.setattr("facerwkv.kernels.native.library", lambda: there)
+    monkeypatch.setattr("facerwkv.kernels.calls.library", lambda: there)
     monkeypatch.setattr(module, "choose", lambda forms, name, auto: chosen.append(auto) or (lambda *inputs: inputs[4]))
     k = torch.zeros(shape, dtype=dtype)
     toeplitz(*[torch.zeros(2, shape[1])] * 3, k, k)
@@ -170,7 +170,7 @@ def test_torch_compile_sees_the_native_form_whole():
 
 
 def test_without_the_library_native_says_what_to_do(monkeypatch):
-    monkeypatch.setattr("facerwkv.kernels.native.library", lambda: None)
+    monkeypatch.setattr("facerwkv.kernels.calls.library", lambda: None)
     with pytest.raises(InputError, match="implementation='fft'"):
         toeplitz(*random_inputs(2, dtype=torch.float32), implementation="native")
 

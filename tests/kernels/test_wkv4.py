@@ -3,7 +3,7 @@ import torch
 from torch.autograd import gradcheck
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.native import library, problem
+from facerwkv.kernels.calls import library, problem
 from facerwkv.kernels.wkv4 import IMPLEMENTATIONS, wkv4
 
 needs_compiler = pytest.mark.skipif(library() is None, reason=str(problem()))

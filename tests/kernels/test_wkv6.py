@@ -3,8 +3,8 @@ import torch
 from torch.autograd import gradcheck
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels.calls import library, problem
 from facerwkv.kernels.chunks import CHUNK, empty_state
-from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.wkv6 import IMPLEMENTATIONS, wkv6, wkv6_both
 
 needs_compiler = pytest.mark.skipif(

@@ -4,8 +4,8 @@ from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels.calls import library, problem
 from facerwkv.kernels.chunks import CHUNK, empty_state
-from facerwkv.kernels.native import library, problem
 from facerwkv.kernels.wkv7 import IMPLEMENTATIONS, wkv7, wkv7_both
 
 needs_compiler = pytest.mark.skipif(

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facerwkv.kernels.calls import like, run
 from facerwkv.kernels.gates import INPUTS, REFERENCES
-from facerwkv.kernels.native import differentiate, like, operator, run
+from facerwkv.kernels.native.operators import differentiate, operator
 
 SPARE = 1024  # numbers, a page
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from facerwkv.kernels.calls import like, require, run, run_checked
 from facerwkv.kernels.chunks import heads_refusal
-from facerwkv.kernels.native import differentiate, like, operator, require, run, run_checked
+from facerwkv.kernels.native.operators import differentiate, operator
 from facerwkv.kernels.wkv6 import IMPLEMENTATIONS as wkv6_forms
 from facerwkv.kernels.wkv7 import IMPLEMENTATIONS as wkv7_forms
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.calls import gradients_again
-from facerwkv.kernels.native import like, operator, run_checked
+from facerwkv.kernels.calls import gradients_again, like, run_checked
+from facerwkv.kernels.native.operators import operator
 from facerwkv.kernels.toeplitz import IMPLEMENTATIONS as FORMS
 
 SHAPES = "c H T, alpha H T, beta H T, k B T H S, v B T H S"

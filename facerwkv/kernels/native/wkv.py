@@ -7,8 +7,8 @@ from torch import Tensor
 
 from facerwkv.kernels.biwkv import IMPLEMENTATIONS as biwkv_forms
 from facerwkv.kernels.biwkv import INPUTS as BIWKV
-from facerwkv.kernels.calls import gradients_again
-from facerwkv.kernels.native import like, operator, run_checked
+from facerwkv.kernels.calls import gradients_again, like, run_checked
+from facerwkv.kernels.native.operators import operator
 from facerwkv.kernels.wkv4 import IMPLEMENTATIONS as wkv4_forms
 from facerwkv.kernels.wkv4 import INPUTS as WKV4
 from facerwkv.kernels.wkv4 import empty_state

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.calls import constant
-from facerwkv.kernels.native import transformed
+from facerwkv.kernels.calls import constant, transformed
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerwkv.kernels.native import like
+from facerwkv.kernels.calls import like
 from facerwkv.kernels.triton.sums import (
     average,
     block_sums,
