@@ -21,7 +21,7 @@ from facerwkv.inference.predictor import Engine, Predictor, load
 from facerwkv.inference.results import Result
 from facerwkv.media.faces import packaged_model
 from facerwkv.media.sources import is_video
-from facerwkv.models.checkpoint import EXPORTED
+from facerwkv.models.checkpoint import EXPORTED, weights_hash
 
 
 def predict_on_ray(
@@ -75,10 +75,7 @@ def identity_of(
         content.update(Path(str(model)).expanduser().read_bytes())
     else:
         meaning = [checkpoint.name, checkpoint.labels, checkpoint.temperature, checkpoint.transform.model_dump_json()]
-        content.update(json.dumps(meaning).encode())
-        for name, weight in checkpoint.model.state_dict().items():
-            content.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            content.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        content.update(json.dumps([*meaning, weights_hash(checkpoint.model.state_dict())]).encode())
     detector = Path(detector_model) if detector_model else packaged_model()
     return {
         "model": content.hexdigest()[:16],

@@ -177,7 +177,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = Fal
         "transform": checkpoint.transform.model_dump(mode="json"),
         "temperature": checkpoint.temperature,
         "card": checkpoint.card,
-        "weights": _hash(weights),
+        "weights": weights_hash(weights),
     }
     try:
         _require_fit(Stored.parse(described), config)
@@ -214,7 +214,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     with nullcontext() if listed else torch.device("meta"):  # there, torch loads its compiler: 1.7 s
         model = _built(stored, config, where)
     require_weights(model, weights, f"{file}")
-    if stored.weights not in (None, _hash(weights)):
+    if stored.weights not in (None, weights_hash(weights)):
         raise InputError(f"{file} is damaged: its weights are not those that were saved. {AGAIN}")
     if not listed:
         computed = {name for name, _ in model.named_buffers()} - weights.keys()  # what no file has
@@ -323,7 +323,8 @@ def _built(stored: Stored, config: Any, where: str) -> nn.Module:
     return model
 
 
-def _hash(weights: Mapping[str, Tensor]) -> str:
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of weights on the CPU: of their names, dtypes, shapes and bytes."""
     found = hashlib.sha256()
     for name, value in sorted(weights.items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
