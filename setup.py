@@ -1,6 +1,7 @@
 """The optional C kernels; everything else stands in pyproject.toml."""
 
 import os
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from setuptools.errors import CompileError
 
 FOLDER = Path("facerwkv/kernels/native")
 CHOOSER = FOLDER / "levels.c"  # says which of the levels a processor runs
+DIGEST = runpy.run_path(str(FOLDER / "sources.py"))["digest"](FOLDER)
 FLAGS = ["-O3", "-g0", "-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 BASELINE = ["-march=x86-64", "-mtune=generic"]  # the last word: what CFLAGS ask for may run on this processor only
 V2 = [*BASELINE, "-msse4.2", "-mpopcnt"]
@@ -33,7 +35,8 @@ class BuildKernels(build_ext):
         machine = os.environ.get("_PYTHON_HOST_PLATFORM", sysconfig.get_platform())  # the former: built for another
         levels = X86 if machine.endswith("x86_64") else {"plain": []}
         common = [*FLAGS, *self._threads()]
-        jobs = [(str(CHOOSER), "", [("LEVELS", None)] if levels is X86 else [], common + levels.get("baseline", []))]
+        macros = [("SOURCES", f'"{DIGEST}"'), *([("LEVELS", None)] if levels is X86 else [])]
+        jobs = [(str(CHOOSER), "", macros, common + levels.get("baseline", []))]
         for source in extension.sources:
             jobs += [(source, level, [("LEVEL", level)], common + flags) for level, flags in levels.items()]
 

@@ -86,6 +86,19 @@ def test_the_library_of_another_version_is_refused(monkeypatch):
         loading.load(path=Path(__file__))
 
 
+@needs_library
+def test_a_library_of_other_sources_is_refused(tmp_path):
+    path = Path(shutil.copy(loading.PATH, tmp_path))
+    assert loading.load(path=path).level == library().level  # as in a wheel, without any
+    for source in loading.PATH.parent.glob("*.[ch]"):
+        shutil.copy(source, tmp_path)
+    assert loading.load(path=path).level == library().level
+    with (tmp_path / "lanes.h").open("a") as header:
+        header.write("/* changed */")
+    with pytest.raises(InputError, match=r"was built from other sources than those beside it\. .*pip install"):
+        loading.load(path=path)
+
+
 ALONE = """
 import ctypes, sys
 ctypes.CDLL("libgomp.so.1", ctypes.RTLD_GLOBAL)

@@ -1,4 +1,5 @@
-/* Which of the library's levels the processor runs, and the system lets it; compiled once, for any processor. */
+/* Which of the library's levels the processor runs, and the system lets it, and which sources the library is of;
+   compiled once, for any processor. */
 
 /* Lowest first. */
 const char *facerwkv_levels(void)
@@ -17,6 +18,15 @@ const char *facerwkv_levels(void)
 #else
     return "plain";
 #endif
+}
+
+#ifndef SOURCES
+#define SOURCES ""
+#endif
+/* sources.py's digest of the sources when they were compiled; "" where it was not said. */
+const char *facerwkv_sources(void)
+{
+    return SOURCES;
 }
 
 /* Whether the loops run in several threads. */

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facerwkv.core.errors import InputError
+from facerwkv.kernels.native.sources import digest
 
 PATH = Path(__file__).parent / "_native.so"
 PLAIN_IS_FASTER = {"toeplitz": ("baseline", "v2")}
@@ -38,7 +39,8 @@ def load(level: str | None = None, path: Path = PATH) -> Library:
     """The library at the highest level that this processor and system run, or at another that they run.
 
     Levels are "baseline", "v2" (SSE4.2), "v3" (AVX2, FMA) and "v4" (AVX-512) on x86-64, else "plain". InputError, with
-    what to do, for another level, and where there is no library or it cannot be loaded.
+    what to do, for another level, and where there is no library, it cannot be loaded, or the sources beside it, in a
+    checkout, are others than it was built from.
     """
     if not path.is_file():
         raise InputError(f"The C kernels were not built, so slower PyTorch forms run: there is no {path}. {_again()}")
@@ -48,9 +50,24 @@ def load(level: str | None = None, path: Path = PATH) -> Library:
         levels = handle.facerwkv_levels().decode().split()
     except (OSError, AttributeError) as error:
         raise InputError(f"The C kernels cannot be loaded, so slower PyTorch forms run: {error}. {_again()}") from error
+    if _is_of_others(handle, path.parent):
+        raise InputError(
+            f"The C kernels are not used, so slower PyTorch forms run: {path} was built from other sources than those "
+            f"beside it. {_again()}"
+        )
     if level not in (None, *levels):
         raise InputError(f"This processor runs the C kernels at the levels {', '.join(levels)}, not {level!r}.")
     return Library(handle, level or levels[-1])
+
+
+def _is_of_others(handle: ctypes.CDLL, folder: Path) -> bool:
+    """Whether a library says that it was built from other sources than those in the folder."""
+    ask = getattr(handle, "facerwkv_sources", None)
+    if ask is None:
+        return False
+    ask.restype = ctypes.c_char_p
+    built_from, here = ask().decode(), digest(folder)
+    return "" not in (built_from, here) and built_from != here
 
 
 @cache
