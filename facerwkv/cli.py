@@ -1,6 +1,7 @@
 """The command line: parse and call, nothing else. Exit codes: 0 all well, 1 some inputs failed, 2 wrong use."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -270,6 +271,7 @@ def serve(
 
     changed = dict(limit.partition("=")[::2] for limit in limits or [])
     run(host, port, token, model, device, detector_model, engine, changed)
+    os._exit(0)  # the interpreter's own end takes seconds, and waits for threads
 
 
 @app.command()

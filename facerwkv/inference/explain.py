@@ -24,6 +24,7 @@ from facerwkv.core.files import atomic
 from facerwkv.data.transforms import normalise
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, Source
+from facerwkv.media.container import Watch
 from facerwkv.media.draw import draw_patches
 from facerwkv.media.geometry import Box
 from facerwkv.media.images import MAX_PIXELS
@@ -63,6 +64,10 @@ class Explanation:
         }
 
 
+def _unwatched() -> None:
+    pass
+
+
 def explain(
     predictor: Predictor,
     source: Source,
@@ -71,13 +76,15 @@ def explain(
     options: Options | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
+    watch: Watch = _unwatched,
     **changes: Any,
 ) -> list[Explanation]:
     """An explanation for each face of an image, as `predict` finds them; [] where there is none.
 
     method: a name in METHODS. label: whose logit is explained; None for each face's likeliest. `options`, or single
-    ones as keywords, are those of `predict`. Raises InputError for names that are not known, an image that cannot be
-    read or has more than `max_pixels`, and a model that the method does not fit.
+    ones as keywords, are those of `predict`. `watch` is called before each part of the work; what it raises ends it.
+    InputError for names that are not known, an image that cannot be read or has more than `max_pixels`, and a model
+    that the method does not fit.
     """
     checkpoint, options = predictor.checkpoint, Options.of(options, changes, "image")
     if method not in METHODS:
@@ -93,11 +100,12 @@ def explain(
         raise InputError(message)
     model, explanations = predictor.unfolded(), []
     for crop in opened.crops:
+        watch()
         x = normalise(torch.from_numpy(crop.image)[None].to(predictor.device), checkpoint.transform)
         with torch.no_grad():
             probs = (model(x)[0].float() / checkpoint.temperature).softmax(-1)
         number = int(probs.argmax()) if label is None else checkpoint.labels.index(label)
-        scores = METHODS[method](model, x, number).detach().float().cpu().numpy()
+        scores = METHODS[method](model, x, number, watch).detach().float().cpu().numpy()
         name = checkpoint.labels[number]
         explanations.append(Explanation(name, float(probs[number]), method, scores, crop.image, crop.box))
     return explanations
@@ -132,7 +140,7 @@ def patch_grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:
     return stem.grid(*size) if hasattr(stem, "grid") else OTHERS
 
 
-def gradient(model: nn.Module, x: Tensor, number: int) -> Tensor:
+def gradient(model: nn.Module, x: Tensor, number: int, watch: Watch = _unwatched) -> Tensor:
     """x (1, c, h, w) → gradient times input of logit `number`, summed over the patches (Hp, Wp)."""
     x = x.detach().requires_grad_()
     (slope,) = torch.autograd.grad(model(x)[0, number], x)
@@ -141,17 +149,20 @@ def gradient(model: nn.Module, x: Tensor, number: int) -> Tensor:
 
 
 @torch.no_grad()
-def occlusion(model: nn.Module, x: Tensor, number: int) -> Tensor:
+def occlusion(model: nn.Module, x: Tensor, number: int, watch: Watch = _unwatched) -> Tensor:
     """x (1, c, h, w) → what logit `number` loses when a patch shows the mean colour, for all patches (Hp, Wp)."""
     grid, cells = _cells(model, x)
     hidden = x.repeat(len(cells), 1, 1, 1)
     for image, (rows, columns) in zip(hidden, cells, strict=True):
         image[:, rows, columns] = 0
-    logits = torch.cat([model(images)[:, number] for images in hidden.split(BATCH)])
-    return (model(x)[0, number] - logits).unflatten(0, grid)
+    logits = []
+    for images in hidden.split(BATCH):
+        watch()
+        logits.append(model(images)[:, number])
+    return (model(x)[0, number] - torch.cat(logits)).unflatten(0, grid)
 
 
-def tokens(model: Any, x: Tensor, number: int) -> Tensor:
+def tokens(model: Any, x: Tensor, number: int, watch: Watch = _unwatched) -> Tensor:
     """x (1, c, h, w) → each token's value in the last time mix times its gradient of logit `number` (Hp, Wp).
 
     They add up to the time mix's output, before its gate, times that output's gradient: nothing is left over.
@@ -185,7 +196,7 @@ def _with(module: nn.Module, path: Sequence[str], part: nn.Module) -> nn.Module:
     return twin
 
 
-METHODS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
+METHODS: dict[str, Callable[[Any, Tensor, int, Watch], Tensor]] = {
     "gradient": gradient,
     "occlusion": occlusion,
     "tokens": tokens,

@@ -17,6 +17,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.inference.options import Options
 from facerwkv.inference.results import Result, count_of, describe, ranked_text
+from facerwkv.media.container import Watch
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.frames import VideoWriter, duration
 from facerwkv.media.geometry import area
@@ -182,13 +183,16 @@ class DrawnVideo:
 
     The timeline moves one pixel to the left with every frame; its right column shows the probabilities of the largest
     face, stacked, in the colours of the labels. Where the video is a file, `video`, the drawn one sounds as it does,
-    from the options' start on, unless they say no audio; otherwise it begins with the first frame.
+    from the options' start on, unless they say no audio; otherwise it begins with the first frame. The sound's reader
+    calls `watch`.
     """
 
-    def __init__(self, path: Path, video: str | Path | None = None, options: Options | None = None):
+    def __init__(
+        self, path: Path, video: str | Path | None = None, options: Options | None = None, watch: Watch | None = None
+    ):
         self.path, self.video, self.options = path, video, options or Options()
         self.last, self._end = -1.0, 0.0
-        sound = Sound(video, self.options.start) if video and self.options.audio else None
+        sound = Sound(video, self.options.start, watch) if video and self.options.audio else None
         self._writer = VideoWriter(path, start=self.options.start if video else None, sound=sound)
         self._strip: np.ndarray | None = None
 

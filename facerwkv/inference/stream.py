@@ -12,6 +12,7 @@ from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load
 from facerwkv.inference.results import Result
 from facerwkv.inference.temporal import Temporal
+from facerwkv.media.container import Watch
 from facerwkv.media.frames import TIMEOUT, Raw, duration, pyav, read_frames
 from facerwkv.media.sources import VideoSource, is_camera, is_live, is_video, title
 from facerwkv.media.tracks import Smooth, Tracker, smoother
@@ -24,6 +25,7 @@ def stream(
     *,
     name: str | None = None,
     timeout: float = TIMEOUT,
+    watch: Watch | None = None,
     **changes: Any,
 ) -> Iterator[Result]:
     """The results of a video's frames as they come, in memory that does not grow with its length.
@@ -33,6 +35,7 @@ def stream(
     has `time`, `frame` and `faces`, and each face a `track` that stays the same while the face is there, and for a
     second after. `options`, or single ones as keywords, are those of `Options`: stride, fps, start and end choose
     frames; `on_no_face="error"` is for a video without any face. A camera's and a stream's frames wait for no batch.
+    A file's reader calls `watch` at each packet, wanted or not, and ends with what it raises.
     What cannot be read, or ends too early, gives a last result with status "unreadable" that says why. InputError for
     unknown options, for a model that carries no state where `temporal` is asked for, and without PyAV.
     """
@@ -44,7 +47,7 @@ def stream(
         if not is_camera(source):
             pyav()
         name, ahead = name or title(source), 1 if is_live(source) else None
-        frames = read_frames(source, options.selection, timeout, name)
+        frames = read_frames(source, options.selection, timeout, name, watch)
     else:
         numbered = ((*frame, count)[:3] for count, frame in enumerate(source))
         raw = (Raw(time, number, lambda rgb=rgb: rgb) for time, rgb, number in numbered)  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,6 +19,10 @@ ANEW = 0.5
 """Seconds by which time stamps go back where they start anew; less is an error of theirs."""
 LEAST = 1e-3
 """Seconds between two frames, at least, where their time stamps are not in order."""
+
+
+Watch = Callable[[], None]
+"""Called at each packet of a file, wanted or not; what it raises ends the reading."""
 
 
 class UnreadableVideo(InputError):

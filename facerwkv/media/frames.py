@@ -18,7 +18,7 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.media import container as files
 from facerwkv.media.animations import animation_frames
-from facerwkv.media.container import Clock, UnreadableVideo, length_of, opened, pyav, rate_of, start_of, video_track
+from facerwkv.media.container import Clock, UnreadableVideo, Watch, length_of, opened, pyav, rate_of, start_of
 from facerwkv.media.display import deinterlaced, display_size, to_rgb
 from facerwkv.media.images import animation_kind, is_animation
 from facerwkv.media.sound import Sound
@@ -91,23 +91,28 @@ class Selection:
 
 
 def read_frames(
-    source: VideoSource, selection: Selection | None = None, timeout: float = TIMEOUT, name: str | None = None
+    source: VideoSource,
+    selection: Selection | None = None,
+    timeout: float = TIMEOUT,
+    name: str | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Frame]:
     """The frames of a video file, of a camera by its number (0 is the first), or of a stream by its address.
 
     As a player shows them: the default track, upright, with square pixels, deinterlaced, HDR as SDR, in RGB. Times are
     the file's and increase strictly, so a variable frame rate is kept. Damaged pieces are passed over. After a seek
     (`selection.start`) numbers follow from the average rate. One frame is held at a time. Messages use `name` (by
-    default the source's). UnreadableVideo, after the frames before, where a video ends too early, a stream breaks off
-    or sends nothing for `timeout` seconds, or there is nothing to read; InputError without PyAV.
+    default the source's). A file's reader calls `watch`. UnreadableVideo, after the frames before, where a video ends
+    too early, a stream breaks off or sends nothing for `timeout` seconds, or there is nothing to read; InputError
+    without PyAV.
     """
     selection, name, empty = selection or Selection(), name or title(source), True
     if is_camera(source):
         raw = _camera(int(str(source)))
     elif not is_stream(source) and (kind := animation_kind(str(source))):
-        raw = _animated(str(source), name, kind)
+        raw = _animated(str(source), name, kind, watch)
     else:
-        raw = _decoded(source, selection.start, timeout, name)
+        raw = _decoded(source, selection.start, timeout, name, watch)
     for frame in selection.of(raw):
         empty = False
         yield frame
@@ -131,7 +136,7 @@ def video_size(path: str | Path, name: str, formats: str | None = None) -> tuple
         with Image.open(path) as image:
             return image.size
     with opened(path, TIMEOUT, name, formats) as container:
-        track = video_track(container, name)
+        track = files.video_track(container, name)
         return display_size(track, track.codec_context.width, track.codec_context.height)
 
 
@@ -160,18 +165,20 @@ def _camera(number: int) -> Iterator[Raw]:
     )
 
 
-def _animated(path: str, name: str, kind: str) -> Iterator[Raw]:
+def _animated(path: str, name: str, kind: str, watch: Watch | None) -> Iterator[Raw]:
     for number, (at, duration, rgb) in enumerate(animation_frames(path, name, kind)):
+        if watch:
+            watch()
         yield Raw(at, number, partial(np.asarray, rgb), duration)
 
 
-def _decoded(source: VideoSource, start: float, timeout: float, name: str) -> Iterator[Raw]:
+def _decoded(source: VideoSource, start: float, timeout: float, name: str, watch: Watch | None) -> Iterator[Raw]:
     """The frames of a file or a stream from the key frame before `start` on."""
     with opened(source, timeout, name) as container:
-        track = video_track(container, name)
+        track = files.video_track(container, name)
         rate, clock = rate_of(track), Clock(container, 1 / rate_of(track))
         sought = bool(start) and not is_live(source) and _sought(container, track, start)
-        decoder, before, shown = _Decoder(container, track), 0, 0.0
+        decoder, before, shown = _Decoder(container, track, watch), 0, 0.0
         for count, frame in enumerate(deinterlaced(decoder.frames())):
             at = clock(None if frame.pts is None else float(frame.pts * (frame.time_base or track.time_base)))
             if sought and at > start:
@@ -188,7 +195,7 @@ def _decoded(source: VideoSource, start: float, timeout: float, name: str) -> It
             length = f" of {end:.1f} s" if end and end > shown else ""
             raise UnreadableVideo(f"{name} stops at {shown:.1f} s{length}: {why}. What came before is kept.")
     if sought:  # it went too far
-        yield from _decoded(source, 0.0, timeout, name)
+        yield from _decoded(source, 0.0, timeout, name, watch)
 
 
 def _sought(container: Any, track: Any, start: float) -> bool:
@@ -207,8 +214,8 @@ def _sought(container: Any, track: Any, start: float) -> bool:
 class _Decoder:
     """The frames of a track, and what became of those that do not come."""
 
-    def __init__(self, container: Any, track: Any):
-        self.container, self.track = container, track
+    def __init__(self, container: Any, track: Any, watch: Watch | None):
+        self.container, self.track, self.watch = container, track, watch
         self.reached, self.lost = 0.0, 0
         self.failure: Exception | None = None
         self._stamps: list[int] | None = [] if container.format.name == "avi" else None
@@ -237,6 +244,8 @@ class _Decoder:
         """The track's packets, and None, which empties the decoder, if the source fails before its end."""
         try:
             for packet in self.container.demux():
+                if self.watch:
+                    self.watch()
                 if packet.pts is not None:
                     ends = float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_of(self.container)
                     self.reached = max(self.reached, ends)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from facerwkv.media.container import Clock, UnreadableVideo, opened, pyav, start_of
+from facerwkv.media.container import Clock, UnreadableVideo, Watch, opened, pyav, start_of
 
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"})
 """Codecs that players of MP4 know; every other sound becomes AAC."""
@@ -35,11 +35,11 @@ class Sound:
     """All audio tracks of a file from `start` seconds on its clock on; none where there are none. Close it.
 
     `add_to` an MP4 before anything is written to it, then write the packets that `until` gives, and those of `rest`:
-    copied, or as AAC where MP4 cannot hold them. Damaged pieces are left out.
+    copied, or as AAC where MP4 cannot hold them. Damaged pieces are left out. The reader calls `watch`.
     """
 
-    def __init__(self, path: str | Path, start: float = 0.0):
-        self.start, self._open, self._tracks = start, ExitStack(), dict[int, _Track]()
+    def __init__(self, path: str | Path, start: float = 0.0, watch: Watch | None = None):
+        self.start, self.watch, self._open, self._tracks = start, watch, ExitStack(), dict[int, _Track]()
         self._waiting: tuple[float, _Track, Any] | None = None
         self._pieces: Iterator[tuple[float, _Track, Any]] = iter(())
         with suppress(UnreadableVideo):
@@ -94,6 +94,8 @@ class Sound:
                 self._container.seek(round(1e6 * (self.start - _BEFORE + start_of(self._container))))
         with suppress(av.error.FFmpegError, OSError):  # what cannot be read on has no more sound
             for packet in self._container.demux(*(track.source for track in self._tracks.values())):
+                if self.watch:
+                    self.watch()
                 track = self._tracks[packet.stream.index]
                 if not track.copied:
                     with suppress(av.error.InvalidDataError):

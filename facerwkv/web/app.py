@@ -1,7 +1,7 @@
 """The service as an ASGI application: routes, state, limits and the answers to errors, put together."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,10 +22,13 @@ from facerwkv.web.answers import VERSION, about
 from facerwkv.web.guard import HEADERS, Guard, Limits, require_token
 from facerwkv.web.jobs import Jobs
 from facerwkv.web.predictions import Predictions
+from facerwkv.web.threads import join
 from facerwkv.web.uploads import Quota
 
 ABOUT = """The apparent expressions in images and videos. Nothing is stored: images stay in memory until they are
 answered, videos in a temporary folder until they are deleted, expire, or the service stops."""
+CLOSING = 1.0
+"""Seconds in which the threads end what they work on, once the service stops."""
 PAGE = Path(__file__).with_name("page")
 
 public = APIRouter()
@@ -83,13 +86,14 @@ def create_app(
 async def _running(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     state.predictions, state.jobs = Predictions(state.predictor, state.limits), Jobs(state.predictor, state.limits)
-    state.explainer = ThreadPoolExecutor(1)  # the other cores go on predicting
+    state.explaining = asyncio.Lock()  # one at a time: the other cores go on predicting
     try:
         yield
     finally:
-        state.jobs.close()
-        state.predictions.close()
-        state.explainer.shutdown(cancel_futures=True)
+        state.jobs.stop()
+        state.predictions.stop()
+        join([state.jobs.worker, *state.predictions.threads], CLOSING)
+        state.jobs.remove_folder()
 
 
 async def _answer_error(connection: HTTPConnection, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from facerwkv.core.errors import InputError
 from facerwkv.inference.predictor import Predictor
 from facerwkv.web.guard import Limits
+from facerwkv.web.threads import start
 from facerwkv.web.videos import Cancelled, Job, JobOptions, State, work_on
 
 PREFIX = "facerwkv-serve-"
@@ -42,17 +43,16 @@ def locked_folder() -> Iterator[Path]:
 
 
 class Jobs:
-    """All videos of the service, by id. `close` removes everything."""
+    """All videos of the service, by id. `stop` it, wait for its `worker`, and remove the folder."""
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
         self._open = ExitStack()
-        self._folder = self._open.enter_context(locked_folder())
+        self.folder = self._open.enter_context(locked_folder())
         self._jobs: dict[str, Job] = {}
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._lock = threading.Lock()
-        self._worker = threading.Thread(target=self._work, daemon=True)
-        self._worker.start()
+        self.worker = start(self._work)
 
     @contextmanager
     def receiving(self) -> Iterator[Job]:
@@ -61,7 +61,7 @@ class Jobs:
         with self._lock:
             if len(self._jobs) >= self.limits.jobs:
                 raise HTTPException(429, f"There are {self.limits.jobs} videos already. Delete one, or wait.")
-            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self._folder)))
+            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(dir=self.folder)))
             self._jobs[job.id] = job
         try:
             yield job
@@ -99,12 +99,13 @@ class Jobs:
             if job.ended is not None and job.ended < oldest:
                 self._remove(job)
 
-    def close(self) -> None:
-        """Cancel all jobs, wait for the worker, remove the folder."""
+    def stop(self) -> None:
+        """Cancel all jobs, and end the worker with the one it is at."""
         for job in list(self._jobs.values()):
             job.cancelled.set()
         self._queue.put(None)
-        self._worker.join()
+
+    def remove_folder(self) -> None:
         self._open.close()
 
     def _remove(self, job: Job) -> None:

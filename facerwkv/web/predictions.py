@@ -17,6 +17,7 @@ from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Opened, Result
 from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits
+from facerwkv.web.threads import start
 
 BATCH = 12
 """The most images that a batch waits for."""
@@ -36,7 +37,7 @@ class Request:
 
 
 class Predictions:
-    """`await predictions(images, options)` gives their results. Close it.
+    """`await predictions(images, options)` gives their results. `stop` it.
 
     What is unanswered is divided into batches of one size, in the order in which it came, or some images would wait for
     one batch more than others. HTTPException 503 where too many images wait.
@@ -48,10 +49,8 @@ class Predictions:
         self._queue: deque[Request] = deque()
         self._batcher = Batcher(predictor.classify, 2 * BATCH)
         self._changed = threading.Condition()
-        self._closed = False
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(thread_count())]
-        for thread in self._threads:
-            thread.start()
+        self._stopped = False
+        self.threads = [start(self._work) for _ in range(thread_count())]
 
     async def __call__(
         self, images: Sequence[NamedImage], options: Options | None = None, **moment: Any
@@ -69,13 +68,11 @@ class Predictions:
         finally:
             self._asked -= len(waiting)
 
-    def close(self) -> None:
-        """Leave what waits, and end when what is worked on is done."""
+    def stop(self) -> None:
+        """Leave what waits; each of the `threads` ends with the image it is at."""
         with self._changed:
-            self._closed = True
+            self._stopped = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
 
     def _work(self) -> None:
         """Take images from the queue, look for faces, and classify the batches that this completes."""
@@ -83,8 +80,8 @@ class Predictions:
             request = entry = None
             with self._changed:
                 timeout = PATIENCE if self._batcher.waits else None
-                self._changed.wait_for(lambda: self._queue or self._closed, timeout)
-                if self._closed:
+                self._changed.wait_for(lambda: self._queue or self._stopped, timeout)
+                if self._stopped:
                     return
                 if self._queue:
                     request = self._queue.popleft()

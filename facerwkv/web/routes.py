@@ -1,26 +1,31 @@
 """What can be asked of the service over HTTP: small functions that read a request, and call."""
 
 import asyncio
+import threading
 import time
+from collections.abc import Coroutine
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query, Request, WebSocket, WebSocketException
 from fastapi.responses import FileResponse, Response
+from starlette.requests import ClientDisconnect
 
 from facerwkv.core.errors import InputError
-from facerwkv.inference.explain import explain
+from facerwkv.inference.explain import Explanation, explain
 from facerwkv.inference.options import Mode, Options
 from facerwkv.inference.results import Result
 from facerwkv.inference.stream import Follower
 from facerwkv.media.images import NamedImage
 from facerwkv.web.answers import ServiceOptions, as_json
+from facerwkv.web.threads import in_thread
 from facerwkv.web.uploads import read_images, save_video
-from facerwkv.web.videos import JobOptions, check_video
+from facerwkv.web.videos import Cancelled, JobOptions, check_video
 
 router = APIRouter()
+Answer = TypeVar("Answer")
 
 
 def _form(field: str, several: bool = False, also: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -56,7 +61,7 @@ async def predict(request: Request, options: Annotated[ServiceOptions, Query()])
     state, options = request.app.state, options.of_kind("image", service=True)
     with state.memory.reserved() as reserve:
         images = await read_images(request, state.limits, reserve, "files")
-        results = await state.predictions(images, options)
+        results = await while_there(request, state.predictions(images, options))
     if all(result.status == "unreadable" for result in results):
         raise HTTPException(400, results[0].message)
     return {"results": [as_json(result) for result in results]}
@@ -67,12 +72,38 @@ async def explain_image(
     request: Request, method: str = "gradient", label: str | None = None, mode: Mode = "auto"
 ) -> dict[str, Any]:
     """Which patches of each face speak for a label, and which against it."""
-    state, options = request.app.state, Options(mode=mode)
+    state, options, left = request.app.state, Options(mode=mode), threading.Event()
+
+    def watch() -> None:
+        if left.is_set():
+            raise Cancelled
+
+    async def explained(image: NamedImage) -> list[Explanation]:
+        more = {"max_pixels": state.limits.pixels, "watch": watch}
+        async with state.explaining:
+            return await in_thread(partial(explain, state.predictor, image, method, label or None, options, **more))
+
     with state.memory.reserved() as reserve, state.explanations.reserved(1):
         image = (await read_images(request, state.limits, reserve, "file"))[0]
-        call = partial(explain, state.predictor, image, method, label or None, options, max_pixels=state.limits.pixels)
-        explanations = await asyncio.get_running_loop().run_in_executor(state.explainer, call)
+        try:
+            explanations = await while_there(request, explained(image))
+        finally:
+            left.set()
     return {"explanations": [explanation.to_dict() for explanation in explanations]}
+
+
+async def while_there(request: Request, answer: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer to a request that was read, unless its client leaves: then it is cancelled. ClientDisconnect."""
+    task: asyncio.Task[Answer] = asyncio.create_task(answer)
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
 
 
 @router.websocket("/stream")
@@ -117,7 +148,7 @@ async def add_job(request: Request, options: Annotated[JobOptions, Query()]) -> 
     state, options = request.app.state, options.of_kind("video", service=True)
     with state.jobs.receiving() as job:
         source = await save_video(request, state.limits, job.upload)
-        await asyncio.to_thread(check_video, job.upload, source, state.limits.pixels)
+        await in_thread(partial(check_video, job.upload, source, state.limits.pixels))
         state.jobs.add(job, source, options)
     return {"id": job.id, "state": job.state}
 
@@ -131,7 +162,7 @@ async def job(request: Request, id: str) -> dict[str, Any]:
 @router.delete("/jobs/{id}", status_code=204)
 async def delete_job(request: Request, id: str) -> None:
     """Cancel a video's job if it is not done, and remove everything of it."""
-    await asyncio.to_thread(request.app.state.jobs.delete, id)
+    await in_thread(partial(request.app.state.jobs.delete, id))
 
 
 @router.get("/jobs/{id}/{name}", response_class=FileResponse)

@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("fastapi", "python_multipart", "uvicorn", "websockets", "av")
 CONNECTIONS = 500
-GRACE = 3
+GRACE = 1
 """Seconds that responses in progress may take after Ctrl-C."""
 
 
@@ -52,9 +51,7 @@ def serve(
         if not local:
             print("Other machines reach it under this machine's name. The connection is not encrypted.")
         print("Uploads are not stored. Press Ctrl-C to stop.", flush=True)
-        with suppress(KeyboardInterrupt):
-            _run(predictor, allowed, token, local, listening)
-    print("Stopped; the temporary files are removed.", flush=True)
+        _run(predictor, allowed, token, local, listening)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -79,6 +76,7 @@ def _run(predictor: Predictor, limits: "Limits", token: str | None, local: bool,
 
     from facerwkv.web.app import create_app
     from facerwkv.web.patience import PatientProtocol
+    from facerwkv.web.stopping import Server
 
     # The requests share the cores; if each used all of them, they would wait for one another.
     torch.set_num_threads(1)
@@ -97,6 +95,6 @@ def _run(predictor: Predictor, limits: "Limits", token: str | None, local: bool,
         timeout_graceful_shutdown=GRACE,
     )
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
     finally:
         gc.unfreeze()  # or some libraries complain at exit about what was not freed

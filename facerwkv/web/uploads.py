@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits
+from facerwkv.web.threads import in_thread
 
 LONGEST_NAME = 200
 
@@ -99,7 +101,7 @@ async def read_images(request: Request, limits: Limits, reserve: Callable[[int],
     async with limited_body(request, limits.upload_bytes, limits.upload_seconds, count) as body:
         if as_json:
             text = b"".join([piece async for piece in body])
-            return await asyncio.to_thread(_from_json, text, limits.files)
+            return await in_thread(partial(_from_json, text, limits.files))
         uploads = await Form(request, body, field, limits.files).uploads()
     images = []
     for upload in uploads:

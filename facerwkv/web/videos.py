@@ -84,15 +84,26 @@ def check_video(path: Path, name: str, pixels: int) -> None:
 def work_on(job: Job, predictor: Predictor, limits: Limits) -> None:
     """Write the job's files, and say in it how far it is. InputError where nothing can be read; Cancelled."""
     options = job.options or JobOptions()
-    job.seconds = duration(job.upload)
+    job.seconds, until = duration(job.upload), time.monotonic() + limits.seconds
+
+    def heed() -> None:
+        if job.cancelled.is_set():
+            raise Cancelled
+
+    def watch() -> None:
+        heed()
+        if time.monotonic() > until:
+            raise UnreadableVideo(f"{limits.seconds:,} seconds of work are allowed. What came before is kept.")
+
     try:
         with ExitStack() as open_files:
             columns = table_columns(True, options.threshold)
             tables = [open_files.enter_context(writer(job.folder / name, predictor.labels, columns)) for name in TABLES]
-            drawn = DrawnVideo(job.folder / DRAWN, job.upload, options)
+            drawn = DrawnVideo(job.folder / DRAWN, job.upload, options, heed)
             open_files.callback(drawn.close)
             whole = options.model_copy(update={"batch_size": BATCH})
-            for result in _watched(job, stream(predictor, job.upload, whole, name=job.source), options, limits):
+            results = stream(predictor, job.upload, whole, name=job.source, watch=watch)
+            for result in _watched(job, results, options, limits):
                 for write in tables:
                     write(result)
                 if options.draw and result.status != "unreadable":
@@ -113,8 +124,6 @@ def _watched(job: Job, results: Iterator[Result], options: JobOptions, limits: L
         end = min(end or job.seconds, job.seconds)
     for result in results:
         took, now = time.monotonic() - started, result.time or 0.0
-        if job.cancelled.is_set():
-            raise Cancelled
         if result.status == "unreadable":
             job.message = result.message
             if not job.frames:

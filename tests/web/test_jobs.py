@@ -252,6 +252,32 @@ def test_work_ends_when_its_time_is_over(tmp_path, predictor, talk):
     assert job.message.endswith("s: 1 seconds of work are allowed. What came before is kept.")
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """40,000 frames: to pass over them takes seconds."""
+    folder = tmp_path_factory.mktemp("long")
+    part = ffmpeg(folder / "part.mp4", *counted(40), "-c:v", "libx264", "-preset", "ultrafast", "-g", "250")
+    return ffmpeg(folder / "long.mp4", "-stream_loop", "39", "-i", str(part), "-c", "copy")
+
+
+def test_frames_that_are_passed_over_watch_the_time(tmp_path, predictor, long):
+    started = time.monotonic()
+    job = worked(tmp_path, predictor, long, JobOptions(stride=10**8), seconds=1)
+    assert time.monotonic() - started < 3
+    assert (job.frames, job.message) == (1, "1 seconds of work are allowed. What came before is kept.")
+
+
+def test_frames_that_are_passed_over_watch_cancel(jobs, long):
+    with jobs.receiving() as job:
+        shutil.copy(long, job.upload)
+        jobs.add(job, "long.mp4", JobOptions(stride=10**8))
+    wait_for(lambda: job.state == "running")
+    jobs.delete(job.id)
+    started = time.monotonic()
+    wait_for(lambda: not job.folder.exists())
+    assert time.monotonic() - started < 1
+
+
 def test_frames_with_too_many_pixels_are_refused(tmp_path):
     with pytest.raises(HTTPException, match=r"clip.mp4 has 320 x 240 pixels, more than the 1,000 that are allowed\."):
         check_video(clip(tmp_path / "clip.mp4", 2), "clip.mp4", 1000)
@@ -286,7 +312,13 @@ def jobs(predictor):
     """Two videos at most, kept for a second."""
     jobs = Jobs(predictor, Limits(jobs=2, kept_seconds=1))
     yield jobs
-    jobs.close()
+    close(jobs)
+
+
+def close(jobs: Jobs) -> None:
+    jobs.stop()
+    jobs.worker.join(30)
+    jobs.remove_folder()
 
 
 def test_more_videos_than_allowed_are_refused_and_uploads_count(jobs):
@@ -316,7 +348,7 @@ def test_closing_removes_everything(predictor, talk):
         shutil.copy(talk, job.upload)
         jobs.add(job, "talk.mp4", JobOptions())
     wait_for(lambda: job.frames)
-    jobs.close()
+    close(jobs)
     assert not job.folder.parent.exists()
 
 

@@ -41,7 +41,7 @@ def ask(faces: int, count: int) -> list[list[int]]:
     try:
         results = asyncio.run(service([NamedImage(str(i), b"") for i in range(count)]))
     finally:
-        service.close()
+        service.stop()
     assert [result.source for result in results] == [str(i) for i in range(count)]
     assert all(len(result.faces) == faces for result in results)
     return sorted(recorder.batches)
@@ -78,7 +78,7 @@ def test_nobody_waits_for_an_image_that_takes_long_to_open(monkeypatch):
         (result,) = asyncio.run(ask_all())
     finally:
         recorder.released.set()
-        service.close()
+        service.stop()
     assert (result.source, len(result.faces)) == ("1", 1)
     assert recorder.batches[-1] == [1]
     assert sorted(image for batch in recorder.batches for image in batch) == [0, 1, 2, 3]
@@ -100,7 +100,7 @@ def test_an_image_whose_client_is_gone_holds_nobody_up(monkeypatch):
     try:
         results = asyncio.run(ask_all())
     finally:
-        service.close()
+        service.stop()
     assert [result.source for (result,) in results] == ["0", "1"]
 
 
@@ -115,6 +115,6 @@ def test_an_image_that_fails_fails_alone():
     try:
         first, failed, last = asyncio.run(ask_all())
     finally:
-        service.close()
+        service.stop()
     assert (first[0].source, last[0].source) == ("0", "2")
     assert isinstance(failed, ValueError)
