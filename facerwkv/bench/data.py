@@ -14,9 +14,10 @@ from facerwkv.bench.timing import BenchSetting, Call, Measured, relative
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.cache import open_cache
 from facerwkv.data.loader import ImageDataset
+from facerwkv.data.normalise import normalise
 from facerwkv.data.samples import Sample
 from facerwkv.data.toy.scenes import render
-from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.data.transforms import TransformConfig
 
 IMAGES, WIDTH, HEIGHT, QUALITY = 16, 720, 480, 90
 GRAIN = 4.0  # standard deviation of the noise, in grey values: the files then weigh about 70 kB, as photographs do

@@ -1,4 +1,6 @@
-"""Augmentation: what changes a batch from epoch to epoch, keyed by (seed, epoch, sample)."""
+"""Augmentation: what changes a batch from epoch to epoch, on its device. Random numbers are keyed by (seed, epoch,
+sample): a sample is augmented in the same way in whatever batch, process or resumed run it turns up.
+"""
 
 import math
 

@@ -1,23 +1,14 @@
-"""Image → tensor: one geometry for training, evaluation, prediction and export; augmentation on top, for training.
+"""Image → what a model is shown: one geometry for training, evaluation, prediction and export. It loads no torch.
 
-The geometry works on uint8 images, so that its result can be cached; what changes from epoch to epoch works on whole
-batches of floats, on the device. Random numbers are keyed by (seed, epoch, sample): a sample is augmented in the same
-way in whatever batch, process or resumed run it turns up.
+It works on uint8 images, so that its result can be cached; `normalise` makes the model's numbers of them.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
-
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.config import TransformConfig
-from facerwkv.kernels.calls import refusal, watched
-from facerwkv.kernels.pixels import look_up
 from facerwkv.media.geometry import Box
+from facerwkv.media.resize import resized
 
 
 class EvalTransform:
@@ -53,13 +44,7 @@ class EvalTransform:
 
     def _sized(self, image: np.ndarray) -> np.ndarray:
         """Resized to image_size, in grey where the model wants that."""
-        image, size = np.ascontiguousarray(image), self.config.image_size
-        if image.shape[:2] != tuple(size):
-            # The batch is made before the permutation: only its stride lets torch answer in this layout, in half the
-            # time.
-            channels_last = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
-            resized = interpolate(channels_last, size=size, mode="bilinear", antialias=True)
-            image = resized[0].permute(1, 2, 0).contiguous().numpy()
+        image = resized(np.ascontiguousarray(image), self.config.image_size)
         if self.config.in_chans == 3:
             return image
         weighted = image.astype(np.uint32) @ np.array((19595, 38470, 7471), np.uint32)  # Pillow's integers, of 65,536
@@ -94,29 +79,3 @@ def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
         return image[top:bottom, left:right]
     rows, columns = np.arange(top, bottom).clip(0, height - 1), np.arange(left, right).clip(0, width - 1)
     return image[rows[:, None], columns]
-
-
-def normalise(images: Tensor, config: TransformConfig, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Images (B, h, w, c), uint8 or float in 0..255 → the model's input, float32 (B, c, h, w), on the same device.
-
-    Training, evaluation, prediction and exported graphs share it. `augment` changes the images on the way, as floats in
-    0..1, (B, c, h, w). Bytes on a CPU that are not augmented are looked up in a table of the same values.
-    """
-    by_table = augment is None and images.dtype == torch.uint8
-    if by_table and not refusal("pixels", images, dtype=torch.float32) and not watched(images):
-        return look_up(images, _table(images.shape[-1], config))
-    images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
-    images = images if augment is None else augment(images)
-    mean, std = config.normalisation
-    if any(mean):
-        images = images - images.new_tensor(mean).view(-1, 1, 1)
-    if any(value != 1 for value in std):
-        images = images / images.new_tensor(std).view(-1, 1, 1)
-    return images
-
-
-@lru_cache(maxsize=8)
-def _table(channels: int, config: TransformConfig) -> Tensor:
-    """What becomes of each of the 256 values, float32 (channels, 256)."""
-    values = torch.arange(256.0, device="cpu").view(1, 1, 256, 1).expand(-1, -1, -1, channels)
-    return normalise(values, config)[0, :, 0].contiguous()

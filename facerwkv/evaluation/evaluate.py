@@ -22,10 +22,11 @@ from facerwkv.data.datasets import DATASETS
 from facerwkv.data.leaks import copies_in_training
 from facerwkv.data.load import load_dataset
 from facerwkv.data.loader import DataConfig, DataModule
+from facerwkv.data.normalise import normalise
 from facerwkv.data.readers import meaning
 from facerwkv.data.record import Record, same_source
 from facerwkv.data.samples import Scope, read_image
-from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.evaluation.report import console_subgroups, console_table, write_report
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, score_subgroups

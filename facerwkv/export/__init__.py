@@ -14,8 +14,9 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.core.runtime import EXTRA
+from facerwkv.data.normalise import normalise
 from facerwkv.data.toy.scenes import render
-from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
+from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.models.checkpoint import EXPORTED, Checkpoint, load_checkpoint, without_paths
 from facerwkv.models.fold import fold
 from facerwkv.models.onnx import INPUT, OUTPUT, Description, read_onnx

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
-from facerwkv.data.transforms import normalise
+from facerwkv.data.normalise import normalise
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, Source
 from facerwkv.media.container import Watch

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from facerwkv.core.errors import InputError
-from facerwkv.data.transforms import normalise
+from facerwkv.data.normalise import normalise
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Opened, Result
 from facerwkv.media.tracks import Tracker

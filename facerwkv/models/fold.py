@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facerwkv.core.errors import InputError
-from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.kernels.products import Linear, onednn_pays
 from facerwkv.models.facerwkv import Block, FaceRWKV
 from facerwkv.models.position import Position

@@ -25,8 +25,9 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.metrics import of_confusion
 from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
+from facerwkv.data.normalise import normalise
 from facerwkv.data.record import Record, write_record
-from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, model_line

@@ -9,7 +9,8 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.augment import Augment, AugmentConfig, mix, uniforms
-from facerwkv.data.transforms import EvalTransform, TransformConfig, crop_box, normalise
+from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import EvalTransform, TransformConfig, crop_box
 
 EVERYTHING = AugmentConfig(flip=0.5, rotate=20, scale=0.2, translate=0.1, brightness=0.3, contrast=0.3, erase=0.5)
 ONE_EACH = {"flip": 0.5, "rotate": 20, "scale": 0.2, "translate": 0.1, "brightness": 0.3, "contrast": 0.3, "erase": 0.5}

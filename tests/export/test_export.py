@@ -22,7 +22,8 @@ from facerwkv import export
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
-from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
+from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.export import TOLERANCE, Exported, drawn_images, export_onnx, logits_of
 from facerwkv.inference.explain import explain
 from facerwkv.inference.predictor import Predictor, load

@@ -11,7 +11,8 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
-from facerwkv.data.transforms import EvalTransform, TransformConfig, normalise
+from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load, notice
 from facerwkv.media.faces import FaceBox

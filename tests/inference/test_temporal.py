@@ -4,7 +4,8 @@ import torch
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
-from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.experiments.section4_1_recurrent import numbers
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor

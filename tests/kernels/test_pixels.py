@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from facerwkv.core.errors import InputError
-from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.kernels import calls
 from facerwkv.kernels.calls import library
 from facerwkv.kernels.pixels import look_up

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from facerwkv.core.errors import InputError
-from facerwkv.data.transforms import TransformConfig, normalise
+from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.mixers import MIXERS, MixerConfig
 from facerwkv.models.config import STEMS, ModelConfig
 from facerwkv.models.facerwkv import FaceRWKV
