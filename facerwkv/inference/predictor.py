@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -42,6 +43,9 @@ Source = ImageSource | NamedImage
 
 HELD = 256 * 2**20
 """Bytes of frames that wait together for a batch."""
+SMALL = 2_000_000
+"""Weights times crops up to which threads take turns in the model: such a batch is many short operations, and threads
+that are in them at once wait for Python's lock at each."""
 
 logger = logging.getLogger("facerwkv")
 _warn_once = functools.cache(logger.warning)
@@ -115,9 +119,12 @@ class Predictor:
     ):
         self.checkpoint, self.name = checkpoint, name or checkpoint.name
         self.device, self.model = torch.device("cpu"), checkpoint.model
+        self._in_turn, self._turn = 0, PerProcess(threading.Lock)
         if not isinstance(checkpoint.model, OnnxModel):  # that one's device was chosen when it was read
             self.device = choose_device(device)
             self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
+            weights = sum(weight.numel() for weight in checkpoint.model.parameters())
+            self._in_turn = SMALL // max(1, weights) if self.device.type == "cpu" else 0
         self.unfolded = PerProcess(functools.partial(_frozen, checkpoint.model, self.device))
         self._detector = detector or (FaceDetector() if checkpoint.transform.sees_faces else None)
         both = checkpoint.transform.crop == "both"
@@ -278,7 +285,7 @@ class Predictor:
     def classify(self, crops: Sequence[Crop], options: Sequence[Options]) -> list[Face]:
         """A face for each crop, each with its own options."""
         batch = torch.from_numpy(np.stack([crop.image for crop in crops])).to(self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._turn() if len(crops) <= self._in_turn else nullcontext():
             logits = self.model(batch)
             if flipped := [i for i, each in enumerate(options) if each.tta == "flip"]:
                 logits[flipped] = (logits[flipped] + self.model(batch[flipped].flip(2))) / 2
