@@ -55,10 +55,10 @@ def test_the_cache_folder_is_the_one_of_the_environment(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("error", [InputError("No face detector: give one."), RuntimeError("broken")])
 def test_what_goes_wrong_is_a_line_and_the_rest_is_examined(monkeypatch, error):
-    def fail() -> None:
+    def fail(*arguments) -> None:
         raise error
 
-    monkeypatch.setattr(faces, "packaged_model", fail)
+    monkeypatch.setattr(faces, "_opened", fail)
     checks = {check.name: check for check in diagnose().checks}
     assert checks["face detector"].status == "fail"
     assert str(error) in checks["face detector"].found

@@ -35,7 +35,6 @@ UNUSED += (
     "pyarrow",
     "scipy",
     "onnx",
-    "onnxruntime",
     "ray",
     "fastapi",
 )

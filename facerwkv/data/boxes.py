@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -93,13 +92,13 @@ def largest_faces(samples: Sequence[Sample], store: Path) -> dict[str, Box | Non
 
 
 def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
-    own = threading.local()  # a detector serves one thread
+    if not samples:
+        return
+    detector = FaceDetector(threads=1)
 
     def face(sample: Sample) -> tuple[str, Box | None]:
-        if not hasattr(own, "detector"):
-            own.detector = FaceDetector()
         try:
-            faces = own.detector(read_image(sample))
+            faces = detector(read_image(sample))
         except UnreadableImage:  # reported when the image itself is wanted
             faces = []
         return sample.name, max(((face.x1, face.y1, face.x2, face.y2) for face in faces), key=area, default=None)

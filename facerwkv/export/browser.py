@@ -19,7 +19,7 @@ from facerwkv.core.files import atomic_folder
 from facerwkv.core.metrics import score_titles
 from facerwkv.export import Exported, export_onnx
 from facerwkv.media.draw import COLOURS
-from facerwkv.media.faces import COARSE_SIDE, NARROWEST, OVERLAP, SMALLEST_SIDE, FaceDetector
+from facerwkv.media.faces import COARSE_SIDE, ONE_SEARCH, OVERLAP, SMALLEST_SIDE, FaceDetector
 from facerwkv.media.images import MAX_PIXELS
 from facerwkv.models.card import INTENDED
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, without_paths
@@ -60,7 +60,7 @@ def export_web(source: Checkpoint | str | Path, out: str | Path, runtime: str | 
     with atomic_folder(target) as folder:
         exported = export_onnx(checkpoint, folder / MODEL)
         if detector:
-            _write_detector(folder / DETECTOR, detector.model)
+            shutil.copyfile(detector.model, folder / DETECTOR)
         for file in [*PAGE.iterdir(), *SHARED.iterdir(), *runtime_files]:
             shutil.copyfile(file, folder / file.name)
         meta = page_meta(checkpoint, detector) | {"runtime": f"{RUNTIME} {version}"}
@@ -78,7 +78,7 @@ def page_meta(checkpoint: Checkpoint, detector: FaceDetector | None) -> dict[str
         "max_side": detector.max_side,
         "smallest_side": SMALLEST_SIDE,
         "coarse_side": COARSE_SIDE,
-        "narrowest": NARROWEST,
+        "one_search": ONE_SEARCH,
     }
     return Description.of(checkpoint, without_paths(checkpoint.card)).model_dump(mode="json") | {
         "name": checkpoint.title,
@@ -118,15 +118,3 @@ def _check_free(target: Path) -> None:
         raise InputError(f"{target} is no folder that can be read ({error.strerror}); choose another.") from error
     if strange := sorted(names - exported):
         raise InputError(f"{target} holds {strange[0]}, which no export wrote; choose a new or an empty folder.")
-
-
-def _write_detector(path: Path, model: Path) -> None:
-    """YuNet for images of any size: its file says 640 x 640, which OpenCV ignores and onnxruntime would not."""
-    import onnx
-
-    detector = onnx.load(model)
-    _, _, height, width = detector.graph.input[0].type.tensor_type.shape.dim
-    height.dim_param, width.dim_param = "height", "width"
-    for output in detector.graph.output:
-        output.type.tensor_type.shape.dim[1].dim_param = f"anchors_{output.name}"
-    onnx.save(detector, path)

@@ -19,7 +19,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Engine, Predictor, load
 from facerwkv.inference.results import Result
-from facerwkv.media.faces import packaged_model
+from facerwkv.media.faces import PACKAGED
 from facerwkv.media.sources import is_video
 from facerwkv.models.checkpoint import EXPORTED, weights_hash
 
@@ -76,7 +76,7 @@ def identity_of(
     else:
         meaning = [checkpoint.name, checkpoint.labels, checkpoint.temperature, checkpoint.transform.model_dump_json()]
         content.update(json.dumps([*meaning, weights_hash(checkpoint.model.state_dict())]).encode())
-    detector = Path(detector_model) if detector_model else packaged_model()
+    detector = Path(detector_model) if detector_model else PACKAGED
     return {
         "model": content.hexdigest()[:16],
         "detector": hashlib.sha256(detector.read_bytes()).hexdigest()[:16],

@@ -19,7 +19,7 @@ from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load
 from facerwkv.inference.ray_runner import Journal, identity_of, predict_on_ray
 from facerwkv.inference.results import Result
-from facerwkv.media.faces import packaged_model
+from facerwkv.media.faces import PACKAGED
 
 MODEL = "facerwkv_fer_tiny"
 RESULT = {"source": "a.jpg", "status": "no_face", "faces": []}
@@ -110,7 +110,7 @@ class TestIdentity:
         assert self.refused(tmp_path, first, second).startswith("engine was onnx and is openvino.")
 
     def test_another_detector(self, tmp_path, predictor):
-        (tmp_path / "same.onnx").write_bytes(packaged_model().read_bytes())
+        (tmp_path / "same.onnx").write_bytes(PACKAGED.read_bytes())
         (tmp_path / "other.onnx").write_bytes(b"another")
         first = identity_of(predictor, MODEL, None, None, Options())
         assert first == identity_of(predictor, MODEL, tmp_path / "same.onnx", None, Options())

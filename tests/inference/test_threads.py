@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-from facerwkv.core.devices import cores
 from facerwkv.data.toy.scenes import render
 from facerwkv.export import export_onnx
 from facerwkv.inference.explain import METHODS, explain
@@ -87,7 +86,7 @@ def test_a_shared_predictor_answers_every_thread_as_it_answers_one(predictor, im
 
 
 @pytest.mark.parametrize("image", [0, 3])
-def test_many_short_lived_threads_share_as_many_detectors_as_there_are_cores(images, image):
+def test_many_short_lived_threads_share_a_detector(images, image):
     detector, found = FaceDetector(), []
     expected = detector(images[image])
     threads = [threading.Thread(target=lambda: found.append(detector(images[image]))) for _ in range(30)]
@@ -96,7 +95,6 @@ def test_many_short_lived_threads_share_as_many_detectors_as_there_are_cores(ima
     for thread in threads:
         thread.join()
     assert found == [expected] * 30
-    assert detector._idle().qsize() == cores()
 
 
 def test_threads_may_share_an_image_whose_pixels_were_not_read_yet(images):

@@ -1,4 +1,4 @@
-// Image → face boxes: what FaceDetector in facerwkv/media/faces.py does, and OpenCV's FaceDetectorYN below it.
+// Image → face boxes: what FaceDetector in facerwkv/media/faces.py does, and the decoding of OpenCV's FaceDetectorYN.
 
 import { Tensor } from "./ort.wasm.min.mjs";
 import { resizeArea, resizeLinear, roundHalfEven } from "./resize.js";
@@ -9,7 +9,14 @@ const DIVISOR = 32; // YuNet takes images whose sides are multiples of it
 /** Boxes x1 y1 x2 y2 in whole pixels with their scores, from left to right. A face is { box, score }. */
 export async function findFaces(image, session, settings) {
   const found = [];
-  for (const side of searchSides(image, settings)) found.push(...(await search(image, side, session, settings)));
+  let smaller = image;
+  for (const side of searchSides(image, settings)) {
+    smaller = resized(smaller, side);
+    const [right, down] = [image.width / smaller.width, image.height / smaller.height];
+    for (const { x, y, w, h, score } of await search(smaller, session, settings)) {
+      found.push({ x: x * right, y: y * down, w: w * right, h: h * down, score });
+    }
+  }
   const clipped = strongest(found, (a, b) => overlap(a, b) < settings.overlap).map((face) => clip(face, image));
   const visible = clipped.filter(([x1, y1, x2, y2]) => Math.min(x2 - x1, y2 - y1) >= 1);
   return visible.sort((a, b) => a[0] - b[0]).map(([x1, y1, x2, y2, score]) => {
@@ -18,54 +25,61 @@ export async function findFaces(image, session, settings) {
 }
 
 /** The lengths of the longer side at which the image is searched. */
-function searchSides({ width, height }, { smallest_side, max_side, coarse_side }) {
+function searchSides({ width, height }, { smallest_side, max_side, one_search, coarse_side }) {
   const side = Math.min(Math.max(height, width, smallest_side), max_side);
-  return side > 1.5 * coarse_side ? [side, coarse_side] : [side];
+  return side > one_search ? [side, coarse_side] : [side];
+}
+
+function resized(image, side) {
+  const scale = side / Math.max(image.width, image.height);
+  const [width, height] = [image.width, image.height].map((length) => Math.max(1, roundHalfEven(length * scale)));
+  return (scale < 1 ? resizeArea : resizeLinear)(image, width, height);
 }
 
 /** Faces { x, y, w, h, score } in the image's pixels. */
-async function search(image, side, session, settings) {
-  const scale = side / Math.max(image.width, image.height);
-  const [width, height] = [image.width, image.height].map((length) => Math.max(1, roundHalfEven(length * scale)));
-  const small = (scale < 1 ? resizeArea : resizeLinear)(image, width, height);
-  const [padWidth, padHeight] = [width, height].map((length) => padded(Math.max(length, settings.narrowest)));
-  const pixels = new Tensor("float32", planes(small, padWidth, padHeight), [1, 3, padHeight, padWidth]);
-  const names = STRIDES.flatMap((stride) => ["cls", "obj", "bbox"].map((name) => `${name}_${stride}`));
-  const outputs = await session.run({ input: pixels }, names);
-  const faces = STRIDES.flatMap((stride) => decode(outputs, stride, padWidth / stride, settings.score_threshold));
-  const [right, down] = [image.width / width, image.height / height];
-  return strongest(faces, (a, b) => overlap(truncated(a), truncated(b)) <= settings.overlap).map((face) => {
-    return { x: face.x * right, y: face.y * down, w: face.w * right, h: face.h * down, score: face.score };
-  });
+async function search(image, session, settings) {
+  const [width, height] = [padded(image.width), padded(image.height)];
+  const pixels = new Tensor("uint8", padTo(image, width, height), [1, height, width, 3]);
+  const { faces } = await session.run({ images: pixels });
+  const found = decode(faces, width, height, settings.score_threshold);
+  return strongest(found, (a, b) => overlap(truncated(a), truncated(b)) <= settings.overlap);
 }
 
 function padded(length) {
   return Math.ceil(length / DIVISOR) * DIVISOR;
 }
 
-/** Blue, green and red one after the other, with zeros to the right and below. */
-function planes({ width, height, data }, padWidth, padHeight) {
-  const result = new Float32Array(3 * padWidth * padHeight);
-  for (let channel = 0; channel < 3; channel++) {
-    for (let y = 0; y < height; y++) {
-      const to = (channel * padHeight + y) * padWidth;
-      for (let x = 0; x < width; x++) result[to + x] = data[(y * width + x) * 4 + 2 - channel];
+/** Red, green and blue of each pixel, with zeros to the right and below. */
+function padTo({ width, height, data }, padWidth, padHeight) {
+  const result = new Uint8Array(padWidth * padHeight * 3);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0, from = y * width * 4, to = y * padWidth * 3; x < width; x++, from += 4, to += 3) {
+      result[to] = data[from];
+      result[to + 1] = data[from + 1];
+      result[to + 2] = data[from + 2];
     }
   }
   return result;
 }
 
-function decode(outputs, stride, columns, threshold) {
-  const [cls, obj, bbox] = ["cls", "obj", "bbox"].map((name) => outputs[`${name}_${stride}`].data);
-  const share = (value) => Math.min(Math.max(value, 0), 1);
+/** A cell's numbers are its two shares' logits, box and landmarks; the cells are those of each stride, row by row. */
+function decode({ data, dims }, width, height, threshold) {
+  const cells = dims[2];
+  const share = (logit) => 1 / (1 + Math.exp(-logit));
   const faces = [];
-  for (let i = 0; i < cls.length; i++) {
-    const score = Math.sqrt(share(cls[i]) * share(obj[i]));
-    if (score <= threshold) continue;
-    const [dx, dy, logWidth, logHeight] = bbox.subarray(4 * i, 4 * i + 4);
-    const [w, h] = [Math.exp(logWidth) * stride, Math.exp(logHeight) * stride];
-    const [x, y] = [(i % columns) + dx, Math.floor(i / columns) + dy].map((at) => at * stride);
-    faces.push({ x: x - w / 2, y: y - h / 2, w, h, score });
+  let start = 0;
+  for (const stride of STRIDES) {
+    const columns = width / stride;
+    const count = columns * (height / stride);
+    for (let i = 0; i < count; i++) {
+      const [cls, obj, dx, dy, logWidth, logHeight] = [0, 1, 2, 3, 4, 5].map((row) => data[row * cells + start + i]);
+      const score = Math.sqrt(share(cls) * share(obj));
+      if (score <= threshold) continue;
+      const [w, h] = [Math.exp(logWidth) * stride, Math.exp(logHeight) * stride];
+      const [x, y] = [(i % columns) + dx, Math.floor(i / columns) + dy].map((at) => at * stride);
+      faces.push({ x: x - w / 2, y: y - h / 2, w, h, score });
+    }
+    start += count;
   }
   return faces;
 }
