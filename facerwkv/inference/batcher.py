@@ -106,6 +106,7 @@ class Batcher:
             self._closed = [batch for batch in self._closed if batch not in due]
         for batch in due:
             queue = [(entry, entry.opened) for entry in batch.entries if entry.opened and entry.opened.crops]
+            batch.entries.clear()  # in a cycle, their pixels would stay until Python looks for cycles
             crops = [(crop, opened.options) for _, opened in queue for crop in opened.crops]
             faces: list[Face] = []
             try:

@@ -18,6 +18,7 @@ from facerwkv.media.tracks import smoother
 
 Mode = Literal["auto", "scene", "face"]
 OnNoFace = Literal["empty", "scene", "error"]
+Errors = Literal["raise", "result"]
 Kind = Literal["image", "video", "stream"]
 """What is predicted: an image, a video, or images that follow each other on a socket."""
 
@@ -58,6 +59,9 @@ class Options(Settings):
     """scene: the whole image; face: each face; auto: what the model was trained on."""
     on_no_face: OnNoFace = "empty"
     """An image without a face has an empty result, is classified whole (scene), or fails (error)."""
+    errors: Annotated[Errors | None, Facts(command=False, service=False)] = None
+    """A failure raises InputError, or is a result with a message. If left out, it raises for one image or video, and is
+    a result for several: a list, a folder, a pattern."""
     channels: Annotated[Literal["rgb", "bgr"], Facts(command=False, service=False)] = "rgb"
     """The colour order of arrays; files know their own."""
     batch_size: Annotated[PositiveInt, Facts(service=False)] = 32

@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from facerwkv.core.devices import choose_device
@@ -25,13 +24,21 @@ from facerwkv.core.processes import PerProcess
 from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
-from facerwkv.inference.results import Crop, Face, Opened, Result
+from facerwkv.inference.results import Crop, Face, Opened, Result, raising
 from facerwkv.media.container import UnreadableVideo
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.frames import Frame
 from facerwkv.media.geometry import whole_pixels
-from facerwkv.media.images import MAX_PIXELS, ImageSource, NamedImage, UnreadableImage, open_image
-from facerwkv.media.sources import images_in
+from facerwkv.media.images import (
+    MAX_PIXELS,
+    ImageSource,
+    NamedImage,
+    UnreadableImage,
+    is_array,
+    name_of,
+    open_image,
+)
+from facerwkv.media.sources import each_image, is_group, is_one, why_no_image
 from facerwkv.models.checkpoint import DEFAULT, EXPORTED, Checkpoint, load_checkpoint
 from facerwkv.models.fold import fold
 from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx
@@ -39,7 +46,7 @@ from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx
 Engine = Literal["torch", "onnx", "openvino"]
 Detector = Callable[[np.ndarray], Sequence[FaceBox | Sequence[float]]]
 Source = ImageSource | NamedImage
-"""An image: a path, encoded bytes, a PIL image, an array uint8 (H, W, 3); or one of them with its name."""
+"""An image, as `open_image` reads it, or one with its name; a path may be a folder's or a pattern."""
 
 HELD = 256 * 2**20
 """Bytes of frames that wait together for a batch."""
@@ -154,31 +161,38 @@ class Predictor:
     def predict(
         self, source: Any, options: Options | None = None, *, name: str | None = None, **changes: Any
     ) -> Result | list[Result]:
-        """The result of one image, or a list of the results of several; see `predict_iter`.
+        """The result of one image, or a list of the results of several: of an iterable of images, a folder, a pattern.
 
-        `name` is what the result and messages call one image. InputError if one image has no face and `on_no_face` is
-        "error".
+        See `predict_iter`. `name` is what the result and messages call one image. InputError if one image cannot be
+        read, or has no face where `on_no_face` is "error"; for several, or with `errors="result"`, such a result says
+        why.
         """
-        if not isinstance(source, Source):
-            return list(self.predict_iter(source, options, **changes))
+        options = Options.of(options, changes, "image")
+        if not is_one(source):
+            return list(self.predict_iter(source, options))
         if name:
             source = NamedImage(name, source.data if isinstance(source, NamedImage) else source)
-        result = next(self.predict_iter([source], options, **changes))
-        if result.status == "no_face" and result.failed:
-            raise InputError(result.message)
-        return result
+        results = list(self.predict_iter([source], options))
+        single = not is_group(source) or (len(results) == 1 and results[0].source == os.fsdecode(source))
+        if single and options.errors != "result":
+            results = list(raising(results))
+        return results[0] if single else results
 
     def predict_iter(
         self, sources: Iterable[Source], options: Options | None = None, **changes: Any
     ) -> Iterator[Result]:
-        """Results in the order of the sources: paths, encoded bytes, PIL images, arrays uint8 (H, W, 3), NamedImages.
+        """Results in the order of the sources: paths, folders, patterns, encoded bytes, open files, PIL images, arrays,
+        tensors (of four dimensions: a batch), NamedImages.
 
         `options`, or single ones as keywords, are those of `Options`. Faces of several images share a batch; fewer than
-        `batch_size` images wait for theirs to fill. An image that cannot be read gives a result that says why.
+        `batch_size` images wait for theirs to fill. An image that cannot be read gives a result that says why, or
+        InputError with `errors="raise"`.
         """
         options = options if options and not changes else Options.of(options, changes, "image")
         self._detector_for(options.mode)
-        return self._in_batches((self.open(source, options, i) for i, source in enumerate(sources)), options)
+        opened = (self.open(image, options, i) for i, image in enumerate(each_image(sources)))
+        results = self._in_batches(opened, options)
+        return raising(results) if options.errors == "raise" else results
 
     def predict_frames(
         self,
@@ -190,12 +204,14 @@ class Predictor:
     ) -> Iterator[Result]:
         """Results of a video's frames in their order, with `time` and `frame`; options as in `predict_iter`.
 
-        A frame is its time in seconds, its image, uint8 (H, W, 3) RGB, and maybe its number; otherwise they are
-        counted from 0. `name` is the results' source. Fewer than `ahead` frames wait for a batch to fill (None:
-        `batch_size`), and fewer where they are large. A video that ends too early gives a last result that says why.
+        A frame is its time in seconds, its image, an RGB array as `open_image` takes it, and maybe its number; they
+        are counted from 0 otherwise. `name` is the results' source. Fewer than `ahead` frames wait for a batch to fill
+        (None: `batch_size`), and fewer where they are large. A video that ends too early gives a last result that says
+        why.
         """
         options = Options.of(options, changes)
-        return self._in_batches(self.open_frames(frames, name, options), options, ahead)
+        results = self._in_batches(self.open_frames(frames, name, options), options, ahead)
+        return raising(results) if options.errors == "raise" else results
 
     def open_frames(self, frames: Iterable[tuple], name: str, options: Options) -> Iterator[Opened]:
         """Each frame, searched for faces; as in `predict_frames`."""
@@ -227,16 +243,12 @@ class Predictor:
         data = source.data if isinstance(source, NamedImage) else source
         if isinstance(source, NamedImage):
             name = source.name
-        elif isinstance(source, str | Path):
-            name = str(source)
         else:
-            kind = "image" if isinstance(source, Image.Image) else "bytes" if isinstance(source, bytes) else "array"
-            name = getattr(source, "filename", "") or f"{kind} {index}"
+            name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else name_of(source, index)
         try:
             rgb = open_image(data, options.channels, name, max_pixels)
         except UnreadableImage as error:
-            empty = isinstance(data, str | Path) and os.path.isdir(data) and next(images_in(str(data))) == str(data)
-            message = f"{name} is a folder without images." if empty else str(error)
+            message = why_no_image(data, name, str(error))
             return Opened({"source": name, "status": "unreadable", "message": message, **moment}, [], options)
         height, width = rgb.shape[:2]
         for face in detector(rgb) if detector else ():
@@ -247,7 +259,8 @@ class Predictor:
                 crops.append(Crop(box, score, self._transforms["face"](rgb, box)))
         if not crops and (detector is None or options.on_no_face == "scene"):
             crops = [Crop(None, None, self._transforms["scene"](rgb))]
-        fields = {"source": name, "size": (width, height), "image": data, "channels": options.channels, **moment}
+        image = rgb if moment and is_array(data) else data  # a frame is also looked at to follow its faces
+        fields = {"source": name, "size": (width, height), "image": image, "channels": options.channels, **moment}
         fields["status"] = "ok" if crops else "no_face"
         if not crops and options.on_no_face == "error":
             fields["message"] = f"{name}: no face was found. Choose scene to classify it whole."
@@ -268,19 +281,21 @@ class Predictor:
 
     def _in_batches(self, images: Iterable[Opened], options: Options, ahead: int | None = None) -> Iterator[Result]:
         """A result leaves when it and all before it are complete."""
-        batcher, waiting = Batcher(self.classify, options.batch_size), deque[Future[Result]]()
+        batcher, waiting = Batcher(self.classify, options.batch_size), deque[tuple[Future[Result], Opened]]()
         for opened in images:
             entry = batcher.join(options.batch_size)
-            waiting.append(entry.future)
+            waiting.append((entry.future, opened))
             batcher.put(entry, opened)
             pixels = opened.fields.get("image")
             most = max(1, HELD // max(1, pixels.nbytes)) if isinstance(pixels, np.ndarray) else sys.maxsize
             if len(waiting) >= min(ahead or options.batch_size, most):
                 batcher.flush()
-            while waiting and waiting[0].done():
-                yield waiting.popleft().result()
+            while waiting and waiting[0][0].done():
+                future, opened = waiting.popleft()  # whose pixels are held until the next result is asked for
+                yield future.result()
         batcher.flush()
-        yield from (future.result() for future in waiting)
+        for future, opened in waiting:  # noqa: B007
+            yield future.result()
 
     def classify(self, crops: Sequence[Crop], options: Sequence[Options]) -> list[Face]:
         """A face for each crop, each with its own options."""

@@ -18,7 +18,7 @@ from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Engine, Predictor, load
-from facerwkv.inference.results import Result
+from facerwkv.inference.results import Result, raising
 from facerwkv.media.faces import PACKAGED
 from facerwkv.media.sources import is_video
 from facerwkv.models.checkpoint import EXPORTED, weights_hash
@@ -47,18 +47,18 @@ def predict_on_ray(
         raise InputError(f"Ray's workers take images, and {videos[0]} is a video: predict it without the runner ray.")
     loaded = (model, device, detector_model, engine)
     identity = identity_of(load(*loaded), model, detector_model, engine, options)  # it also checks what was given
-    ray = _started()
+    ray, lenient = _started(), options.model_copy(update={"errors": None})
 
     def results() -> Iterator[Result]:
         with closing(Journal(journal or ":memory:", identity)) as done:
-            fresh = _classified(ray, [name for name in names if done.get(name) is None], loaded, options)
+            fresh = _classified(ray, [name for name in names if done.get(name) is None], loaded, lenient)
             for name in names:
                 values = done.get(name)
                 if values is None:
                     done[name] = values = next(fresh)
                 yield Result.from_dict(values, options.threshold)
 
-    return results()
+    return raising(results()) if options.errors == "raise" else results()
 
 
 def identity_of(
@@ -81,7 +81,7 @@ def identity_of(
         "model": content.hexdigest()[:16],
         "detector": hashlib.sha256(detector.read_bytes()).hexdigest()[:16],
         "engine": engine or ("onnx" if exported else "torch"),
-        **options.model_dump(mode="json"),
+        **options.model_dump(mode="json", exclude={"errors"}),
     }
 
 

@@ -1,7 +1,9 @@
 """The faces of an image or of a video's frame with their expressions, as people and programs read them."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -10,9 +12,10 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.inference.options import Options
+from facerwkv.media.arrays import Channels
 from facerwkv.media.draw import draw_faces
 from facerwkv.media.geometry import Box
-from facerwkv.media.images import Channels, ImageSource, open_image
+from facerwkv.media.images import ImageSource, UnreadableImage, open_image
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -55,6 +58,25 @@ class Face:
         return where + ranked_text(self.probs, self.threshold)
 
 
+class Kept:
+    """A result's image, to draw on it: a path or encoded bytes, or pixels for as long as others hold them."""
+
+    def __init__(self, image: ImageSource | None):
+        self._kept = image if isinstance(image, str | bytes) else None
+        if isinstance(image, os.PathLike):
+            self._kept = os.fspath(image)
+        elif isinstance(image, bytearray | memoryview):
+            self._kept = bytes(image)
+        lent = image is not None and self._kept is None and type(image).__weakrefoffset__
+        self._lent = weakref.ref(image) if lent else None
+
+    def __call__(self) -> ImageSource | None:
+        return self._lent() if self._lent else self._kept
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, (self._kept,)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """The faces of one image, or of one frame of a video.
@@ -62,7 +84,8 @@ class Result:
     `status` is "ok", "no_face" or "unreadable"; `message` says why where the image counts as failed, and is empty
     otherwise. `size` is (width, height) in pixels of the upright image, (0, 0) if it is unreadable. A frame has its
     `time` on the file's clock, in seconds, and its number, `frame`, from 0; an image has None. `duration` is for how
-    many seconds the frame is shown, where that is known.
+    many seconds the frame is shown, where that is known. A result does not hold pixels: `image` is a path or encoded
+    bytes, or the array, frame or PIL image for as long as others hold it, a frame at least until the next result.
     """
 
     source: str
@@ -70,7 +93,7 @@ class Result:
     faces: Sequence[Face] = ()
     size: tuple[int, int] = (0, 0)
     message: str = ""
-    image: ImageSource | None = field(default=None, compare=False)
+    kept: Kept = field(default=Kept(None), compare=False)
     channels: Channels = "rgb"
     time: float | None = None
     frame: int | None = None
@@ -78,6 +101,10 @@ class Result:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "faces", tuple(self.faces))
+
+    @property
+    def image(self) -> ImageSource | None:
+        return self.kept()
 
     @property
     def failed(self) -> bool:
@@ -97,22 +124,35 @@ class Result:
         boxes = [tuple(face["box"]) if "box" in face else None for face in known]
         faces = [Face(**face | {"box": box, "threshold": threshold}) for face, box in zip(known, boxes, strict=True)]
         size = tuple(values.get("size", (0, 0)))
-        return cls(**(values | {"faces": faces, "size": size, "image": values["source"]}))
+        return cls(**(values | {"faces": faces, "size": size, "kept": Kept(values["source"])}))
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
 
-    def plot(self) -> Image.Image:
-        """The image, read again, with its faces drawn. InputError if it cannot be read."""
-        if self.status == "unreadable" or self.image is None:
-            raise InputError(self.message or f"The image of {self.source} was not kept, so it cannot be drawn.")
-        rgb = open_image(self.image, self.channels, self.source)
+    def plot(self, image: ImageSource | None = None) -> Image.Image:
+        """The image, read again, with its faces drawn; `image` is it, where the result does not have it any more.
+
+        InputError if it cannot be read.
+        """
+        image = self.image if image is None else image
+        if self.status == "unreadable" or image is None:
+            lost = f"A result does not hold pixels, and those of {self.source} are gone. Give them: result.plot(image)"
+            raise InputError(self.message or lost)
+        rgb = open_image(image, self.channels, self.source)
         numbers = [face.track for face in self.faces] if self.frame is not None else ()
         unsure = [face.unsure for face in self.faces]
         return draw_faces(rgb, [(face.box, face.probs) for face in self.faces], numbers, unsure)
 
     def __repr__(self) -> str:
         return describe(self).plain
+
+
+def raising(results: Iterable[Result]) -> Iterator[Result]:
+    """The results up to the first that failed, which becomes an InputError."""
+    for result in results:
+        if result.failed:
+            raise (UnreadableImage if result.status == "unreadable" else InputError)(result.message)
+        yield result
 
 
 class Crop(NamedTuple):
@@ -131,7 +171,8 @@ class Opened(NamedTuple):
     options: Options
 
     def result(self, faces: Sequence[Face] = ()) -> Result:
-        return Result(**self.fields, faces=tuple(faces))
+        fields = {name: value for name, value in self.fields.items() if name != "image"}
+        return Result(**fields, faces=tuple(faces), kept=Kept(self.fields.get("image")))
 
 
 def describe(result: Result) -> "Text":

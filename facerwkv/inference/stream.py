@@ -10,7 +10,7 @@ import numpy as np
 
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load
-from facerwkv.inference.results import Result
+from facerwkv.inference.results import Result, raising
 from facerwkv.inference.temporal import Temporal
 from facerwkv.media.container import Watch
 from facerwkv.media.frames import TIMEOUT, Raw, duration, pyav, read_frames
@@ -36,8 +36,9 @@ def stream(
     second after. `options`, or single ones as keywords, are those of `Options`: stride, fps, start and end choose
     frames; `on_no_face="error"` is for a video without any face. A camera's and a stream's frames wait for no batch.
     A file's reader calls `watch` at each packet, wanted or not, and ends with what it raises.
-    What cannot be read, or ends too early, gives a last result with status "unreadable" that says why. InputError for
-    unknown options, for a model that carries no state where `temporal` is asked for, and without PyAV.
+    InputError for unknown options, for a model that carries no state where `temporal` is asked for, without PyAV, and,
+    after the frames before, for what cannot be read or ends too early; with `errors="result"`, that is a last result
+    with status "unreadable" which says why.
     """
     options = Options.of(options, changes)
     follow = Follower(options.smooth)
@@ -59,7 +60,8 @@ def stream(
     else:
         results = predictor.predict_frames(frames, name, lenient, ahead)
     followed = map(follow, results)
-    return _some_face(followed, name) if options.on_no_face == "error" else followed
+    results = _some_face(followed, name) if options.on_no_face == "error" else followed
+    return results if options.errors == "result" else raising(results)
 
 
 def _some_face(results: Iterable[Result], name: str) -> Iterator[Result]:
@@ -86,7 +88,7 @@ def predict_sources(
             yield from predictor.predict_iter(group, options)
             continue
         for source in group:
-            results = stream(predictor, source, options)
+            results = stream(predictor, source, options, errors=options.errors or "result")
             yield from _with_bar(results, source, options) if progress else results
 
 

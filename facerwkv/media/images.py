@@ -1,17 +1,20 @@
-"""Any image that a person can hand over → one uint8 RGB array."""
+"""Any image that a person or a program can hand over → one uint8 RGB array."""
 
+import inspect
+import os
 import re
 import threading
 from contextlib import nullcontext, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from facerwkv.core.errors import InputError
+from facerwkv.media.arrays import Channels, array_to_rgb, is_array, over_white, scaled_16_bits
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused from their header, before a pixel is decoded."""
@@ -26,8 +29,6 @@ _ORIENTATION = 0x0112
 _JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
 _DAMAGE = re.compile(rb"\xff[^\x00\xd0-\xd7\xd9\xff]")  # no marker that may stand in a scan
 
-Channels = Literal["rgb", "bgr"]
-
 
 @cache
 def endings() -> tuple[str, ...]:
@@ -39,7 +40,18 @@ class UnreadableImage(InputError):
     """One image cannot be read: the message names it and says why."""
 
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
+class Readable(Protocol):
+    """An open file or an upload."""
+
+    def read(self) -> Any: ...
+
+
+ImageSource = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Readable
+"""One image: a path, encoded bytes, a file that is open, a PIL image, an array or a tensor."""
+TYPES = (
+    "give a path, bytes, a file opened with 'rb', a PIL image, a tensor or an array such as uint8 (H, W, 3); several "
+    "of them as a list"
+)
 
 
 class NamedImage(NamedTuple):
@@ -49,45 +61,105 @@ class NamedImage(NamedTuple):
     data: ImageSource
 
 
+def name_of(source: object, index: int = 0) -> str:
+    """The file that an image was read from or uploaded as, where it knows one; otherwise its kind and number."""
+    names = (getattr(source, name, None) for name in ("filename", "name"))
+    kinds = {"image": isinstance(source, Image.Image), "array": is_array(source)}
+    kinds |= {"bytes": hasattr(source, "read") or is_buffer(source), "source": True}
+    kind = next(kind for kind, fits in kinds.items() if fits)
+    return next((name for name in names if isinstance(name, str) and name), f"{kind} {index}")
+
+
 def open_image(
     source: ImageSource, channels: Channels = "rgb", name: str = "", max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Read an image as uint8 (H, W, 3), RGB, upright.
 
-    A file is judged by its content, not its extension. Its EXIF rotation is applied; of an animation the first frame
-    counts; transparency lies over white; grey is repeated, 16-bit values are scaled, CMYK and palettes converted.
-    An array is uint8 (H, W) or (H, W, 3), in the order that `channels` says; files and PIL images know their own.
-    Messages use `name` for an image that is no file. Raises UnreadableImage.
+    A file is judged by its content, not its extension, and read from its start. Its EXIF rotation is applied; of an
+    animation the first frame counts; transparency lies over white; grey is repeated, 16-bit values are scaled, CMYK and
+    palettes converted. Arrays and tensors are uint8, uint16, bool or float in 0..1, (H, W), (H, W, c) or (c, H, W), in
+    the order that `channels` says; files and PIL images know their own. Messages use `name` for an image that is no
+    file. Raises UnreadableImage.
     """
-    name = name or (str(source) if isinstance(source, str | Path) else "") or "The given image"
+    name = name or (os.fsdecode(source) if isinstance(source, str | os.PathLike) else "The given image")
     if channels not in ("rgb", "bgr"):
         raise InputError(f'channels={channels!r} is not known: write "rgb" or "bgr".')
-    if isinstance(source, np.ndarray):
-        return _from_array(source, channels, name)
-    if not isinstance(source, str | Path | bytes | Image.Image):
-        raise UnreadableImage(
-            f"{name} is of type {type(source).__name__}; give a path, bytes, a PIL image or a uint8 array (H, W, 3)."
-        )
-    image = source if isinstance(source, Image.Image) else _open(source, name)
-    with nullcontext() if image is source else image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise UnreadableImage(
-                f"{name} cannot be read: it has {width} x {height} pixels, more than the {max_pixels:,} that are "
-                "allowed. Make it smaller first."
-            )
-        plain = _decode_plain_jpeg(image) if image is not source else None
-        if plain is not None:
-            return plain
+    data = _content(source, name)
+    if isinstance(data, Image.Image):
+        return _decoded(data, name, max_pixels, lent=True)
+    if not isinstance(data, str | Path | bytes):
         try:
-            with _LOADING[id(image) // 16 % len(_LOADING)] if image is source else nullcontext():
-                image.load()
-                if _turned(image):
-                    with suppress(Exception):
-                        image = ImageOps.exif_transpose(image)
-            return np.array(_to_rgb(image))
-        except Exception as error:  # decoders fail on damaged data in every way there is
-            raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
+            return array_to_rgb(data, channels, name)
+        except ValueError as error:
+            raise UnreadableImage(str(error)) from error
+    with _open(data, name) as image:
+        return _decoded(image, name, max_pixels, lent=False)
+
+
+def _content(source: Any, name: str) -> Any:
+    """A path, encoded bytes, a PIL image or an array."""
+    if isinstance(source, os.PathLike):
+        return Path(os.fsdecode(source))
+    if isinstance(source, str | bytes | Image.Image):
+        return source
+    if is_array(source):  # OpenCV encodes into an array with one dimension
+        encoded = isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype == np.uint8
+        return source.tobytes() if encoded else source
+    if is_buffer(source):
+        return bytes(source)
+    file = (
+        source.file
+        if inspect.iscoroutinefunction(getattr(source, "read", None)) and hasattr(source, "file")
+        else source
+    )
+    if not hasattr(file, "read"):
+        advice = ": OpenCV's answer for a file that it cannot read" if source is None else ""
+        raise UnreadableImage(f"{name} is of type {type(source).__name__}{advice}; {TYPES}.")
+    try:
+        if file.seekable():
+            file.seek(0)
+    except (AttributeError, OSError):  # a pipe; what is left of it is read
+        pass
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(f"{name} cannot be read: {error}.") from error
+    if inspect.iscoroutine(data):
+        data.close()
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise UnreadableImage(f"{name} gives {type(data).__name__} when it is read, not bytes; {TYPES}.")
+    return bytes(data)
+
+
+def is_buffer(source: object) -> bool:
+    """Whether a source holds bytes: bytearray, memoryview, mmap, array.array."""
+    try:
+        with memoryview(source):  # type: ignore[arg-type]
+            return True
+    except TypeError:
+        return False
+
+
+def _decoded(image: Image.Image, name: str, max_pixels: int, lent: bool) -> np.ndarray:
+    """The pixels of an opened image; of a `lent` one, which other threads may read too, one thread at a time."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UnreadableImage(
+            f"{name} cannot be read: it has {width} x {height} pixels, more than the {max_pixels:,} that are "
+            "allowed. Make it smaller first."
+        )
+    plain = None if lent else _decode_plain_jpeg(image)
+    if plain is not None:
+        return plain
+    try:
+        with _LOADING[id(image) // 16 % len(_LOADING)] if lent else nullcontext():
+            image.load()
+            if _turned(image):
+                with suppress(Exception):
+                    image = ImageOps.exif_transpose(image)
+        return _to_rgb(image)
+    except Exception as error:  # decoders fail on damaged data in every way there is
+        raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
 
 
 def animation_kind(path: str | Path) -> str | None:
@@ -158,26 +230,12 @@ def _decode_plain_jpeg(image: Image.Image) -> np.ndarray | None:
         return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
-        return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        return np.repeat(scaled_16_bits(values)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_array(array: np.ndarray, channels: Channels, name: str) -> np.ndarray:
-    grey = array.ndim == 2
-    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)) or array.size == 0:
-        raise UnreadableImage(
-            f"{name} is {array.dtype} {array.shape}; wanted is uint8 (H, W, 3) with values 0 to 255, or uint8 (H, W)."
-        )
-    if grey:
-        return np.repeat(array[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(array[:, :, ::-1]) if channels == "bgr" else array
+    return over_white(image) if image.has_transparency_data else np.array(image.convert("RGB"))

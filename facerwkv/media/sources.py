@@ -3,10 +3,14 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from facerwkv.media.images import ANIMATED, endings, is_animation
+from PIL import Image
+
+from facerwkv.media.arrays import is_array
+from facerwkv.media.images import ANIMATED, NamedImage, endings, is_animation, is_buffer
 
 VideoSource = str | Path | int
 """A file, a stream's address, or a camera's number."""
@@ -23,7 +27,9 @@ _URL = re.compile(r"(rtsps?|rtmps?|https?|srt|udp|rtp|tcp)://", re.IGNORECASE)
 def is_video(source: object) -> bool:
     """Whether a source means a video: a stream's address, a camera's number, a name that ends as a video's, or an
     animated image, whose first bytes are read."""
-    if not isinstance(source, str | Path | int):
+    if isinstance(source, os.PathLike):
+        source = os.fsdecode(source)
+    if not isinstance(source, str | int):
         return False
     ending = Path(str(source)).suffix.lower()
     if ending in ANIMATED and not is_stream(source):
@@ -49,6 +55,44 @@ def is_live(source: VideoSource) -> bool:
 def title(source: VideoSource) -> str:
     """What a source is called in results and messages: its name, without the password of an address."""
     return f"camera {source}" if is_camera(source) else re.sub(r"(?<=://)[^/@]*@", "", str(source))
+
+
+def is_group(source: object) -> bool:
+    """Whether a source means several images: a folder, or a pattern that is no file's name."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    name = os.fsdecode(source)
+    return os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name) and not is_stream(name))
+
+
+def is_one(source: Any) -> bool:
+    """Whether a source is at most one image: what is no image either counts, and is refused when it is read."""
+    if isinstance(source, str | os.PathLike | bytes | Image.Image | NamedImage | Mapping) or hasattr(source, "read"):
+        return True
+    if hasattr(source, "__next__"):
+        return False
+    if hasattr(source, "shape") and is_array(source):
+        return source.ndim < 4 and getattr(source.dtype, "kind", "") not in ("O", "U", "S")
+    return is_buffer(source) or not (hasattr(source, "__iter__") or hasattr(source, "__getitem__"))
+
+
+def each_image(sources: Any) -> Iterator[Any]:
+    """The sources one by one, with the images that a folder or a pattern means in its place."""
+    for source in [sources] if is_one(sources) else sources:
+        yield from expand_sources([os.fsdecode(source)]) if is_group(source) else [source]
+
+
+def why_no_image(source: object, name: str, reason: str) -> str:
+    """The sentence on a source that could not be read as an image: what it is instead, or else the `reason`."""
+    path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
+    if os.path.isdir(path) and next(images_in(path)) == path:
+        return f"{name} is a folder without images."
+    if is_group(source) and not os.path.isdir(path):
+        return f"{name} cannot be read: no file fits this pattern."
+    if is_video(source) and (not path or is_stream(path) or is_camera(path) or os.path.isfile(path)):
+        what = "a camera" if is_camera(source) else "a video"  # type: ignore[arg-type]
+        return f"{name} is {what}, and an image is wanted. Give it to facerwkv.stream, or type facerwkv predict {name}"
+    return reason
 
 
 def expand_sources(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[str]:

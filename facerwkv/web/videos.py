@@ -101,7 +101,7 @@ def work_on(job: Job, predictor: Predictor, limits: Limits) -> None:
             tables = [open_files.enter_context(writer(job.folder / name, predictor.labels, columns)) for name in TABLES]
             drawn = DrawnVideo(job.folder / DRAWN, job.upload, options, heed)
             open_files.callback(drawn.close)
-            whole = options.model_copy(update={"batch_size": BATCH})
+            whole = options.model_copy(update={"batch_size": BATCH, "errors": "result"})
             results = stream(predictor, job.upload, whole, name=job.source, watch=watch)
             for result in _watched(job, results, options, limits):
                 for write in tables:

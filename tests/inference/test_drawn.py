@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from facerwkv.inference.options import Options
-from facerwkv.inference.results import Result
+from facerwkv.inference.results import Kept, Result
 from facerwkv.inference.sinks import Media
 from facerwkv.media.frames import read_frames
 from tests.media.made import counted, ffmpeg, tone
@@ -20,7 +20,7 @@ def drawn(folder, path, **changes) -> list:
         files = []
         for time, rgb, number, duration in read_frames(path, options.selection):
             moment = {"time": time, "frame": number, "duration": duration}
-            files.append(media(Result(str(path), "no_face", image=rgb, size=rgb.shape[1::-1], **moment)))
+            files.append(media(Result(str(path), "no_face", kept=Kept(rgb), size=rgb.shape[1::-1], **moment)))
     return list(dict.fromkeys(files))
 
 

@@ -1,8 +1,11 @@
 import io
 import json
 import logging
+import pickle
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load, notice
 from facerwkv.media.faces import FaceBox
-from facerwkv.media.images import NamedImage
+from facerwkv.media.images import NamedImage, UnreadableImage
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 
@@ -126,8 +129,9 @@ def test_every_kind_of_source_gives_the_same_answer(face, tmp_path):
     image = Image.fromarray(rgb)
     path = tmp_path / "image.png"
     image.save(path)
-    sources = [rgb, image, path, str(path), path.read_bytes()]
-    names = ["array 0", "image 1", str(path), str(path), "bytes 4"]
+    opened = path.open("rb")
+    sources = [rgb, image, path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), opened, rgb / 255]
+    names = ["array 0", "image 1", str(path), str(path), "bytes 4", "bytes 5", str(path), "array 7"]
     assert [result.source for result in face.predict(sources)] == names
     for source in sources:
         assert face.predict(source).faces == face.predict(rgb).faces
@@ -195,16 +199,83 @@ def test_unusual_images_are_read(scene, tmp_path, name):
     assert (result.status, result.size, len(result.faces)) == ("ok", (120, 100), 1)
 
 
-def test_a_missing_file_says_so(scene, tmp_path):
-    result = scene.predict(tmp_path / "gone.jpg")
-    assert result.status == "unreadable"
-    assert "no such file" in result.message.lower()
+FAILING = {
+    "gone.jpg": "gone.jpg cannot be read: there is no such file.",
+    "gone.mp4": "gone.mp4 cannot be read: there is no such file.",
+    "empty": "empty is a folder without images.",
+    "*.tif": "*.tif cannot be read: no file fits this pattern.",
+    "talk.mp4": "talk.mp4 is a video, and an image is wanted. Give it to facerwkv.stream, or type facerwkv predict",
+    "rtsp://host/x": "rtsp://host/x is a video, and an image is wanted.",
+    0: "source 0 is a camera, and an image is wanted. Give it to facerwkv.stream",
+    None: "source 0 is of type NoneType: OpenCV's answer for a file that it cannot read; give a path",
+}
 
 
-def test_a_folder_is_no_image(scene, tmp_path):
-    assert scene.predict(tmp_path).message == f"{tmp_path} is a folder without images."
-    (tmp_path / "a.jpg").touch()
-    assert scene.predict(tmp_path).message == f"{tmp_path} cannot be read: it is a folder."
+@pytest.mark.parametrize("source", FAILING)
+def test_one_source_that_cannot_be_read_raises_and_of_several_it_is_a_result(scene, tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "talk.mp4").write_bytes(b"no image")
+    for options in ({}, {"errors": "raise"}):
+        with pytest.raises(UnreadableImage, match=f"^{re.escape(FAILING[source])}"):
+            scene.predict(source, **options)
+    with pytest.raises(UnreadableImage, match=f"^{re.escape(FAILING[source])}"):
+        scene.predict([noise(1), source][1:], errors="raise")
+    single = scene.predict(source, errors="result")
+    assert [single] == scene.predict([source])
+    assert single.status == "unreadable"
+    assert single.message.startswith(FAILING[source])
+    assert single.failed
+
+
+def test_a_folder_and_a_pattern_mean_the_images_in_them(scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    for name in ("10.png", "2.png", "b/1.png", "b/x[1].png"):
+        Image.fromarray(noise(1)).save(tmp_path / name)
+    names = {".": ["./2.png", "./10.png", "./b/1.png", "./b/x[1].png"], "*.png": ["2.png", "10.png"]}
+    names |= {Path("b"): ["b/1.png", "b/x[1].png"]}
+    for source, found in names.items():
+        assert [result.source for result in scene.predict(source)] == found
+    assert [result.source for result in scene.predict(["*.png", Path("b"), noise(2)])][2:] == [
+        *names[Path("b")],
+        "array 4",
+    ]
+    assert scene.predict("b/x[1].png").status == "ok"
+    (tmp_path / "b" / "1.png").write_bytes(b"")
+    assert [result.failed for result in scene.predict("b")] == [True, False]
+
+
+def test_batches_uploads_and_iterators_are_read_one_by_one(scene):
+    batch = np.stack([noise(1), noise(2)])
+    expected = [result.faces for result in scene.predict([*batch])]
+    tensor = torch.from_numpy(batch).permute(0, 3, 1, 2)
+    for source in (
+        batch,
+        tensor,
+        tensor / 255,
+        iter(batch),
+        (io.BytesIO(encoded(Image.fromarray(x), "PNG")) for x in batch),
+    ):
+        assert [result.faces for result in scene.predict(source)] == expected
+
+
+def test_a_result_does_not_hold_pixels(scene):
+    array = noise(1)
+    held = scene.predict(array)
+    (gone,) = scene.predict([noise(2)])
+    assert held.image is array
+    assert np.asarray(held.plot()).shape == (400, 480, 3)
+    assert gone.image is None
+    with pytest.raises(InputError, match=r"those of array 0 are gone. Give them: result.plot\(image\)"):
+        gone.plot()
+    assert gone.plot(noise(2)).size == (480, 400)
+    copied = pickle.loads(pickle.dumps(held))
+    assert (copied, copied.image) == (held, None)
+    frames = ((i / 25, noise(i)) for i in range(3))
+    for result in scene.predict_frames(frames):
+        assert result.image.shape == (100, 120, 3)
+    assert [each.image for each in list(scene.predict_frames((i / 25, noise(i)) for i in range(3)))] == [None] * 3
 
 
 def test_results_are_plain_values(face):

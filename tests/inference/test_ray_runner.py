@@ -61,6 +61,7 @@ OTHER = {
 }
 OTHER |= {"batch_size": 5, "min_face": 7, "stride": 2, "fps": 5.0, "start": 1.0, "end": 9.0, "threshold": 0.5}
 OTHER |= {"smooth": "ema:0.5"}
+del OTHER["errors"]  # changes no answer
 
 
 class TestIdentity:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from facerwkv.core.errors import InputError
-from facerwkv.inference.results import Result
+from facerwkv.inference.results import Kept, Result
 from facerwkv.inference.sinks import (
     SINKS,
     Media,
@@ -39,11 +39,14 @@ def judged(results, threshold: float) -> list[Result]:
     return [replace(result, faces=[replace(face, threshold=threshold) for face in result.faces]) for result in results]
 
 
+BRIGHT = np.full((50, 60, 3), 200, np.uint8)
+
+
 def frame(number: int, *tracks: int, source: str = "talk.mp4") -> Result:
     """A frame of a video with 4 frames a second, with these faces."""
     faces = [replace(HAPPY, track=track) for track in tracks]
-    image, status = np.full((50, 60, 3), 200, np.uint8), "ok" if tracks else "no_face"
-    return Result(source, status, faces, (60, 50), image=image, time=number / 4, frame=number)
+    status = "ok" if tracks else "no_face"
+    return Result(source, status, faces, (60, 50), kept=Kept(BRIGHT), time=number / 4, frame=number)
 
 
 CUT = Result("talk.mp4", "unreadable", message="talk.mp4 stops at 0.5 s.", time=0.5, frame=3)
@@ -189,7 +192,7 @@ def test_the_summary_counts():
 
 
 def drawable(source: str) -> Result:
-    return Result(source, "ok", [HAPPY], (60, 50), image=np.full((50, 60, 3), 200, np.uint8))
+    return Result(source, "ok", [HAPPY], (60, 50), kept=Kept(BRIGHT))
 
 
 def test_drawings_get_safe_unique_names_and_unreadable_images_none(tmp_path):

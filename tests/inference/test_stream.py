@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,11 +22,12 @@ from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor
-from facerwkv.inference.results import Face, Result
+from facerwkv.inference.results import Face, Kept, Result
 from facerwkv.inference.sinks import DrawnVideo
 from facerwkv.inference.stream import Follower, predict_sources, stream
 from facerwkv.media.frames import read_frames
 from facerwkv.media.geometry import overlap
+from facerwkv.media.images import UnreadableImage
 from facerwkv.media.tracks import Tracker, smoother
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
@@ -171,7 +173,7 @@ def test_nothing_is_smoothed_across_a_cut_and_nobody_keeps_a_track():
     found = []
     for i, (rgb, a) in enumerate([(first, 1.0), (first, 0.0), (second, 0.0), (second, 1.0)]):
         faces = [face(a), face(a, None)]
-        found.append(follow(Result("x", "ok", faces, image=rgb, time=i / 25, frame=i)).faces)
+        found.append(follow(Result("x", "ok", faces, kept=Kept(rgb), time=i / 25, frame=i)).faces)
     assert [(box.track, box.probs["a"], whole.track, whole.probs["a"]) for box, whole in found] == [
         (1, 1.0, None, 1.0),
         (1, 0.5, None, 0.5),
@@ -247,11 +249,23 @@ def test_a_part_of_a_file(predictor, tmp_path):
 def test_results_and_messages_call_a_video_by_the_name_that_is_given(predictor, tmp_path):
     path = clip(tmp_path / "upload", np.random.default_rng(0).integers(0, 256, 60).tolist(), "mp4")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    *results, last = stream(predictor, path, name="talk.mp4")
+    *results, last = stream(predictor, path, name="talk.mp4", errors="result")
     assert {result.source for result in [*results, last]} == {"talk.mp4"}
     assert last.message.startswith("talk.mp4 stops at ")
-    (missing,) = stream(predictor, tmp_path / "gone.mp4", name="talk.mp4")
-    assert missing.message == "talk.mp4 cannot be read: there is no such file."
+    with pytest.raises(UnreadableImage, match=r"^talk\.mp4 cannot be read: there is no such file\.$"):
+        next(stream(predictor, tmp_path / "gone.mp4", name="talk.mp4"))
+
+
+@pytest.mark.parametrize("convert", [lambda rgb: rgb / 255, lambda rgb: rgb.astype(np.uint16) * 257, torch.from_numpy])
+def test_frames_are_converted_as_images_are_or_refused_in_words(predictor, convert):
+    frames = frames_of([100, 200])
+    expected = [result.faces for result in stream(predictor, frames)]
+    assert [result.faces for result in stream(predictor, [(time, convert(rgb)) for time, rgb in frames])] == expected
+    for wrong in (frames[0][1].astype(np.float32), frames[0][1][:, :, :2], None):
+        with pytest.raises(UnreadableImage, match=r"^frames is .*wanted|^frames is of type NoneType"):
+            next(predictor.predict_frames([(0.0, wrong)], errors="raise"))
+        with pytest.raises(UnreadableImage, match=r"^frames is "):
+            next(stream(predictor, [(0.0, wrong)]))
 
 
 def test_options_may_be_given_whole(predictor):
@@ -288,17 +302,21 @@ def test_without_pyav_the_extra_is_named(monkeypatch, predictor):
 def test_what_came_before_a_cut_is_kept_and_a_last_result_says_so(predictor, tmp_path):
     path = clip(tmp_path / "a.mp4", np.random.default_rng(0).integers(0, 256, 100).tolist())
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    *results, last = stream(predictor, path)
+    *results, last = stream(predictor, path, errors="result")
     assert 20 < len(results) < 80
     assert {result.status for result in results} == {"ok"}
     assert (last.status, last.frame, last.failed) == ("unreadable", len(results), True)
     assert "What came before is kept." in last.message
+    raising, seen = stream(predictor, path), []
+    with pytest.raises(UnreadableImage, match=re.escape(last.message)):
+        seen.extend(raising)
+    assert len(seen) == len(results)
 
 
 @pytest.mark.parametrize(("values", "last"), [([0] * 5, "no_face"), ([0] * 4 + [200], "ok")])
 def test_a_video_without_any_face_fails_if_that_is_an_error(predictor, values, last):
     shy = Predictor(predictor.checkpoint, "cpu", lit)
-    *_, result = stream(shy, frames_of(values), on_no_face="error")
+    *_, result = stream(shy, frames_of(values), on_no_face="error", errors="result")
     assert (result.status, result.failed) == (last, last == "no_face")
 
 

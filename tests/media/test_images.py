@@ -1,9 +1,12 @@
+import array
 import io
+import os
 import struct
 import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from facerwkv.core.errors import InputError
@@ -209,16 +212,105 @@ def test_bad_bytes_are_refused_too(file, broken):
         open_image((broken / file).read_bytes())
 
 
+RGBA = np.dstack([corners(), np.full((4, 6), 255, np.uint8)])
+GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+EXACT = {  # an array or a tensor → what it shows
+    "RGBA": (RGBA, corners()),
+    "transparent": (RGBA * np.array([1, 1, 1, 0], np.uint8), np.full((4, 6, 3), 255, np.uint8)),
+    "float": (corners() / 255, corners()),
+    "float16": ((corners() / 255).astype(np.float16), corners()),
+    "16 bits": (corners().astype(np.uint16) * 257, corners()),
+    "big-endian": ((corners().astype(np.uint16) * 257).astype(">u2"), corners()),
+    "bool": (corners() > 0, corners()),
+    "one channel": (GREY[:, :, None], np.dstack([GREY] * 3)),
+    "planes first": (corners().transpose(2, 0, 1), corners()),
+    "black": (np.zeros((4, 6, 3), np.uint16), np.zeros((4, 6, 3), np.uint8)),
+    "tensor (3, H, W)": (torch.from_numpy(corners()).permute(2, 0, 1), corners()),
+    "tensor (3, H, 3)": (torch.from_numpy(corners()[:, :3]).permute(2, 0, 1), corners()[:, :3]),
+    "tensor (H, W, 3)": (torch.from_numpy(np.tile(corners(), (2, 1, 1))), np.tile(corners(), (2, 1, 1))),
+    "float tensor": (torch.from_numpy(corners()).permute(2, 0, 1) / 255, corners()),
+    "bfloat16, with a gradient": (
+        (torch.from_numpy(corners()).permute(2, 0, 1) / 255).bfloat16().requires_grad_(),
+        corners(),
+    ),
+    "grey tensor (1, H, W)": (torch.from_numpy(GREY)[None], np.dstack([GREY] * 3)),
+    "encoded, as OpenCV does": (np.frombuffer(encoded(Image.fromarray(corners())), np.uint8), corners()),
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_arrays_and_tensors_are_converted_where_they_mean_one_thing(kind):
+    source, shown = EXACT[kind]
+    image = open_image(source)
+    assert np.array_equal(image, shown)
+    assert (image.dtype, image.flags.c_contiguous) == (np.uint8, True)
+
+
+def test_bgr_turns_the_colours_of_every_kind_of_array():
+    for kind in ("RGBA", "float", "tensor (3, H, W)"):
+        source, _ = EXACT[kind]
+        assert np.array_equal(open_image(source, channels="bgr"), corners()[:, :, ::-1]), kind
+
+
+PNG = encoded(Image.fromarray(corners()))
+
+
+class Upload:
+    """As FastAPI's: `read` must be awaited, and `file` is the file."""
+
+    filename = "party.png"
+
+    def __init__(self, data: bytes):
+        self.file = io.BytesIO(data)
+
+    async def read(self) -> bytes:
+        return self.file.read()
+
+
+def read_to_its_end() -> io.BytesIO:
+    file = io.BytesIO(PNG)
+    file.read()
+    return file
+
+
+HELD = {
+    "BytesIO": lambda path: io.BytesIO(PNG),
+    "read before": lambda path: read_to_its_end(),
+    "open file": lambda path: path.open("rb"),
+    "upload": lambda path: Upload(PNG),
+    "bytearray": lambda path: bytearray(PNG),
+    "memoryview": lambda path: memoryview(PNG),
+    "array.array": lambda path: array.array("B", PNG),
+    "DirEntry": lambda path: next(os.scandir(path.parent)),
+    "DirEntry of bytes": lambda path: next(os.scandir(os.fsencode(path.parent))),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_whatever_holds_an_encoded_image_is_read(kind, tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    source = HELD[kind](tmp_path / "a.png")
+    assert np.array_equal(open_image(source), corners())
+
+
 ARRAYS = [
-    (np.zeros((4, 4, 3), np.float32), r"is float32 \(4, 4, 3\)"),
-    (np.zeros((3, 4, 4), np.uint8), r"is uint8 \(3, 4, 4\)"),
+    (corners().astype(np.float32), r"is float32 \(4, 6, 3\) with values from 0 to 255; wanted is"),
+    (np.full((4, 6, 3), np.nan), r"is float64 \(4, 6, 3\) with values from nan to nan; wanted"),
+    (torch.full((3, 4, 6), -1.0), r"is float32 \(3, 4, 6\) with values from -1 to -1; wanted"),
+    (corners().astype(np.uint16), r"is uint16 \(4, 6, 3\) with values from 0 to 255; wanted"),
+    (corners().astype(np.int64), r"is int64 \(4, 6, 3\) with values from 0 to 255; wanted"),
+    (corners().astype(complex), r"is complex128 \(4, 6, 3\); wanted"),
+    (np.zeros((2, 4, 5), np.uint8), r"is uint8 \(2, 4, 5\)"),
     (np.zeros((2, 4, 4, 3), np.uint8), r"is uint8 \(2, 4, 4, 3\)"),
     (np.zeros((0, 4, 3), np.uint8), r"is uint8 \(0, 4, 3\)"),
-    ([[1, 2]], "is of type list; give a path, bytes, a PIL image or a"),
+    ([[1, 2]], "is of type list; give a path, bytes, a file opened with 'rb', a PIL image, a tensor or a"),
+    (None, "is of type NoneType: OpenCV's answer for a file that it cannot read; give a path"),
+    (io.StringIO("a"), "gives str when it is read, not bytes; give a path, bytes, a file opened with 'rb'"),
+    (torch.zeros(4, 6).to_sparse(), "cannot be read as an array: .* Give a NumPy array"),
 ]
 
 
-@pytest.mark.parametrize(("array", "message"), ARRAYS)
-def test_wrong_arrays_are_told_what_is_wanted(array, message):
+@pytest.mark.parametrize(("source", "message"), ARRAYS)
+def test_what_could_mean_several_things_is_told_what_is_wanted(source, message):
     with pytest.raises(UnreadableImage, match=f"^frame 7 {message}.*uint8.*H, W, 3"):
-        open_image(array, name="frame 7")
+        open_image(source, name="frame 7")

@@ -1,9 +1,11 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from facerwkv.media.sources import expand_sources, is_live, is_video, title
+from facerwkv.media.sources import expand_sources, is_live, is_one, is_video, title
 
 
 def test_what_a_source_is(tmp_path, monkeypatch):
@@ -15,6 +17,15 @@ def test_what_a_source_is(tmp_path, monkeypatch):
     assert [*map(is_video, others)] == [False] * 6
     assert [*map(is_live, videos)] == [False, True, True, True, False, False]
     assert [*map(title, ["0", "rtsp://me:pw@host/x", "a@b.mp4"])] == ["camera 0", "rtsp://host/x", "a@b.mp4"]
+
+
+SEVERAL = [[], ["a.png"], (), iter([]), {"a.png"}, np.zeros((2, 4, 6, 3)), torch.zeros(2, 3, 4, 6), np.array(["a.png"])]
+
+
+def test_lists_batches_and_iterators_are_several_images_and_nothing_else_is():
+    assert [is_one(each) for each in SEVERAL] == [False] * len(SEVERAL)
+    single = [None, 7, {"image": "a.png"}, io.BytesIO(), bytearray(b"a"), np.zeros((2, 3)), torch.zeros(3, 4, 6), "a"]
+    assert [is_one(each) for each in single] == [True] * len(single)
 
 
 @pytest.fixture
