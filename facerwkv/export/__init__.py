@@ -104,6 +104,7 @@ def _write(checkpoint: Checkpoint, example: Tensor, path: Path) -> None:
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (example,), dynamic_shapes=sizes)
             names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+            names["dynamic_shapes"] = ({0: "batch"},)
             exported: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, **names)
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -111,7 +112,6 @@ def _write(checkpoint: Checkpoint, example: Tensor, path: Path) -> None:
     # All of onnxscript's optimiser makes it 2.5 times as long for RWKV-7, and onnxruntime answers no sooner for it.
     optimizer.fold_constants(exported.model)
     optimizer.remove_unused_nodes(exported.model)
-    exported.rename_axes({exported.model.graph.inputs[0].shape[0]: "batch"})
     description = Description.of(checkpoint, without_paths(checkpoint.card))
     exported.model.metadata_props.update(description.metadata())
     for node in exported.model.graph.all_nodes():
