@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
 from facerwkv.experiments import EXPERIMENTS
 from facerwkv.inference.command import PredictionCommand
+from facerwkv.subcommands import JsonOption, data_app, models_app, show
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-data_app, models_app = (typer.Typer(no_args_is_help=True, rich_markup_mode=None) for _ in range(2))
 app.add_typer(data_app, name="data", help="List the data sets; check that yours is complete.")
 app.add_typer(models_app, name="models", help="List the models, describe one, pack one for others.")
 
@@ -31,7 +32,6 @@ BenchGroup = Enum("BenchGroup", {name: name for name in (*GROUPS, EVERYTHING)}, 
 RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training/recipes").glob("*.yaml"))
 DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ModelOption = Annotated[  # a text: a Path would make facerwkv_fer of ./facerwkv_fer
     str, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a run's or checkpoint's folder.")
 ]
@@ -56,21 +56,23 @@ def main() -> None:
 
 
 @contextmanager
-def _stoppable(advice: str) -> Iterator[None]:
-    """Ctrl-C becomes a sentence with the next step, and exit code 1."""
+def _stoppable(advice: str, run: Path | None = None) -> Iterator[None]:
+    """Ctrl-C becomes a sentence with the next step, and exit code 1. run: a folder in which training may have begun."""
     try:
         yield
     except KeyboardInterrupt:
+        if run:
+            from facerwkv.training.run import has_begun
+
+            place = shlex.quote(str(run))
+            advice = f"Resume it: facerwkv train --resume {place}\nScore what it has: facerwkv evaluate --model {place}"
+            advice = advice if has_begun(run) else "Nothing is trained yet: rerun the same command to start anew."
         print(f"\nStopped. {advice}", file=sys.stderr)
         raise typer.Exit(1) from None
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _show(result: Any, as_json: bool) -> None:
-    print(json.dumps(result.to_dict())) if as_json else result.print()
 
 
 def _print_version(asked: bool) -> None:
@@ -120,11 +122,10 @@ def train(
 
     plan = read_run(resume) if resume else plan
     folder = resume or out or Path("runs") / f"{Path(recipe).stem}-{plan.model.name}"
-    advice = f"Resume it: facerwkv train --resume {folder}\nScore what it has: facerwkv evaluate --model {folder}"
-    with _stoppable(advice):
+    with _stoppable(AGAIN, folder):
         run(plan, folder, resume=resume is not None)
-    if leads():
-        print(f"The report: {finish(folder)}")
+        if leads():
+            print(f"The report: {finish(folder)}")
 
 
 @app.command()
@@ -144,7 +145,7 @@ def evaluate(
     """Score a checkpoint on a data set, with 95 % intervals, and write a report."""
     from facerwkv.evaluation.evaluate import evaluate_folder
 
-    _show(evaluate_folder(model, data, split, out, device, without_copies, subgroups, changes or []), as_json)
+    show(evaluate_folder(model, data, split, out, device, without_copies, subgroups, changes or []), as_json)
 
 
 @app.command()
@@ -167,7 +168,7 @@ def compare(
     models = [name for name in names if name not in changes]
     with _stoppable(AGAIN):
         result = module.compare(models, recipe, changes, out, split, values=values)
-    _show(result, as_json)
+    show(result, as_json)
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)
 
@@ -319,58 +320,6 @@ def doctor(as_json: JsonOption = False) -> None:
     raise typer.Exit(0 if diagnosis.ok else 1)
 
 
-@data_app.command("list")
-def list_data(as_json: JsonOption = False) -> None:
-    """List the data sets that can be read, with layout and terms of use."""
-    from facerwkv.data.check import describe_all, print_all
-
-    print(json.dumps(describe_all())) if as_json else print_all()
-
-
-@data_app.command("check")
-def check_data(
-    source: Annotated[str, typer.Argument(metavar="NAME:ROOT")],
-    leaks: Annotated[bool, typer.Option("--leaks", help="Also look for copies and near copies across splits.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare the numbers of files and classes with the published ones; list unreadable images."""
-    from facerwkv.data.check import check
-
-    report = check(source, leaks=leaks)
-    _show(report, as_json)
-    raise typer.Exit(0 if report.ok else 1)
-
-
-@models_app.command("list")
-def list_models(as_json: JsonOption = False) -> None:
-    """List every model with parameters, multiply-accumulates, input size and licence."""
-    from facerwkv.models.describe import describe_all, print_all
-
-    print(json.dumps(describe_all())) if as_json else print_all()
-
-
-@models_app.command("info")
-def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOption = False) -> None:
-    """Describe one model: what was published, and what is known to be wrong with it."""
-    from facerwkv.models.describe import describe, print_one
-
-    print(json.dumps(describe(name))) if as_json else print_one(name)
-
-
-@models_app.command("pack")
-def pack(
-    model: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run or a checkpoint.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER")],
-    half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
-    name: Annotated[str | None, typer.Option(help="The name on its card. Default: the folder's.")] = None,
-) -> None:
-    """Pack a trained model for others: weights, configuration and a card with data, scores and intended use."""
-    from facerwkv.evaluation.evaluate import pack
-
-    packed = pack(model, out, half, name)
-    print(f"Wrote {out}: {packed.name}, licence {packed.card['licence']}")
-
-
 @app.command()
 def bench(
     group: Annotated[BenchGroup, typer.Argument(help=f"{EVERYTHING} takes an hour.")],
@@ -385,7 +334,7 @@ def bench(
     from facerwkv.bench.timing import BenchSetting
 
     result = bench(group.value, only, BenchSetting(threads, repeats), out)
-    _show(result, as_json)
+    show(result, as_json)
     for problem in result.problems:
         print(f"facerwkv: {problem}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)

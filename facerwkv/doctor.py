@@ -37,7 +37,7 @@ class Check:
         if self.next_step:
             found.append(f"\n→ {self.next_step}", style=COLOURS[self.status])
         grid.add_row(Text(self.status, style=COLOURS[self.status]), Text(self.name), found)
-        Console().print(grid)
+        Console(markup=False).print(grid)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ FLOORS = [
     {"training", "inference"},
     {"evaluation", "export"},
     {"experiments", "bench", "web"},
-    {"doctor"},
+    {"doctor", "subcommands"},
     {"cli"},
     {"__main__"},
 ]

@@ -23,12 +23,12 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     be written) becomes an InputError that names the file; an earlier file at `path` stays as it was.
     """
     target = Path(path)
-    with _named(target, "Choose another folder."):
+    with named(target, "Choose another folder."):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         partial.touch(exist_ok=False)  # with the permissions of any new file
     try:
-        with _named(target, _NOTHING_LEFT):
+        with named(target, _NOTHING_LEFT):
             yield partial
             partial.replace(target)
     finally:
@@ -43,13 +43,13 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     Errors are those of `atomic`; an earlier folder at `path` stays as it was.
     """
     target = Path(path)
-    with _named(target, "Choose another folder."):
+    with named(target, "Choose another folder."):
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
         new, old = beside / "new", beside / "old"
         new.mkdir()
     try:
-        with _named(target, _NOTHING_LEFT):
+        with named(target, _NOTHING_LEFT):
             yield new
             if target.exists():
                 target.replace(old)
@@ -104,7 +104,7 @@ _NOTHING_LEFT = "Nothing was left behind; free some space or choose another fold
 
 
 @contextmanager
-def _named(target: Path, advice: str) -> Iterator[None]:
+def named(target: Path, advice: str) -> Iterator[None]:
     """Turn an OSError of the block into an InputError that names `target`."""
     try:
         yield

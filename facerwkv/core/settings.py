@@ -18,6 +18,20 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+
+
+def utf8(name: str) -> str:
+    """ValueError where a file's or folder's name is no UTF-8, as all that is written must be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "The name of the folder or file is no UTF-8, and runs and reports write it down. Rename it, or give a link "
+            "to it that has another name"
+        ) from None
+    return name
+
+
 LISTED = 10  # problems in a message; the rest is counted
 
 

@@ -83,7 +83,7 @@ class Report:
         if self.published:
             table.add_row("published", *(f"{self.published.get(split, 0):,}" for split in self.counts))
         table.add_row("largest : smallest", *(f"{ratio:g}" for ratio in self.imbalance.values()))
-        console = Console(soft_wrap=True)
+        console = Console(markup=False, soft_wrap=True)
         console.print(table, *map(Text, self._lines()), sep="\n")
 
     def _lines(self) -> list[str]:
@@ -159,7 +159,7 @@ def print_all() -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    console = Console()
+    console = Console(markup=False)
     for spec in DATASETS.values():
         images = "  ".join(f"{split} {count:,}" for split, count in spec.published.items())
         console.print(Text.assemble((spec.name, "bold"), f"  {len(spec.labels)} classes  {images}"))

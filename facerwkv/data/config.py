@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from facerwkv.core.settings import Count, NotNegative, Settings, Share, Side
+from facerwkv.core.settings import Count, NotNegative, Settings, Share, Side, utf8
 
 CropMode = Literal["scene", "face", "both"]
 
@@ -12,7 +12,7 @@ CropMode = Literal["scene", "face", "both"]
 class DataConfig(Settings):
     """Which images, split how, in which batches."""
 
-    source: str = "toy"
+    source: Annotated[str, AfterValidator(utf8)] = "toy"
     """NAME:ROOT, say caer_s:/d/CAER-S; `facerwkv data list` names the data sets."""
     labels: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     """The classes in order; null for the data set's own."""

@@ -129,7 +129,7 @@ def affectnet(root: Path, problems: list[str]) -> Splits:
 
     def parse_npy(split: Split, path: Path) -> tuple[Split, Sample] | None:
         image = path.parents[1] / "images" / path.name.replace("_exp.npy", ".jpg")
-        return sample(split, image, str(np.load(path, allow_pickle=False).item()))
+        return sample(split, image, readers.npy_number(path))
 
     def parse_csv(split: Split, row: Mapping[str, str]) -> tuple[Split, Sample] | None:
         x, y, width, height = (float(row[f"face_{side}"]) for side in ("x", "y", "width", "height"))

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -15,82 +15,27 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from facerwkv.core.errors import InputError
-from facerwkv.data.augment import keyed_rng
 from facerwkv.data.boxes import DETECT, with_faces
 from facerwkv.data.cache import Cache, cache_folder, open_cache
 from facerwkv.data.config import DataConfig, TransformConfig
 from facerwkv.data.leaks import apart, drop_leaks
 from facerwkv.data.load import load_dataset
 from facerwkv.data.record import Record
+from facerwkv.data.sampler import SeededSampler, TrainLoader
 from facerwkv.data.samples import Dataset, Sample, Scope, Splits, read_image
 from facerwkv.data.splits import blocks_apart, split_validation
 from facerwkv.data.transforms import EvalTransform
 
-Batch = dict[str, Tensor]
 NO_BOX = {
     "whole": "there the whole image counts as the face",
     "centre": "there the image's middle counts as the face",
     "error": "they are left out",
 }
 SHOWN = 3  # problems of a data set that are printed
-
-
-class SeededSampler(DistributedSampler):
-    """The order of an epoch, a function of (seed, epoch): a permutation, or as many draws that balance the classes.
-
-    `set_epoch` chooses the epoch; `start` leaves out that many samples of the next pass, for a resumed epoch. With
-    several replicas (devices) each takes every n-th sample, the first ones again where the last round is short. It is a
-    DistributedSampler so that Lightning puts none of its own in its place.
-    """
-
-    def __init__(self, classes: Tensor, seed: int, balanced: bool = False, replicas: int = 1, rank: int = 0):
-        super().__init__(classes, num_replicas=replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
-        shares = 1 / np.bincount(classes.numpy())[classes.numpy()]
-        self.weights = shares / shares.sum() if balanced else None  # probabilities, (N,)
-        self.start = 0
-
-    def __iter__(self) -> Iterator[int]:
-        rng, count = keyed_rng(self.seed, self.epoch), len(self.dataset)  # type: ignore[arg-type]
-        order = rng.permutation(count) if self.weights is None else rng.choice(count, count, p=self.weights)
-        own = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        return iter(own[self.start :].tolist())
-
-
-class TrainLoader(DataLoader):
-    """A DataLoader over a SeededSampler that can stop in mid-epoch and resume with the next batch.
-
-    It follows Lightning's protocol for stateful loaders: `state_dict` has the epoch and how many of its batches were
-    handed out, in plain numbers; after `load_state_dict` the next pass over that epoch leaves those out. Nothing is
-    read before the first batch is asked for: Lightning makes the iterator first and tells the epoch then. A pass that
-    comes to its end moves on to the next epoch by itself. Save between batches: a batch handed out counts as done.
-    """
-
-    sampler: SeededSampler
-    batch_size: int
-    _epoch, _done = 0, 0
-    _resumed: Mapping[str, int] = {}
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        resumed, self._resumed = self._resumed, {}
-        self._epoch = self.sampler.epoch
-        self._done = resumed["batches"] if resumed.get("epoch") == self._epoch else 0
-        self.sampler.start = self._done * self.batch_size
-        for batch in super().__iter__():
-            self._done += 1
-            yield batch
-        self.sampler.set_epoch(self._epoch + 1)
-        self._epoch, self._done = self._epoch + 1, 0
-
-    def state_dict(self) -> dict[str, int]:
-        return dict(self._resumed) or {"epoch": self._epoch, "batches": self._done}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._resumed = dict(state)
-        self.sampler.set_epoch(state["epoch"])
 
 
 Item = dict[str, Tensor]
@@ -230,6 +175,11 @@ class DataModule(LightningDataModule):
                 splits |= self._hold_out(splits["train"])
         whole = replace(dataset, splits=splits)
         clean = drop_leaks(whole) if config.drop_leaks else whole
+        if config.drop_leaks and not clean.splits.get("train", [True]):
+            raise InputError(
+                f"All {len(whole.splits['train'])} training images of {config.source} are also in val or test, so "
+                "nothing is left to train on. Train with data.drop_leaks=false, or on other data."
+            )
         self.dropped_leaks = sum(len(whole.splits[split]) - len(clean.splits[split]) for split in splits)
         if self.record and not self.foreign:
             splits, changed = self.record.restore(dataset.splits, clean.splits)
@@ -319,7 +269,7 @@ class DataModule(LightningDataModule):
         }
         if shuffled:
             balanced = self.config.balance == "sampler"
-            sampler = SeededSampler(images.classes, self.seed, balanced, replicas, rank)
+            sampler = SeededSampler(images.classes, self.seed, balanced, replicas, rank, self.config.batch_size)
             return TrainLoader(images, sampler=sampler, **options)
         return DataLoader(images, sampler=range(rank, len(images), replicas), **options)
 

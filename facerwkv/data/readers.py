@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, first_line
 from facerwkv.core.labels import canonical
 from facerwkv.data.samples import Sample, Split, Splits
 from facerwkv.media.geometry import Box
@@ -82,6 +82,15 @@ def class_name(number: str, names: Mapping[int, str]) -> str:
     if not number.strip().isdecimal() or int(number) not in names:
         raise ValueError(f"its class is {number!r}, none of {min(names)} to {max(names)}")
     return names[int(number)]
+
+
+def npy_number(path: Path) -> str:
+    """The one value in a .npy file, as text. Raises ValueError for whatever else is in it."""
+    try:
+        with path.open("rb") as file:  # np.load would take a zip, too
+            return str(np.lib.format.read_array(file, allow_pickle=False).item())
+    except Exception as error:  # damaged headers raise nearly anything
+        raise ValueError(first_line(error)) from error
 
 
 def text_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -158,5 +167,5 @@ def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)

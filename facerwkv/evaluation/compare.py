@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
@@ -87,14 +87,14 @@ class Comparison:
             table.add_column(column, justify="right" if number else "left", no_wrap=True)
         for row in self.rows:
             table.add_row(*cells(row, self.rows))
-        console = Console()
+        console = Console(markup=False)
         console.width = max(console.width, WIDE)
         if self.rows:
             console.print(table)
         if not alike(self.rows):
             console.print(UNLIKE, highlight=False, soft_wrap=True)
         for problem in self.problems:
-            console.print(f"[red]no row:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+            console.print(Text.assemble(("no row: ", "red"), problem), soft_wrap=True)
 
     def save(self, out: Path) -> None:
         """Write comparison.json, .csv, .md and .png into `out`."""
@@ -182,7 +182,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for number, entry in enumerate(entries, 1):
-        Console(stderr=True).print(f"[bold]{number}/{len(entries)}[/] {entry.name}", highlight=False)
+        Console(stderr=True, markup=False).print(f"{number}/{len(entries)} {entry.name}", highlight=False)
         try:
             rows.append(_row(entry, out / entry.folder, source, split, progress))
         except Exception as error:  # one model that fails must not cost the others their hours
@@ -213,6 +213,7 @@ def _check(
                 "data.KEY=VALUE changes how it is scored."
             )
     for entry in entries:
+        choose_device(entry.device)
         if entry.recipe is not None:
             require_same(entry.recipe, out / entry.folder)
     _require_splits({entry.recipe.data for entry in entries if entry.recipe}, split)

@@ -57,7 +57,7 @@ class Scored:
         return self.evaluation.summary() | extra | {"report": str(self.report)}
 
     def print(self) -> None:
-        console = Console()
+        console = Console(markup=False)
         console.print(console_table(self.evaluation))
         if self.without_copies is not None:
             console.print(f"\n{WITHOUT_COPIES}: {len(self.without_copies.names)} of {len(self.evaluation.names)}")
@@ -218,6 +218,7 @@ def evaluate_folder(
     recipe. InputError for attributes that the data lack and for changes of anything but the data.
     """
     checkpoint = load_checkpoint(model)
+    choose_device(device)  # before images are read
     data, place = _data(checkpoint, model, source, changes)
     split = split or ("all" if data.foreign and "test" not in data.dataset.splits else "test")
     copies: set[str] = set()
@@ -288,7 +289,7 @@ def _data(
             f"{checkpoint.title} was trained on {stored.source}, which is not here. Say where it is now: "
             f"--data {kind}:PATH."
         )
-    source = _changed(DataConfig(source=source or stored.source), changes).source
+    source = _changed(DataConfig.parse({"source": source or stored.source}, where="data"), changes).source
     own = same_source(source, stored.source)
     if not own and record and source.partition(":")[0] == stored.source.partition(":")[0]:  # a copy, or the place moved
         splits = load_dataset(source, known=checkpoint.labels).splits

@@ -23,20 +23,20 @@ def run(out: Path, photo: Path | None = None) -> None:
 
     The faces in `photo` are named by the shipped model: what was trained here has seen drawn faces alone.
     """
-    console, steps = Console(), 4 if photo else 3
+    console, steps = Console(markup=False), 4 if photo else 3
     if photo:
         open_image(photo)  # before minutes are spent
     if out.exists() and any(out.iterdir()):
         if not (out / RECIPE).is_file() or "facerwkv demo" not in Recipe.read(out / RECIPE).about:
             raise InputError(f"{out} is not an earlier demo; choose another folder with --out.")
         shutil.rmtree(out)
-    console.print(f"[bold]1/{steps}[/] Training a small FaceRWKV on drawn faces")
+    console.print(f"1/{steps} Training a small FaceRWKV on drawn faces")
     train(Recipe.read("demo"), out)
     finish(out)
-    console.print(f"[bold]2/{steps}[/] Scoring it on the test images")
+    console.print(f"2/{steps} Scoring it on the test images")
     scored = evaluate_folder(out)
     scored.print()
-    console.print(f"\n[bold]3/{steps}[/] Naming the expressions in one image with the model that was just trained")
+    console.print(f"\n3/{steps} Naming the expressions in one image with the model that was just trained")
     image = out / "image.png"  # a scene of the test split with several faces
     with atomic(image) as partial:
         Image.fromarray(read_image(load_dataset("toy").splits["test"][0])).save(partial, "PNG")
@@ -44,7 +44,7 @@ def run(out: Path, photo: Path | None = None) -> None:
     written["the drawn image"] = _name(load(out), image, out / "image_drawn.png", console)
     if photo:
         model = load()
-        console.print(f"\n[bold]4/4[/] Naming the faces in {photo} with the shipped {model.checkpoint.title}")
+        console.print(f"\n4/4 Naming the faces in {photo} with the shipped {model.checkpoint.title}")
         written["the drawn photo"] = _name(model, photo, out / "photo_drawn.png", console)
     for what, path in written.items():
         console.print(f"{what:>18}: {path}")

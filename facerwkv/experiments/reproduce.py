@@ -88,7 +88,7 @@ def _kept(path: Path) -> tuple[str, list[Section]]:
 
 
 def _print(sections: list[Section]) -> None:
-    console = Console(highlight=False)
+    console = Console(markup=False, highlight=False)
     console.width = max(console.width, WIDE)
     for heading, block in ((heading, block) for heading, blocks in sections for block in blocks):
         if isinstance(block, Table):

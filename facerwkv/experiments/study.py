@@ -200,7 +200,7 @@ def _run(row: Row, setting: Setting, protocol: str, seed: int) -> dict[str, Any]
     folder = setting.out / "runs" / protocol / name / f"seed{seed}"
     require_same(plan, folder)
     if not (folder / SCORE).is_file():
-        Console(stderr=True).print(f"[bold]{row.name}[/], {protocol}, seed {seed}", highlight=False)
+        Console(stderr=True, markup=False).print(f"{row.name}, {protocol}, seed {seed}", highlight=False)
         train(plan, folder, resume=(folder / RECIPE).is_file())
         finish(folder)
         evaluations = {split: evaluate_folder(folder, split=split).evaluation for split in ("train", "test")}

@@ -372,7 +372,7 @@ def deliver(
     """
     from rich.console import Console
 
-    console, summary, report = Console(soft_wrap=True, stderr=as_json), Summary(), TextReport()
+    console, summary, report = Console(soft_wrap=True, stderr=as_json, markup=False), Summary(), TextReport()
     with ExitStack() as open_files:
         sinks: list[Write] = [open_files.enter_context(writer(out, predictor.labels, columns))] if out else []
         if save_media:
@@ -391,5 +391,5 @@ def deliver(
         for text in report.end():
             console.print(text)
     wrote = "".join(f"; wrote {path}" for path in (out, save_media) if path)
-    console.print(f"{summary}{wrote}", markup=False, highlight=False)
+    console.print(f"{summary}{wrote}", highlight=False)
     return summary.failed

@@ -98,8 +98,9 @@ def _with_bar(results: Iterable[Result], source: str, options: Options) -> Itera
 
     length, start = duration(source), options.start
     last = length if options.end is None else min(options.end, length or options.end)
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    name, speed = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[rate]}")
+    columns = name, BarColumn(), speed, TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as bar:
         task = bar.add_task(title(source), total=last and last - start, rate="")
         for count, result in enumerate(results, 1):
             yield result

@@ -89,7 +89,7 @@ def print_all() -> None:
         counts = f"{facts['parameters']:,}", f"{facts['macs'] / 1e9:.2f} G"
         size = "x".join(map(str, facts["input"]))
         table.add_row(facts["name"], *counts, size, facts["licence"].partition(":")[0])
-    Console(width=WIDTH).print(table)
+    Console(width=WIDTH, markup=False).print(table)
 
 
 def print_one(name: str) -> None:
@@ -101,7 +101,7 @@ def print_one(name: str) -> None:
         if value is not None:  # a network without mixers, say
             table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
     paragraphs = filter(None, (about, claims(published), known))
-    Console().print(*paragraphs, "", table, sep="\n", highlight=False)
+    Console(markup=False).print(*paragraphs, "", table, sep="\n", highlight=False)
     if name in shipped():
         _, _, card = (SHIPPED / name / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-        Console().print(Markdown(card))
+        Console(markup=False).print(Markdown(card))

@@ -30,12 +30,14 @@ class Saver(callbacks.Checkpoint):  # Lightning runs these after all other callb
     def __init__(self, folder: Path, module: Any, data: DataModule):
         self.folder, self.module, self.data, self.part = folder, module, data, module.recipe.train
         self.best = -math.inf
+        module.written = (folder / "last").exists()
 
     def save(self, folder: Path, scores: dict[str, float | None]) -> None:
         recipe = self.module.recipe
         card = {"data": self.data.describe(), "validation": scores, "recipe": recipe.model_dump(mode="json")}
         model = Checkpoint(self.module.evaluated, recipe.model.name, self.data.labels, recipe.transform, card=card)
         save_checkpoint(folder, model)
+        self.module.written = True
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -114,7 +116,7 @@ class EpochLines(Callback):
     """Prints one line per epoch, on a terminal or in a log file."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, quiet=not leads())
+        self.console = Console(stderr=True, markup=False, highlight=False, quiet=not leads())
         self.started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -32,6 +31,7 @@ from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, model_line
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
+from facerwkv.training.loggers import Curves, TensorBoard
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import (
@@ -39,12 +39,12 @@ from facerwkv.training.run import (
     ENVIRONMENT,
     SPLITS,
     TIME,
-    Curves,
     alone,
     environment,
     leads,
     open_run,
     read_run,
+    require_place,
     write_json,
 )
 
@@ -66,6 +66,7 @@ class TrainingModule(LightningModule):
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         self.train_loss.persistent(True)  # so that a resumed epoch reports the mean of the whole of it
         self.confusion = MulticlassConfusionMatrix(self.num_classes)
+        self.written = False  # whether the run has a checkpoint
 
     @property
     def evaluated(self) -> nn.Module:
@@ -83,12 +84,23 @@ class TrainingModule(LightningModule):
         if recipe.augment.mixup or recipe.augment.cutmix:
             targets = functional.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
             images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))
-        logits, smoothing = self.model(images).float(), recipe.train.label_smoothing
+        logits, smoothing = self._forward(images).float(), recipe.train.label_smoothing
         value = functional.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing)
         self._check(value)
         self.train_loss.update(value.detach(), len(images))
         self.log("loss", value.detach(), prog_bar=True, logger=False)
         return value
+
+    def _forward(self, images: Tensor) -> Tensor:
+        try:
+            return self.model(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"{self.recipe.model.name} normalises over the batch, which takes two images or more: data.batch_size "
+                f"is {self.recipe.data.batch_size}. Raise it, or add training images."
+            ) from error
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -132,10 +144,10 @@ class TrainingModule(LightningModule):
 
     def _check(self, value: Tensor, what: str = "loss") -> None:
         if not value.isfinite():
+            left = " The checkpoints written so far are good." if self.written else ""
             raise InputError(
                 f"The {what} became {value.item()} in epoch {self.current_epoch}, step {self.global_step}. "
-                f"Lower the learning rate (optim.lr is {self.recipe.optim.lr:g}) or clip (optim.clip_norm=1). "
-                "The checkpoints written so far are good."
+                f"Lower the learning rate (optim.lr is {self.recipe.optim.lr:g}) or clip (optim.clip_norm=1).{left}"
             )
 
 
@@ -153,12 +165,20 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
         if start is not None and not resume:  # a run's recipe has it already
             recipe = _fine_tuning(recipe, start)
         check_inputs(recipe)
+        choose_device(recipe.train.device)
+        if not resume:
+            require_place(folder)
         record = Record(folder / SPLITS) if resume and (folder / SPLITS).is_file() else None
         data = DataModule(recipe.data, recipe.transform, recipe.train.seed, record)
-        data.setup("fit")
+        if len(data.labels) < 2:
+            raise InputError(
+                f"{recipe.data.source} has one class, {data.labels[0]}, so there is nothing to learn. Add images of "
+                "another, or name two classes or more: data.labels=[first, second, ...]."
+            )
         model = _model(recipe, data.labels, start)
+        data.setup("fit")
         point = open_run(folder, recipe, resume)
-        write_json(folder / ENVIRONMENT, environment())
+        write_json(folder / ENVIRONMENT, environment(folder / ENVIRONMENT if resume else None))
         write_json(folder / DATA, data.describe())
         if record is None and leads():
             write_record(folder / SPLITS, data.loaded.splits, data.dataset.splits)
@@ -258,7 +278,7 @@ def _trainer(recipe: Recipe, folder: Path, step: int, callbacks: list[Callback],
     callbacks = [*callbacks, EpochLines(), *([RichProgressBar(leave=False)] if bar else [])]
     if part.early_stop:
         best: dict[str, Any] = {"mode": "max", "min_delta": 0.0, "check_finite": False}
-        callbacks.append(EarlyStopping(f"val_{part.monitor}", patience=part.early_stop, **best))
+        callbacks.append(_EarlyStopping(f"val_{part.monitor}", patience=part.early_stop, **best))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.")  # advice for people who write loops, not for users
     return Trainer(
@@ -267,13 +287,20 @@ def _trainer(recipe: Recipe, folder: Path, step: int, callbacks: list[Callback],
         use_distributed_sampler=False,  # the data module deals the images out
         precision=part.precision,
         max_epochs=part.epochs,
-        logger=[curves, TensorBoardLogger(folder, "tensorboard", "")],
+        logger=[curves, TensorBoard(folder)],
         callbacks=callbacks,
         enable_model_summary=False,
         enable_progress_bar=bar,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
+
+
+class _EarlyStopping(EarlyStopping):
+    """Lightning's, which also stops a resumed run that it had stopped before."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:

@@ -9,11 +9,12 @@ RUN/time.json                        how long the training took; written when it
 RUN/val/  RUN/test/                  predictions per image, scores, report
 """
 
-import csv
 import hashlib
 import json
 import os
 import platform
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,36 +26,51 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic, write_text
-from facerwkv.core.metrics import of_confusion
+from facerwkv.core.files import read_json, write_text
+from facerwkv.core.settings import utf8
 from facerwkv.models.checkpoint import shipped
 from facerwkv.training.recipe import Recipe
 
 RECIPE, ENVIRONMENT, DATA, CURVES, RESUME = "recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt"
-TIME, SPLITS = "time.json", "splits.csv"
-
-
-def columns() -> list[str]:
-    """The columns of metrics.csv."""
-    return ["epoch", "step", "lr", "train_loss", "val_loss", *(f"val_{name}" for name in of_confusion())]
+TIME, SPLITS, TENSORBOARD = "time.json", "splits.csv", "tensorboard"
 
 
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
     """Make the folder, or with `resume` find the file to resume from (None: start from the beginning)."""
     if resume:
         return folder / RESUME if os.path.lexists(folder / RESUME) else None
-    if not leads():
-        return None
-    if (folder / RECIPE).exists():
-        raise InputError(
-            f"{folder} already contains a run. Resume it: facerwkv train --resume {folder}; or choose another --out."
-        )
-    write_text(folder / RECIPE, recipe.to_yaml())
+    if leads():
+        (folder / CURVES).unlink(missing_ok=True)  # of a run that came to nothing
+        shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+        write_text(folder / RECIPE, recipe.to_yaml())
     return None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run in this folder came as far as a checkpoint, or a point to resume from."""
+    return any(os.path.lexists(folder / name) for name in (RESUME, "last", "best"))
+
+
+def require_place(folder: Path) -> None:
+    """InputError where a new run cannot be written: a run has begun there, or the folder may not be made."""
+    if not leads():
+        return
+    if (folder / RECIPE).exists() and has_begun(folder):
+        raise InputError(
+            f"{folder} already contains a run. Resume it: facerwkv train --resume {shlex.quote(str(folder))}; or "
+            "choose another --out."
+        )
+    try:
+        utf8(str(folder))
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}.") from error
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "may not be written" if nearest.is_dir() else "is no folder"
+        raise InputError(f"Cannot write {folder}: {nearest} {reason}. Choose another folder.")
 
 
 def leads() -> bool:
@@ -71,7 +87,7 @@ def alone(folder: Path) -> Iterator[None]:
     if not leads():
         yield
         return
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir(), f"facerwkv-{name}.lock"), timeout=0)
     try:
         with lock:
@@ -111,8 +127,11 @@ def run_of(source: str | Path) -> Path | None:
     return folder if (folder / RECIPE).is_file() else None
 
 
-def environment() -> dict[str, Any]:
-    """What the run ran on: versions, hardware, and the clone's commit, with "+" when files of the package differ."""
+def environment(earlier: Path | None = None) -> dict[str, Any]:
+    """What the run ran on: versions, hardware, and the clone's commit, with "+" when files of the package differ.
+
+    earlier: the file of a run that is resumed, whose command is kept; "resumed" lists those that resumed it.
+    """
     packages = ("facerwkv", "torch", "torchvision", "lightning", "timm", "numpy")
     folder, processor, commit = str(Path(__file__).parents[1]), platform.processor() or "unknown", None
     with suppress(OSError, StopIteration):
@@ -125,6 +144,10 @@ def environment() -> dict[str, Any]:
             for words in asked
         )
         commit = head.strip() + ("+" if changed.strip() else "")
+    command, resumed = [Path(sys.argv[0]).name, *sys.argv[1:]], {}
+    with suppress(InputError, KeyError, TypeError):
+        kept = read_json(earlier) if earlier else {}
+        command, resumed = kept["command"], {"resumed": [*kept.get("resumed", []), shlex.join(command)]}
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
@@ -133,53 +156,11 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": commit,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command,
+        **resumed,
     }
 
 
 @rank_zero_only
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-class Curves(Logger):
-    """RUN/metrics.csv. Lightning's own CSV logger deletes the curve when a run resumes; this one continues it."""
-
-    name, version = "curves", ""
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.path = folder / CURVES
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The run's folder contains the recipe already."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {name: metrics[name] for name in columns() if name in metrics} | {"step": step}
-        if len(row) == 2:
-            return
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns())
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
-
-    @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Forget what was logged from `step` on, which the resumed run logs again; the columns are those of today."""
-        if not os.path.lexists(self.path):
-            return
-        try:
-            text = self.path.read_text(encoding="utf-8")
-            rows = [*csv.DictReader(text[: text.rfind("\n") + 1].splitlines())]  # a row that was cut off is left out
-        except (OSError, ValueError, csv.Error) as error:
-            raise InputError(
-                f"{self.path} is damaged ({error}). Remove it, and the run goes on with a new curve."
-            ) from error
-        rows = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
-        with atomic(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns(), extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)

@@ -393,3 +393,25 @@ def test_label_sets():
     assert eight == {"ferplus", "ferplus_soft", "affectnet"}
     assert set(DATASETS["ck48"].labels) == set(EXPRESSIONS_8) - {"neutral"}
     assert all(spec.labels == EXPRESSIONS for name, spec in DATASETS.items() if name not in eight | {"ck48"})
+
+
+BROKEN_NPY = {
+    "empty": (b"", "EOF: reading magic string, expected 8 bytes got 0"),
+    "zip": (b"PK\x03\x04" + b"\0" * 40, "the magic string is not correct"),
+    "cut": (b"\x93NUMPY\x01\x00", "EOF: reading array header length"),
+    "header": (b"\x93NUMPY\x01\x00\x10\x00{'descr': 'x(', }", "('EOF in multi-line statement'"),
+    "huge": (
+        b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '<i8', 'fortran_order': False, 'shape': (10**0, 9), }".ljust(70),
+        "malformed node or string",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_NPY)
+def test_a_broken_annotation_is_left_out_and_named(kind, tmp_path):
+    source = trees.build("affectnet", tmp_path)
+    content, reason = BROKEN_NPY[kind]
+    (tmp_path / "train_set/annotations/0_exp.npy").write_bytes(content)
+    dataset = load_dataset(source)
+    (problem,) = dataset.problems
+    assert problem.startswith(f"{tmp_path}/train_set/annotations/0_exp.npy was left out: {reason}")

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
-from facerwkv.data.loader import DataConfig, DataModule, ImageDataset, SeededSampler, TrainLoader
+from facerwkv.data.loader import DataConfig, DataModule, ImageDataset
+from facerwkv.data.sampler import SeededSampler, TrainLoader
 from facerwkv.data.samples import Sample
 from facerwkv.data.transforms import TransformConfig
 

@@ -11,9 +11,10 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.files import read_json
 from facerwkv.evaluation.evaluate import finish
 from facerwkv.evaluation.result import LOGITS, SUMMARY, Evaluation
+from facerwkv.training.loggers import Curves
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
-from facerwkv.training.run import CURVES, DATA, ENVIRONMENT, RECIPE, RESUME, TIME, Curves, read_run
+from facerwkv.training.run import CURVES, DATA, ENVIRONMENT, RECIPE, RESUME, TIME, read_run
 from tests.commands import facerwkv
 from tests.models.damage import broken_files
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from facerwkv.training.callbacks import EpochLines, Saver
+from facerwkv.training.loggers import Curves, columns
 from facerwkv.training.recipe import Recipe
-from facerwkv.training.run import Curves, columns
 
 
 def trainer(epoch: int, accuracy: float) -> SimpleNamespace:

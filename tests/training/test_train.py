@@ -19,9 +19,10 @@ from facerwkv.core.errors import InputError
 from facerwkv.evaluation.evaluate import evaluate_folder, finish
 from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.training.callbacks import Stopwatch
+from facerwkv.training.loggers import columns
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe, shipped
-from facerwkv.training.run import alone, columns
+from facerwkv.training.run import alone
 
 
 def curve(folder):
