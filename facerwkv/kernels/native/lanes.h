@@ -23,6 +23,17 @@
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int whole __attribute__((vector_size(4 * LANES)));
 typedef float memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* lanes at any address */
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* to[i] = from[step i] for i < n and i < 4. Left to themselves, compilers transpose with gathers and scatters. */
+INLINE void pick(long n, long step, const float *from, float *to)
+{
+    if (n >= 4)
+        *(four *)to = (four){from[0], from[step], from[2 * step], from[3 * step]};
+    else
+        for (long i = 0; i < n; i++)
+            to[i] = from[i * step];
+}
 
 #define ONE ((lanes){0} + 1.0f)
 

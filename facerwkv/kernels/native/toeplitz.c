@@ -83,16 +83,16 @@ INLINE void to_columns(Strip n, long lanes, const float *strip, float *columns)
             columns[i * n.P + t] = 0;
     for (long start = 0; start < n.T; start += WIDTH)
         for (long i = 0; i < lanes; i++)
-            for (long t = start; t < n.T && t < start + WIDTH; t++)
-                columns[i * n.P + t] = strip[t * lanes + i];
+            for (long t = start; t < n.T && t < start + WIDTH; t += 4)
+                pick(n.T - t, lanes, strip + t * lanes + i, columns + i * n.P + t);
 }
 
 INLINE void from_columns(Strip n, long lanes, const float *columns, float *strip)
 {
     for (long start = 0; start < n.T; start += WIDTH)
-        for (long i = 0; i < lanes; i++)
+        for (long i = 0; i < lanes; i += 4)
             for (long t = start; t < n.T && t < start + WIDTH; t++)
-                strip[t * lanes + i] = columns[i * n.P + t];
+                pick(lanes - i, n.P, columns + i * n.P + t, strip + t * lanes + i);
 }
 
 /* e = exp(clamp(k)), a strip. */
