@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -20,7 +22,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from facerwkv.core.devices import choose_device
-from facerwkv.core.errors import InputError
+from facerwkv.core.errors import InputError, first_line
 from facerwkv.core.metrics import of_confusion
 from facerwkv.data.augment import Augment, mix
 from facerwkv.data.loader import DataModule
@@ -45,6 +47,7 @@ from facerwkv.training.run import (
     open_run,
     read_run,
     require_place,
+    settle_rank,
     write_json,
 )
 
@@ -159,8 +162,9 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
     what cannot be trained: before images are read where the recipe alone tells, before the folder is made in any case.
     """
     folder = Path(folder)
+    recipe = read_run(folder) if resume else recipe
+    settle_rank(recipe.train)
     with alone(folder):
-        recipe = read_run(folder) if resume else recipe
         start = None if recipe.init_from is None else load_checkpoint(recipe.init_from)
         if start is not None and not resume:  # a run's recipe has it already
             recipe = _fine_tuning(recipe, start)
@@ -178,10 +182,11 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
         model = _model(recipe, data.labels, start)
         data.setup("fit")
         point = open_run(folder, recipe, resume)
-        write_json(folder / ENVIRONMENT, environment(folder / ENVIRONMENT if resume else None))
-        write_json(folder / DATA, data.describe())
-        if record is None and leads():
-            write_record(folder / SPLITS, data.loaded.splits, data.dataset.splits)
+        if leads():
+            write_json(folder / ENVIRONMENT, environment(folder / ENVIRONMENT if resume else None))
+            write_json(folder / DATA, data.describe())
+            if record is None:
+                write_record(folder / SPLITS, data.loaded.splits, data.dataset.splits)
         module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts))
         watch = Stopwatch()
         step = read_step(point, module) if point else 0
@@ -190,7 +195,8 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
             trainer.fit(module, data, ckpt_path=point, weights_only=True)
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stop
-        write_json(folder / TIME, {"seconds": watch.seconds, "epochs": trainer.current_epoch})
+        if leads():
+            write_json(folder / TIME, {"seconds": watch.seconds, "epochs": trainer.current_epoch})
     return folder
 
 
@@ -270,6 +276,7 @@ def _trainer(recipe: Recipe, folder: Path, step: int, callbacks: list[Callback],
     part, chosen, curves = recipe.train, choose_device(recipe.train.device), Curves(folder)
     kind = "gpu" if chosen.type == "cuda" else chosen.type
     hardware: dict[str, Any] = {"devices": [chosen.index or 0] if kind == "gpu" else 1}
+    hardware["plugins"] = LightningEnvironment()  # whatever a cluster's variables say, it is one process
     if part.devices * part.num_nodes > 1:
         hardware = {"devices": part.devices, "num_nodes": part.num_nodes, "strategy": "ddp"}
     if step:
@@ -281,19 +288,25 @@ def _trainer(recipe: Recipe, folder: Path, step: int, callbacks: list[Callback],
         callbacks.append(_EarlyStopping(f"val_{part.monitor}", patience=part.early_stop, **best))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.")  # advice for people who write loops, not for users
-    return Trainer(
-        accelerator=kind,
-        **hardware,
-        use_distributed_sampler=False,  # the data module deals the images out
-        precision=part.precision,
-        max_epochs=part.epochs,
-        logger=[curves, TensorBoard(folder)],
-        callbacks=callbacks,
-        enable_model_summary=False,
-        enable_progress_bar=bar,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-    )
+    try:
+        return Trainer(
+            accelerator=kind,
+            **hardware,
+            use_distributed_sampler=False,  # the data module deals the images out
+            precision=part.precision,
+            max_epochs=part.epochs,
+            logger=[curves, TensorBoard(folder)],
+            callbacks=callbacks,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+        )
+    except (ValueError, RuntimeError, KeyError, MisconfigurationException) as error:
+        raise InputError(
+            f"train.devices={part.devices} and train.num_nodes={part.num_nodes} cannot be had here: "
+            f"{first_line(error)}. Change one of them, or how the processes are started."
+        ) from error
 
 
 class _EarlyStopping(EarlyStopping):

@@ -26,13 +26,19 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from lightning.fabric.plugins.environments import (
+    LightningEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.utilities import rank_zero_only
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import read_json, write_text
 from facerwkv.core.settings import utf8
 from facerwkv.models.checkpoint import shipped
-from facerwkv.training.recipe import Recipe
+from facerwkv.training.recipe import Recipe, TrainPart
 
 RECIPE, ENVIRONMENT, DATA, CURVES, RESUME = "recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt"
 TIME, SPLITS, TENSORBOARD = "time.json", "splits.csv", "tensorboard"
@@ -71,6 +77,19 @@ def require_place(folder: Path) -> None:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         reason = "may not be written" if nearest.is_dir() else "is no folder"
         raise InputError(f"Cannot write {folder}: {nearest} {reason}. Choose another folder.")
+
+
+def settle_rank(part: TrainPart) -> None:
+    """Say to Lightning which process of a training this is, where it would take the number of another's.
+
+    RANK, SLURM_PROCID and others may be set for reasons of their own: a training on one device is whole in each
+    process, and one on several that nobody else starts begins with this one.
+    """
+    one, started = part.devices * part.num_nodes == 1, (TorchElasticEnvironment, SLURMEnvironment, MPIEnvironment)
+    if one or not any(kind.detect() for kind in started):
+        local = LightningEnvironment()
+        rank = 0 if one else local.local_rank() + local.node_rank() * part.devices
+        local.set_global_rank(rank)  # which says it to all of Lightning
 
 
 def leads() -> bool:
@@ -128,7 +147,8 @@ def run_of(source: str | Path) -> Path | None:
 
 
 def environment(earlier: Path | None = None) -> dict[str, Any]:
-    """What the run ran on: versions, hardware, and the clone's commit, with "+" when files of the package differ.
+    """What the run ran on: versions, hardware, and the clone's commit, with "+" when files of the package differ;
+    None for an installed package.
 
     earlier: the file of a run that is resumed, whose command is kept; "resumed" lists those that resumed it.
     """
@@ -138,12 +158,19 @@ def environment(earlier: Path | None = None) -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     with suppress(OSError, subprocess.SubprocessError):
-        asked = (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", folder])
-        head, changed = (
-            subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True).stdout
-            for words in asked
+        own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        top, head, changed = (
+            subprocess.run(
+                ["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True, env=own
+            ).stdout.strip()
+            for words in (
+                ("rev-parse", "--show-toplevel"),
+                ("rev-parse", "--short=12", "HEAD"),
+                ("status", "--porcelain", folder),
+            )
         )
-        commit = head.strip() + ("+" if changed.strip() else "")
+        if Path(top).samefile(Path(folder).parent):  # and not a repository around the environment
+            commit = head + ("+" if changed else "")
     command, resumed = [Path(sys.argv[0]).name, *sys.argv[1:]], {}
     with suppress(InputError, KeyError, TypeError):
         kept = read_json(earlier) if earlier else {}
@@ -161,6 +188,5 @@ def environment(earlier: Path | None = None) -> dict[str, Any]:
     }
 
 
-@rank_zero_only
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
