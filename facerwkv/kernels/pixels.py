@@ -1,5 +1,8 @@
 """Images of bytes → planes of numbers, by a table that holds what becomes of each of the 256 values."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -20,7 +23,13 @@ def look_up(images: Tensor, table: Tensor, implementation: str = "auto") -> Tens
         refused = "The native look_up runs without gradients and outside of torch.compile."
     if implementation == "native":
         require(refused, "reference")
-    return choose(IMPLEMENTATIONS, implementation, "reference" if refused else "native")(images, table)
+    if choose(IMPLEMENTATIONS, implementation, "reference" if refused else "native") is _reference:
+        return _reference(images, table)
+    images, table = images.contiguous(), table.contiguous()
+    batch, height, width, channels = images.shape
+    y = table.new_empty(batch, channels, height, width)
+    run("pixels_forward", (batch, height * width, channels), [images, table, y])
+    return y
 
 
 def _reference(images: Tensor, table: Tensor) -> Tensor:
@@ -30,12 +39,7 @@ def _reference(images: Tensor, table: Tensor) -> Tensor:
     return torch.stack([values[channel.long()] for values, channel in planes], 1)
 
 
-def _native(images: Tensor, table: Tensor) -> Tensor:
-    images, table = images.contiguous(), table.contiguous()
-    batch, height, width, channels = images.shape
-    y = table.new_empty(batch, channels, height, width)
-    run("pixels_forward", (batch, height * width, channels), [images, table, y])
-    return y
-
-
-IMPLEMENTATIONS = {"reference": _reference, "native": _native}
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "reference": _reference,
+    "native": partial(look_up, implementation="native"),
+}

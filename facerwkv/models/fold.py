@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facerwkv.core.errors import InputError
@@ -57,8 +58,12 @@ def fold(model: nn.Module, transform: TransformConfig | None = None) -> nn.Modul
         folded.blocks[-1] = LastToken(folded.blocks[-1])
     folded.drop = nn.Identity()
     for module in folded.modules():  # where oneDNN never pays, torch's own product without asking at each call
-        if type(module) is Linear and module.implementation == "auto" and not onednn_pays():
+        if onednn_pays() or getattr(module, "implementation", None) != "auto":
+            continue
+        if type(module) is Linear:
             module.__class__ = nn.Linear  # type: ignore[assignment]
+        elif isinstance(module, PatchEmbed):
+            module.product = functional.linear  # type: ignore[assignment, method-assign]
     return folded
 
 

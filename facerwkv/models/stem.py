@@ -37,7 +37,10 @@ class PatchEmbed(nn.Module):
         size = self.proj.kernel_size[0]
         patches = x.unflatten(3, (grid[1], size)).unflatten(2, (grid[0], size)).permute(0, 2, 4, 1, 3, 5)
         rows, weight = patches.flatten(3).flatten(1, 2), self.proj.weight.flatten(1)
-        return self.norm(linear(rows, weight, self.proj.bias, self.implementation)), grid
+        return self.norm(self.product(rows, weight, self.proj.bias)), grid
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return linear(x, weight, bias, self.implementation)
 
     def features(self, x: Tensor) -> Tensor:
         """Image → the map that is cut into patches."""
