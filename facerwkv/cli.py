@@ -101,16 +101,17 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE-MODEL.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     init_from: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="Fine-tune this checkpoint.")] = None,
-    labels: Annotated[str | None, typer.Option(metavar="A,B,...", help="Your own classes, in this order.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="A,B,...|auto|FILE", help="Your classes, in order.")] = None,
+    rename: Annotated[str | None, typer.Option(metavar="1=A,2=B,...|FILE", help="Other names for classes.")] = None,
     drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Leave out copies of val and test images.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
 ) -> None:
     """Train a model and score it on the validation images."""
-    from facerwkv.training.recipe import Recipe
+    from facerwkv.training.recipe import Recipe, named_labels, named_pairs
 
     values = _given({"data.source": data, "model.name": model, "init_from": init_from, "train.device": device})
-    own = labels and [label.strip() for label in labels.split(",")]
-    values |= _given({"data.labels": own, "data.drop_leaks": drop_leaks or None})
+    values |= _given({"data.labels": labels and named_labels(labels), "data.rename": rename and named_pairs(rename)})
+    values |= _given({"data.drop_leaks": drop_leaks or None})
     if resume and (values or changes):
         given = (changes or [f"{key}={value}" for key, value in values.items()])[0]
         raise InputError(f"A resumed run keeps its recipe; {given!r} cannot change it. Start a new run instead.")

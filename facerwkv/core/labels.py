@@ -35,5 +35,6 @@ def canonical(name: str, labels: Iterable[str] = EXPRESSIONS_8) -> str:
         return label
     raise InputError(
         f"Unknown label {name!r}. Known labels: {', '.join(labels)}. "
-        "For your own classes, list them all: data.labels=[first, second, ...]."
+        "For your own classes, list them all: data.labels=[first, second, ...]; or take those that there are: "
+        "data.labels=auto."
     )

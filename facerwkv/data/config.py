@@ -1,12 +1,18 @@
 """Which images, how they become a model's input, and how training varies them: configurations that load no torch."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from facerwkv.core.settings import Count, NotNegative, Settings, Share, Side, utf8
 
+Name = Annotated[str, Field(min_length=1)]
 CropMode = Literal["scene", "face", "both"]
+
+
+def _alone(given: Any) -> Any:
+    """A single name as a list of it: auto."""
+    return (given,) if isinstance(given, str) else given
 
 
 class DataConfig(Settings):
@@ -14,8 +20,10 @@ class DataConfig(Settings):
 
     source: Annotated[str, AfterValidator(utf8)] = "toy"
     """NAME:ROOT, say caer_s:/d/CAER-S; `facerwkv data list` names the data sets."""
-    labels: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
-    """The classes in order; null for the data set's own."""
+    labels: Annotated[tuple[Name, ...] | None, BeforeValidator(_alone)] = None
+    """The classes in order; auto for those that occur, by name; null for the data set's own."""
+    rename: dict[str, str] | None = None
+    """Other names for classes as the data set writes them, say {1: surprise}; two of one name become one class."""
     boxes: str | None = None
     """A file of face boxes where the data set has one, or `detect` for the boxes that the detector finds."""
     split: Literal["official", "blocks"] = "official"

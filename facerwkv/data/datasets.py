@@ -10,73 +10,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data import readers
-from facerwkv.data.folders import by_class, file_sample, first_of, folders, list_images, split_folders
+from facerwkv.data.fer2013 import fer2013, ferplus
+from facerwkv.data.folders import by_class, class_homes, file_sample, first_of, folders, list_images, split_folders
+from facerwkv.data.layouts import hugging_face, parquet, yolo
 from facerwkv.data.readers import MissingLayout, from_rows
 from facerwkv.data.samples import UNKNOWN, DatasetSpec, Sample, Split, Splits
 from facerwkv.media.geometry import Box
 
 
 def caer_s(root: Path, problems: list[str]) -> Splits:
-    """Frames of clips in folders of classes. Either split may write Anger or Angry."""
+    """Frames of clips in folders of classes. Either split may write Anger or Angry; what is passed around as train and
+    valid has no test."""
     for base in (root, root / "CAER-S"):
-        if {"train", "test"} <= (homes := split_folders(base)).keys():
-            split_folders(base, problems)
-            return by_class(root, homes, problems, EXPRESSIONS)
+        if "train" in (homes := split_folders(base)) and len(homes) > 1:
+            return by_class(root, split_folders(base, problems), problems, EXPRESSIONS)
     raise MissingLayout(f"{root} contains no folders train and test.")
-
-
-def fer2013(root: Path, problems: list[str]) -> Splits:
-    """The csv of pixels; or the folders of its mirror, where `test` contains PublicTest and PrivateTest together."""
-    path = root if root.is_file() else root / "fer2013.csv"
-    if path.is_file():
-        rows = ((sample.name, sample) for sample in readers.pixel_rows(path, problems) if sample)
-        return from_rows(rows, lambda sample: (readers.USAGE[sample.attributes["usage"]], sample), problems)
-    if homes := split_folders(root, problems):
-        return by_class(root, homes, problems, EXPRESSIONS)
-    raise MissingLayout(f"{root} contains neither fer2013.csv nor the folders train and test.")
-
-
-FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
-_VOTED = (*FERPLUS, "unknown", "NF")
-
-
-def ferplus(root: Path, problems: list[str], keep_votes: bool = False) -> Splits:
-    """FER2013's images with ten votes each, joined by the order of rows (the number in `ferNNNNNNN.png` is no row).
-
-    Single votes are removed first. An image counts when more than half of the votes name one expression; or, with
-    `keep_votes`, when one has more votes than "unknown" and than "not a face", and then it keeps their shares.
-    """
-    folder = root.parent if root.is_file() else root
-    images = readers.pixel_rows(first_of(folder, "fer2013.csv"), problems)
-    judged = list(readers.csv_rows(first_of(folder, "fer2013new.csv"), required=("Usage", *_VOTED)))
-    usages = [row["Usage"] for _, row in judged]
-    if len(images) != len(judged) or any(a and a.attributes["usage"] != b for a, b in zip(images, usages, strict=True)):
-        raise InputError(
-            f"The rows of fer2013.csv ({len(images)}) and fer2013new.csv ({len(judged)}) in {folder} do not belong "
-            "together; both must be complete and in their original order."
-        )
-
-    def parse(pair: tuple[Sample | None, Mapping[str, str]]) -> tuple[Split, Sample] | None:
-        sample, row = pair
-        votes = np.array([int(row[name]) for name in _VOTED])
-        votes[votes <= 1] = 0
-        expressions, others = votes[: len(FERPLUS)], votes[len(FERPLUS) :]
-        if sample is None or expressions.max() <= (others.max() if keep_votes else votes.sum() / 2):
-            return None
-        winner = int(expressions.argmax())
-        shares = {name: float(share) for name, share in zip(FERPLUS, expressions / expressions.sum(), strict=True)}
-        votes_kept = {name: share for name, share in shares.items() if share} if keep_votes else None
-        attributes = {"native": str(winner), "usage": row["Usage"]}
-        kept = replace(sample, label=FERPLUS[winner], votes=votes_kept, attributes=attributes)
-        return readers.USAGE[row["Usage"]], kept
-
-    rows = ((line, (sample, row)) for sample, (line, row) in zip(images, judged, strict=True))
-    return from_rows(rows, parse, problems)
 
 
 RAF_DB = dict(enumerate(("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"), 1))
@@ -90,6 +40,11 @@ _PERSON = {
 def rafdb(root: Path, problems: list[str]) -> Splits:
     """The list of labels, the aligned faces (else the originals) and, where they are given, gender, race and age."""
     base = root / "basic" if (root / "basic").is_dir() else root
+    if not (base / "EmoLabel").is_dir():
+        if homes := class_homes(root, problems, EXPRESSIONS, RAF_DB):
+            return by_class(root, homes, problems, EXPRESSIONS, RAF_DB)
+        if root.suffix == ".parquet" or any(root.rglob("*.parquet")):
+            return parquet(root, problems)
     labels = first_of(base, "EmoLabel/list_patition_label.txt", "EmoLabel/list_partition_label.txt")
     images = first_of(base, "Image/aligned", "Image/original")
     ending = "_aligned.jpg" if images.name == "aligned" else ".jpg"
@@ -147,6 +102,13 @@ def affectnet(root: Path, problems: list[str]) -> Splits:
             read = readers.progress(marks, f"Reading the annotations of {home}", len(marks))
             splits |= from_rows(((str(path), path) for path in read), partial(parse_npy, split), problems)
         return splits
+    if homes := class_homes(root, problems, EXPRESSIONS_8, AFFECTNET):
+        return by_class(root, homes, problems, EXPRESSIONS_8, AFFECTNET)
+    if root.suffix == ".parquet" or any(root.rglob("*.parquet")):
+        return parquet(root, problems)
+    for base in (root, *folders(root)):
+        if any((home / "labels").is_dir() for home in (base, *split_folders(base).values())):
+            return yolo(base, problems)
     columns = "subDirectory_filePath face_x face_y face_width face_height facial_landmarks expression valence arousal"
     lists = first_of(root, "Manual_Annot_files", "Manually_Annotated_file_lists")
     images = first_of(root, "Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
@@ -161,26 +123,32 @@ CK48 = tuple(label for label in EXPRESSIONS_8 if label != "neutral")
 
 
 def ck48(root: Path, problems: list[str]) -> Splits:
-    """Folders of classes; a file's name begins with its subject."""
-    home = (
-        root
-        if any(readers.meaning(child.name) in EXPRESSIONS_8 for child in folders(root))
-        else first_of(root, "CK+48")
-    )
-    samples = by_class(root, {"train": home}, problems, CK48)["train"]
-    return {"train": [replace(sample, group=Path(sample.name).name.split("_")[0]) for sample in samples]}
+    """Folders of classes, also below train and test; a file's name begins with its subject. Or ckextended.csv, the
+    pixels of all eight classes."""
+    if path := next((path for path in (root, root / "ckextended.csv") if path.is_file()), None):
+        names = readers.FER2013 | {7: "contempt"}
+        rows = ((sample.name, sample) for sample in readers.pixel_rows(path, problems, names) if sample)
+        return from_rows(rows, lambda sample: (readers.USAGE[sample.attributes["usage"]], sample), problems)
+    homes = class_homes(root, problems, EXPRESSIONS_8) or {"train": first_of(root, "CK+48")}
+    return {
+        split: [replace(sample, group=Path(sample.name).name.split("_")[0]) for sample in samples]
+        for split, samples in by_class(root, homes, problems, EXPRESSIONS_8).items()
+    }
 
 
 def jaffe(root: Path, problems: list[str]) -> Splits:
-    """Files named subject.CODEn.id."""
+    """Files named subject.CODEn.id; or, where none is, folders of classes."""
+    images, coded = list_images(root), re.compile(r"([A-Z]{2})\.([A-Z]{2})\d+\.\d+")
+    if not any(coded.match(path.stem) for path in images) and (homes := class_homes(root, problems, EXPRESSIONS)):
+        return by_class(root, homes, problems, EXPRESSIONS)
 
     def parse(path: Path) -> tuple[Split, Sample]:
-        named = re.fullmatch(r"([A-Z]{2})\.([A-Z]{2})\d+\.\d+", path.stem)
+        named = coded.fullmatch(path.stem)
         if not named or readers.meaning(named[2]) not in EXPRESSIONS:
             raise ValueError("its name is not of the form KA.AN1.39.tiff")
         return "train", file_sample(root, path, named[2], readers.meaning(named[2]), group=named[1])
 
-    return from_rows(((str(path), path) for path in list_images(root)), parse, problems)
+    return from_rows(((str(path), path) for path in images), parse, problems)
 
 
 def sfew(root: Path, problems: list[str]) -> Splits:
@@ -218,7 +186,9 @@ def manifest(root: Path, problems: list[str]) -> Splits:
     if not root.is_file():
         raise MissingLayout(f"{root} is no file.")
 
-    rows = list(readers.csv_rows(root, required=("path", "label")))
+    if root.suffix == ".parquet":
+        return parquet(root, problems)
+    rows = list(readers.csv_rows(root, required=("path", "label"), lower=True))
     meant = readers.named_splits({row.get("split", "") for _, row in rows})
 
     def parse(row: Mapping[str, str]) -> tuple[Split, Sample]:
@@ -228,6 +198,8 @@ def manifest(root: Path, problems: list[str]) -> Splits:
         if split is None:
             raise ValueError(f"its split is {name!r}, none of train, val, test")
         path, label, group = rest.pop("path"), rest.pop("label"), rest.pop("group", None)
+        if "\\" in path and not (root.parent / path).is_file():  # Windows'
+            path = path.replace("\\", "/")
         corners = (
             [float(rest.pop(corner)) for corner in readers.CORNERS] if any(map(rest.get, readers.CORNERS)) else None
         )
@@ -252,7 +224,7 @@ _SPECS = (
         name="caer_s",
         read=caer_s,
         layout="ROOT/{train,test}/{Anger,Disgust,Fear,Happy,Neutral,Sad,Surprise}/0001.png "
-        "(or the same below ROOT/CAER-S); no validation split.",
+        "(or the same below ROOT/CAER-S); no validation split. Also {train,valid}.",
         terms="Frames of television series; treat as non-commercial research only.",
         source="https://caer-dataset.github.io",
         published={"train": 48_995, "test": 20_987},
@@ -261,7 +233,8 @@ _SPECS = (
         name="fer2013",
         read=fer2013,
         layout="ROOT/fer2013.csv (emotion,pixels,Usage: Training is train, PublicTest val, PrivateTest test), or its "
-        "mirror ROOT/{train,test}/{angry,disgust,fear,happy,neutral,sad,surprise}/, which has no validation split.",
+        "mirror ROOT/{train,test}/{angry,disgust,fear,happy,neutral,sad,surprise}/, which has no validation split. "
+        "Also icml_face_data.csv, and train.csv without Usage.",
         terms=_FER_TERMS,
         source="https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge",
         published={"train": 28_709, "val": 3_589, "test": 3_589},
@@ -271,7 +244,8 @@ _SPECS = (
         name="ferplus",
         read=ferplus,
         labels=EXPRESSIONS_8,
-        layout="ROOT/fer2013.csv and ROOT/fer2013new.csv; images on whose expression most of ten voters agree.",
+        layout="ROOT/fer2013.csv and ROOT/fer2013new.csv, or ROOT/{FER2013Train,FER2013Valid,FER2013Test}/label.csv "
+        "with the images; images on whose expression most of ten voters agree.",
         terms=f"Votes: MIT. Images: {_FER_TERMS}",
         source="https://github.com/microsoft/FERPlus",
         published={"train": 25_060, "val": 3_199, "test": 3_153},
@@ -290,7 +264,8 @@ _SPECS = (
         name="rafdb",
         read=rafdb,
         layout="ROOT/basic/EmoLabel/list_patition_label.txt, ROOT/basic/Image/aligned/train_00001_aligned.jpg (or "
-        "Image/original), ROOT/basic/Annotation/manual; no validation split.",
+        "Image/original), ROOT/basic/Annotation/manual; no validation split. Also ROOT/{train,test}/{1,...,7}, or the "
+        "classes' names, and Parquet tables (image, label).",
         terms="Non-commercial research, on request; no copies to third parties.",
         source="http://www.whdeld.cn/RAF/model1.html",
         published={"train": 12_271, "test": 3_068},
@@ -302,7 +277,8 @@ _SPECS = (
         labels=EXPRESSIONS_8,
         layout="ROOT/{train_set,val_set}/images/1.jpg and annotations/1_exp.npy, or the older "
         "ROOT/Manual_Annot_files/{training,validation}.csv and ROOT/Manually_Annotated_Images. The published "
-        "validation set is test; images without an expression are left out; no validation split.",
+        "validation set is test; images without an expression are left out; no validation split. Also folders of "
+        "classes, by name or number 0 to 7; YOLO's images and labels with data.yaml; Parquet tables (image, label).",
         terms="Non-commercial research; only heads of laboratories and professors may request it.",
         source="http://mohammadmahoor.com/affectnet/",
         published={"train": 287_651, "test": 3_999},
@@ -312,8 +288,10 @@ _SPECS = (
         name="ck48",
         read=ck48,
         labels=CK48,
+        sometimes=("neutral",),
         layout="ROOT/{anger,contempt,disgust,fear,happy,sadness,surprise}/S010_004_00000017.png (or below ROOT/CK+48); "
-        "only train, grouped by subject.",
+        "only train, grouped by subject. Also {train,test}/CLASS, and ROOT/ckextended.csv (emotion,pixels,Usage) with "
+        "neutral.",
         terms="Non-commercial research, no redistribution.",
         source="http://www.jeffcohn.net/Resources/",
         published={"train": 981},
@@ -322,7 +300,7 @@ _SPECS = (
     DatasetSpec(
         name="jaffe",
         read=jaffe,
-        layout="ROOT/KA.AN1.39.tiff (subject.CODEn.id); only train, grouped by subject.",
+        layout="ROOT/KA.AN1.39.tiff (subject.CODEn.id); only train, grouped by subject. Also folders of classes.",
         terms="Non-commercial research.",
         source="https://zenodo.org/records/14974867",
         published={"train": 213},
@@ -356,9 +334,18 @@ _SPECS = (
         name="manifest",
         read=manifest,
         layout="ROOT is a CSV file with the columns path,label and, optionally, x1,y1,x2,y2,group,split and "
-        "attributes such as gender,age,race; paths are relative to the file, a row without a split is train.",
+        "attributes such as gender,age,race; paths are relative to the file, a row without a split is train. "
+        "Or a Parquet file (image, label).",
         terms=_YOURS,
         source="your own file",
+    ),
+    DatasetSpec(
+        name="hf",
+        read=hugging_face,
+        layout="A name on the Hugging Face Hub, or a folder, that the library `datasets` reads: a column image, and "
+        "one of label, labels, expression, emotion, class.",
+        terms="Those of the data set's own card.",
+        source="your own choice",
     ),
     DatasetSpec(
         name="toy",

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from facerwkv.core.errors import InputError
@@ -57,6 +57,24 @@ def _count_loose(home: Path, problems: list[str]) -> None:
         problems.append(f"{len(loose)} images directly in {home} were left out: they are in no class's folder.")
 
 
+def is_class(folder: Path, known: Container[str], numbers: Mapping[int, str] | None = None) -> bool:
+    """Whether a folder is called like one of the classes, or by its number."""
+    return meaning(folder.name) in known or (folder.name.isdecimal() and int(folder.name) in (numbers or {}))
+
+
+def class_homes(
+    root: Path, problems: list[str], known: Container[str], numbers: Mapping[int, str] | None = None
+) -> dict[Split, Path]:
+    """The folders of splits in `root`, or in its only folder, that contain folders of classes; else `root` itself where
+    it does; else none."""
+    only = folders(root)
+    for base in (root, *(only if len(only) == 1 else ())):
+        homes = split_folders(base)
+        if homes and any(is_class(child, known, numbers) for home in homes.values() for child in folders(home)):
+            return split_folders(base, problems)
+    return {"train": root} if any(is_class(child, known, numbers) for child in folders(root)) else {}
+
+
 def first_of(root: Path, *paths: str) -> Path:
     """The first of these paths that exists below `root`. Raises MissingLayout."""
     for path in paths:
@@ -86,11 +104,16 @@ def file_sample(root: Path, path: Path, native: str, label: str, box: Box | None
 
 
 def by_class(
-    root: Path, splits: Mapping[Split, Path], problems: list[str], known: tuple[str, ...] | None = None
+    root: Path,
+    splits: Mapping[Split, Path],
+    problems: list[str],
+    known: tuple[str, ...] | None = None,
+    numbers: Mapping[int, str] | None = None,
 ) -> Splits:
     """The images of FOLDER/CLASS/ for the folder of each split, named by their path below `root`.
 
-    With `known` a folder of another name is left out and listed; without, every folder is a class.
+    With `known` a folder of another name is left out and listed; without, every folder is a class. numbers: the classes
+    of folders that are called by a number.
     """
     samples: Splits = {split: [] for split in splits}
     for split, home in splits.items():
@@ -99,13 +122,14 @@ def by_class(
         for folder in folders(home):
             files = _list_files(folder)
             images = [path for path in files if path.name.lower().endswith(endings())]
-            if known and meaning(folder.name) not in known:
+            label = (numbers or {}).get(int(folder.name), folder.name) if folder.name.isdecimal() else folder.name
+            if known and meaning(label) not in known:
                 problems.append(f"{folder} is none of the classes; its {len(images)} images were left out.")
                 continue
             others += [path for path in files if not path.name.lower().endswith((*endings(), *NO_IMAGES))]
             if not images:
                 problems.append(f"{folder} contains no images.")
-            samples[split] += [file_sample(root, path, folder.name, folder.name) for path in images]
+            samples[split] += [file_sample(root, path, folder.name, label) for path in images]
         if others:
             kinds = Counter(path.suffix.lower() or path.name for path in others).most_common()
             listed = ", ".join(f"{count} {kind}" for kind, count in kinds)

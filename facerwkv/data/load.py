@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,30 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.labels import canonical
+from facerwkv.core.labels import EXPRESSIONS_8, canonical
 from facerwkv.data.boxes import add_boxes
 from facerwkv.data.datasets import DATASETS
 from facerwkv.data.readers import MissingLayout, meaning
 from facerwkv.data.samples import SPLITS, Dataset, Sample, Split, Splits
 
-LISTED = 10  # classes that are left out
+LISTED = 10  # names in a message
 
 
 def load_dataset(
     source: str,
     *,
     labels: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
     boxes: Path | str | None = None,
     known: Sequence[str] | None = None,
 ) -> Dataset:
     """Read the lists of a data set: "NAME:ROOT", or "toy". No image is opened unless faces are to be detected.
 
     labels: the classes in the wanted order, by any of their names ("Happy", "happiness"), or your own names for your
-    own folders; images of other classes are left out. boxes: a CSV file `path,label,x1,y1,x2,y2` of faces (as
-    published for CAER-S), paths as below the root; or "detect", for the largest face that the detector finds where the
-    data set has no box, kept in the cache. known: the labels of a model that is to be scored: they name the classes
-    where `labels` does not, images of other classes keep their own, and no class must have training images. Raises
-    InputError for an unknown source, layout or label, and for a class without training images.
+    own folders; images of other classes are left out; ["auto"]: those that occur, sorted. rename: other names for
+    classes as the data set writes them, {"1": "surprise"}; two of one name become one class. boxes: a CSV file
+    `path,label,x1,y1,x2,y2` of faces (as published for CAER-S), paths as below the root; or "detect", for the largest
+    face that the detector finds where the data set has no box, kept in the cache. known: the labels of a model that is
+    to be scored: they name the classes where `labels` does not, images of other classes keep their own, and no class
+    must have training images. Raises InputError for an unknown source, layout or label, and for a class without
+    training images.
     """
     name, _, path = source.partition(":")
     if name not in DATASETS:
@@ -41,8 +45,10 @@ def load_dataset(
     expected = f"Expected layout of {name}: {spec.layout}"
     if name != "toy" and not path:
         raise InputError(f"{name} needs its root folder or file, {name}:ROOT. {expected}")
-    if name != "toy" and not root.exists():
+    if name not in ("toy", "hf") and not root.exists():
         raise InputError(f"{root} does not exist. {expected}")
+    auto = labels is not None and tuple(labels) == ("auto",)
+    labels, auto = None if auto else labels, auto and not known
     names = {meaning(label): label for label in labels or known or spec.labels}
     if labels and len(names) < len(labels):
         raise InputError(f"Two of the labels {', '.join(labels)} mean the same. Name every class once.")
@@ -50,10 +56,19 @@ def load_dataset(
         found = spec.read(root, problems)
         found = add_boxes(found, str(boxes), problems) if boxes else found
     except MissingLayout as error:
-        raise InputError(f"{error} {expected}") from error
+        raise InputError(f"{error} {expected}{_found_in(root)}") from error
     except (OSError, csv.Error) as error:
         raise InputError(f"{source} cannot be read: {error}.") from error
-    found = _once(found, problems)
+    found = _once(_renamed(found, rename, source) if rename else found, problems)
+    if auto:
+        names = {
+            meaning(name): name
+            for name in sorted({each.label for those in found.values() for each in those}, key=_natural)
+        }
+    if spec.sometimes and not (labels or known or auto):
+        there = {meaning(each.label) for those in found.values() for each in those}
+        listed = [label for label in EXPRESSIONS_8 if label in names or (label in there and label in spec.sometimes)]
+        names = dict(zip(listed, listed, strict=True))
     if known and not labels:
         others = {meaning(sample.label) for samples in found.values() for sample in samples} - names.keys()
         names |= {label: label for label in sorted(others)}
@@ -61,6 +76,43 @@ def load_dataset(
     dataset = Dataset(spec, root, tuple(names.values()), splits, problems)
     _require_classes(dataset, source, expected, training=not known)
     return dataset
+
+
+def _found_in(root: Path) -> str:
+    """What is in the folder, for a message."""
+    if not root.is_dir():
+        return ""
+    there = sorted(f"{child.name}/" if child.is_dir() else child.name for child in root.iterdir())
+    more = f" and {len(there) - LISTED} more" if len(there) > LISTED else ""
+    return f" Found there: {', '.join(there[:LISTED]) or 'nothing'}{more}."
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts "2" before "10"."""
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name) if piece]
+
+
+def _renamed(splits: Splits, rename: Mapping[str, str], source: str) -> Splits:
+    """The samples under other names. InputError for a name that no sample has."""
+    new = {meaning(old): name for old, name in rename.items()}
+    used: set[str] = set()
+
+    def renamed(sample: Sample) -> Sample:
+        written = (sample.attributes.get("native", sample.label), sample.label)
+        old = next((meaning(name) for name in written if meaning(name) in new), None)
+        votes = Counter[str]()
+        for label, share in (sample.votes or {}).items():
+            votes[new.get(meaning(label), label)] += share  # type: ignore[assignment]
+        used.update(filter(None, [old]))
+        return replace(sample, label=new[old] if old else sample.label, votes=dict(votes) or None)
+
+    done: Splits = {split: [renamed(sample) for sample in those] for split, those in splits.items()}
+    if unused := sorted(new.keys() - used):
+        there = sorted(
+            {each.attributes.get("native", each.label) for those in splits.values() for each in those}, key=_natural
+        )
+        raise InputError(f"{source} has no class {', '.join(unused)} to rename; it has {', '.join(there)}.")
+    return done
 
 
 def _once(splits: Splits, problems: list[str]) -> Splits:

@@ -148,7 +148,9 @@ class DataModule(LightningDataModule):
     def loaded(self) -> Dataset:
         """The samples in the data set's own splits. Its problems are printed."""
         config = self.config
-        dataset = load_dataset(config.source, labels=config.labels, boxes=config.boxes, known=self.known)
+        dataset = load_dataset(
+            config.source, labels=config.labels, rename=config.rename, boxes=config.boxes, known=self.known
+        )
         for problem in dataset.problems[:SHOWN]:
             self._say(problem)
         if (more := len(dataset.problems) - SHOWN) > 0:
@@ -184,7 +186,8 @@ class DataModule(LightningDataModule):
         if self.record and not self.foreign:
             splits, changed = self.record.restore(dataset.splits, clean.splits)
             clean = replace(clean, splits=splits)
-            self.changed = "" if self.known and config.labels and set(config.labels) < set(self.known) else changed
+            fewer = self.known and config.labels and set(config.labels) < set(self.known)
+            self.changed = "" if fewer else changed
         if self.changed:
             self._say(self.changed)
         return clean

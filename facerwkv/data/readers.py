@@ -101,20 +101,29 @@ def text_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
                 yield f"{path.name}:{number}", cells
 
 
-def csv_rows(path: Path, required: Iterable[str] = (), header: list[str] | None = None) -> Iterator[tuple[str, dict]]:
+def csv_rows(
+    path: Path, required: Iterable[str] = (), header: list[str] | None = None, lower: bool = False
+) -> Iterator[tuple[str, dict]]:
     """The rows of a CSV file by column; `header` names the columns of a file that does not begin with them.
 
+    Cells are separated by commas, or as the first line has them, by semicolons or tabs; empty rows do not count. lower:
+    the columns' names are wanted in lower case.
     Raises InputError where a required column is missing.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
+        line = file.readline()
+        file.seek(0)
+        reader = csv.reader(file, delimiter=max(",;\t", key=line.count))
         first = next(reader, [])
         columns = header if header and header[0] not in first else [cell.strip() for cell in first]
+        columns = [column.lower() for column in columns] if lower else columns
         if missing := [column for column in required if column not in columns]:
             raise InputError(f"{path} lacks the column {', '.join(missing)}; its first line is {','.join(first)!r}.")
         if columns is header:
             yield f"{path.name}:1", dict(zip(columns, first, strict=False))
-        for cells in filter(None, reader):
+        for cells in reader:
+            if not any(map(str.strip, cells)):
+                continue
             row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
             yield f"{path.name}:{reader.line_num}", row
 
@@ -123,24 +132,27 @@ FER2013 = dict(enumerate(("anger", "disgust", "fear", "happiness", "sadness", "s
 USAGE: Mapping[str, Split] = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
 
-def pixel_rows(path: Path, problems: list[str]) -> list[Sample | None]:
-    """The rows of fer2013.csv in order, so that an index is the row in the file; None stands for a malformed one."""
+def pixel_rows(path: Path, problems: list[str], names: Mapping[int, str] = FER2013) -> list[Sample | None]:
+    """The rows of fer2013.csv in order, so that an index is the row in the file; None stands for a malformed one.
+
+    A table without the column Usage is all training. names: of the numbers in the column emotion.
+    """
 
     def sample(name: str, cells: Mapping[str, bytes]) -> Sample:
-        number, usage = cells["emotion"].decode(), cells["usage"].decode()
+        number, usage = cells["emotion"].decode(), cells.get("usage", b"Training").decode()
         pixels = np.fromstring(cells["pixels"], dtype=np.int32, sep=" ")
         if usage not in USAGE:
             raise ValueError(f"its Usage is {usage!r}, none of {', '.join(USAGE)}")
         if pixels.size != 48 * 48 or pixels.min() < 0 or pixels.max() > 255:
             raise ValueError("its pixels are not 2,304 values of 0 to 255")
         face = pixels.astype(np.uint8).reshape(48, 48)
-        return Sample(name, face, class_name(number, FER2013), attributes={"native": number, "usage": usage})
+        return Sample(name, face, class_name(number, names), attributes={"native": number, "usage": usage})
 
     samples: list[Sample | None] = []
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # numpy's remark on text that is no number
-        header = [cell.strip().lower() for cell in file.readline().decode(errors="replace").split(",")]
-        if not {"emotion", "pixels", "usage"} <= set(header):
+        header = [cell.strip(' "\r\n').lower() for cell in file.readline().decode("utf-8-sig", "replace").split(",")]
+        if not {"emotion", "pixels"} <= set(header):
             raise InputError(f"{path} does not begin with the header emotion,pixels,Usage; is it FER2013's csv?")
         for row, line in enumerate(file):
             cells = dict(zip(header, (cell.strip(b' "\r\n') for cell in line.split(b",")), strict=False))

@@ -61,6 +61,8 @@ class DatasetSpec:
     labels: tuple[str, ...] = EXPRESSIONS
     published: Mapping[Split, int] = field(default_factory=dict)
     crops: str = ""
+    sometimes: tuple[str, ...] = ()
+    """Labels that only some of its releases have."""
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ def _require_splits(configs: Collection[DataConfig], split: Split) -> None:
     if configs and split == "all":
         raise InputError("All images include those of training. Choose a split: facerwkv compare --split test.")
     for config in configs:
-        splits = load_dataset(config.source, labels=config.labels).splits
+        splits = load_dataset(config.source, labels=config.labels, rename=config.rename).splits
         if missing := [each for each in ("train", split) if each not in splits and each != "val"]:
             advice = (
                 "Score validation: facerwkv compare --split val."

@@ -1,6 +1,7 @@
 """A recipe: all that decides a run. A YAML file or a shipped name, changed by `a.b=c` arguments."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -154,14 +155,55 @@ class Recipe(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+TEXTS = ("labels", "rename")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which a key that is there twice is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        """`labels` and `rename` have texts: 1, yes and "AU: 4" are names of classes, no numbers and truths."""
         keys = [self.construct_object(key, deep) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
             raise ValueError(f"{shown(twice[0])} is there twice")
-        return super().construct_mapping(node, deep)
+        given = ((key.value, value) for key, value in node.value if not value.tag.endswith(":null"))
+        texts = {key: _texts(value) for key, value in given if key in TEXTS}
+        return super().construct_mapping(node, deep) | texts
+
+
+def _texts(node: Any) -> Any:
+    """A YAML node with each scalar as the text that it is written as."""
+    if isinstance(node, yaml.ScalarNode):
+        return node.value
+    if isinstance(node, yaml.SequenceNode):
+        pairs = [each.value[0] if isinstance(each, yaml.MappingNode) and each.value else each for each in node.value]
+        return [f"{each[0].value}: {each[1].value}" if isinstance(each, tuple) else _texts(each) for each in pairs]
+    return {key.value: _texts(value) for key, value in node.value}
+
+
+def named_labels(text: str) -> list[str]:
+    """What `--labels` names: "a,b", "auto", or a file with a class on each line."""
+    names = _read(text).splitlines() if os.path.isfile(text) else text.split(",")
+    return [name.strip() for name in names if name.strip() or not os.path.isfile(text)]
+
+
+def named_pairs(text: str) -> dict[str, str]:
+    """What `--rename` names: "1=surprise,2=fear", or a file with such a pair on each line, also "1 surprise"."""
+    whole = os.path.isfile(text)
+    pairs = {}
+    for pair in filter(str.strip, _read(text).splitlines() if whole else text.split(",")):
+        parts = re.split(r"\s*[=:,\t]\s*|\s+" if whole else r"\s*=\s*", pair.strip(), maxsplit=1)
+        if len(parts) < 2 or not all(parts):
+            raise InputError(f"{pair.strip()!r} of {text} renames nothing: write OLD=NEW, say 1=surprise.")
+        pairs[parts[0]] = parts[1]
+    return pairs
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text: {error}. Give a file of lines in UTF-8.") from error
 
 
 def shipped() -> list[str]:
@@ -191,9 +233,13 @@ def apply(values: dict[str, Any], changes: Iterable[str]) -> None:
         if not sign or not key:
             raise InputError(f"{change!r} changes nothing: write key=value, say data.limit=100.")
         try:
-            _set(values, key, yaml.safe_load(text), change)
-        except yaml.YAMLError as error:
+            last = key.rpartition(".")[2]
+            node = yaml.compose(text, _Loader)
+            texts = last in TEXTS and node is not None and not node.tag.endswith(":null")
+            value = _texts(node) if texts else yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError, AttributeError) as error:
             raise InputError(f"The value in {change!r} is not valid YAML.") from error
+        _set(values, key, value, change)
 
 
 def _set(values: dict[str, Any], key: str, value: Any, change: str) -> None:

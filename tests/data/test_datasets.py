@@ -23,6 +23,7 @@ COUNTS = {
     "imagefolder": {"train": 21, "val": 7, "test": 14},
     "manifest": {"train": 14, "val": 7, "test": 7},
     "toy": {"train": 14, "val": 7, "test": 7},
+    "hf": {"train": 14, "test": 14},
 }
 NATIVE = {
     "fer2013": "0 anger 1 disgust 2 fear 3 happiness 4 sadness 5 surprise 6 neutral",
@@ -376,7 +377,7 @@ def test_a_wrong_source_is_told_what_is_wrong(source, message, tmp_path):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"toy", "imagefolder", "jaffe"}))
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"toy", "imagefolder", "jaffe", "hf"}))
 def test_an_empty_folder_is_told_the_layout(name, tmp_path):
     with pytest.raises(InputError) as error:
         load_dataset(f"{name}:{tmp_path}")

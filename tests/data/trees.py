@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 SEVEN = ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
@@ -181,3 +182,10 @@ def build_manifest(root: Path) -> None:
 
 def build_toy(root: Path) -> None:
     """Nothing: it is rendered."""
+
+
+def build_hf(root: Path) -> None:
+    """What the library `datasets`, an extra, reads as folders of classes."""
+    pytest.importorskip("datasets", reason="the extra hf is not installed")
+    for split in ("train", "test"):
+        folders(root / split, FOLDERS, 2)
