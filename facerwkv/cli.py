@@ -48,6 +48,9 @@ AGAIN = "Rerun the same command to resume."
 
 def main() -> None:
     """Run the command line; a person's mistake, or what the system refuses, becomes one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a redirected one on Windows has no arrow, and none has half a character
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (InputError, OSError) as error:

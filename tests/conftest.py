@@ -7,6 +7,7 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
+from tests.packages import build_sdist, build_wheel
 
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
 
@@ -18,6 +19,16 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared folder (data, weights, media) is not beside this clone")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory) -> Path:
+    return build_sdist(tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist, tmp_path_factory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"), sdist)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The command line as its users meet it: real files, exit codes; a process of its own where that is what is tested."""
 
 import inspect
+import io
 import json
 import resource
 import subprocess
@@ -15,6 +16,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import facerwkv as facerwkv_package
+from facerwkv import cli
 from facerwkv.cli import RECIPES, app
 from facerwkv.evaluation.evaluate import Split
 from facerwkv.inference.explain import METHODS
@@ -305,3 +307,12 @@ def test_two_faces_and_none(run_folder, shared):
     couple, nobody = map(json.loads, done.stdout.splitlines())
     assert len(couple["faces"]) == 2
     assert (nobody["status"], nobody["faces"]) == ("no_face", [])
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_a_stream_cannot_encode_does_not_end_the_program(monkeypatch, stream):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, stream, io.TextIOWrapper(written, "cp1252"))  # as redirected on Windows
+    monkeypatch.setattr(cli, "app", lambda: print("a → b", "\udce9", file=getattr(sys, stream), flush=True))
+    cli.main()
+    assert written.getvalue().split() == [b"a", rb"\u2192", b"b", rb"\udce9"]

@@ -1,6 +1,5 @@
-"""A wheel, installed into an empty environment, and the README's quick start there."""
+"""A wheel, installed into empty environments: the README's quick start, and the versions that are allowed."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,50 +10,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.packages import ROOT, UV, call, fetched, tracked
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-UV = [sys.executable, "-m", "uv"]
 pytestmark = pytest.mark.slow
 EXTRAS = ("av", "fastapi", "onnx", "openvino", "pyarrow", "ray")
-
-
-def call(*command: object, cwd: Path | None = None) -> str:
-    """A program's output; the environment of this one is not handed on."""
-    kept = {name: os.environ[name] for name in ("HOME", "PATH", "UV_CACHE_DIR") if name in os.environ}
-    done = subprocess.run([*map(str, command)], cwd=cwd, env=kept, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
-    return done.stdout
-
-
-def tracked() -> list[str]:
-    """What belongs to the project: git's files, and those not yet added."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
-    )
-    return [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
-
-
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory) -> Path:
-    """Built from a copy without git, in which nothing lies that an earlier build left."""
-    folder = tmp_path_factory.mktemp("sdist")
-    for name in tracked():
-        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, folder / "source" / name)
-    build("--sdist", folder, folder / "source")
-    return next(folder.glob("*.tar.gz"))
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build("--wheel", folder, sdist)
-    return next(folder.glob("*.whl"))
-
-
-def build(kind: str, folder: Path, source: Path) -> None:
-    options = [kind, "--no-build-isolation", "--offline", "--out-dir", folder, "--python", sys.executable]
-    call(*UV, "build", *options, source)
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +102,20 @@ def test_the_core_needs_no_extra_and_names_the_one_that_is_missing(python, tmp_p
     doctor = call(python.parent / "facerwkv", "doctor", cwd=tmp_path)
     for extra in ("video", "serve", "export", "parquet", "ray", "openvino"):
         assert f"pip install 'facerwkv[{extra}]'" in doctor
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("versions", "number"),
+    [("lowest-direct", "3.11"), *(("highest", number) for number in ("3.11", "3.12", "3.13", "3.14"))],
+)
+def test_it_works_with_the_lowest_and_the_newest_versions(wheel, shared, tmp_path, versions, number):
+    found = subprocess.run([*UV, "python", "find", "--no-python-downloads", number], capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip(f"Python {number} is not installed")
+    place, work = tmp_path / "environment", tmp_path / "work"
+    call(*UV, "venv", "--python", found.stdout.strip(), place)
+    fetched(*UV, "pip", "install", "--python", place, "--resolution", versions, f"{wheel}[all]")
+    work.mkdir()
+    photo = shared / "media" / "couple.jpg"
+    assert call(place / "bin" / "python", "-P", ROOT / "tests" / "smoke.py", work, photo, seconds=1500) == "works\n"

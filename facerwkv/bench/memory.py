@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
         ctypes.CDLL(None).malloc_trim(0)
     before = _resident("VmRSS")
     with suppress(OSError):  # where the system can forget the earlier peak, it does
-        RESET.write_text("5")
+        RESET.write_text("5", encoding="utf-8")
     call()
     print(json.dumps({"bytes": max(_resident("VmHWM") - before, 0)}))
 
@@ -89,10 +89,13 @@ def main(arguments: list[str]) -> None:
 def _resident(key: str) -> int:
     """The resident set now ("VmRSS") or at its peak ("VmHWM"), in bytes; where the system does not say, its peak."""
     if STATUS.exists():
-        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+        lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines() if ":" in line)
         if measured := int(lines.get(key, "0 kB").split()[0]):
             return measured * 1024
-    import resource
+    try:
+        import resource
+    except ImportError:
+        sys.exit("Windows does not say what a process needed at its peak: measure memory on Linux or macOS.")
 
     in_bytes = sys.platform == "darwin"  # other systems count in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if in_bytes else 1024)

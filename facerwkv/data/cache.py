@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -156,6 +157,11 @@ class _Images(TorchDataset):
             return f"{sample.name}: {error}"
 
 
+def _as_it_is(image: Any) -> Any:
+    """In place of PyTorch's tensors; a function with a name, since other systems than Linux pickle it for a worker."""
+    return image
+
+
 def _images(images: _Images) -> Iterator[np.ndarray | str]:
     """The images in order: of files by threads, since decoding lets others run; rendered ones by processes, since
     drawing holds Python's lock."""
@@ -168,6 +174,6 @@ def _images(images: _Images) -> Iterator[np.ndarray | str]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # here, not in the workers: threads do not survive a fork, and OpenCV waits for them
     try:
-        yield from DataLoader(images, batch_size=None, num_workers=cores(), collate_fn=lambda image: image)
+        yield from DataLoader(images, batch_size=None, num_workers=cores(), collate_fn=_as_it_is)
     finally:
         cv2.setNumThreads(threads)

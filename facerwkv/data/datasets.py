@@ -54,7 +54,7 @@ def rafdb(root: Path, problems: list[str]) -> Splits:
         if not path.is_file():
             return {}
         try:
-            numbers = path.read_text().split()[2 * 5 :][: len(_PERSON)]
+            numbers = path.read_text(encoding="utf-8").split()[2 * 5 :][: len(_PERSON)]
             pairs = zip(_PERSON.items(), numbers, strict=True)
             return {kind: readers.class_name(number, dict(enumerate(names))) for (kind, names), number in pairs}
         except (ValueError, OSError):

@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from facerwkv.core.errors import InputError
 from facerwkv.data import cache
@@ -285,3 +287,14 @@ def test_processes_draw_also_after_opencv_and_torch_have_run_threads_here(tmp_pa
     assert np.array_equal(open_cache(samples, CONFIG, tmp_path).array[0], first)
     assert cv2.getNumThreads() == 4
     cv2.setNumThreads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_what_workers_get_reaches_them_however_processes_start(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(cache, "MANY_DRAWN", 4)
+    monkeypatch.setattr(cache, "cores", lambda: 1)
+    monkeypatch.setattr(cache, "DataLoader", partial(DataLoader, multiprocessing_context=method))
+    samples = toy_samples(counts={"train": 7, "val": 0, "test": 0})["train"]
+    drawn = [EvalTransform(CONFIG)(sample.image()) for sample in samples]
+    assert np.array_equal(open_cache(samples, CONFIG, tmp_path).array, np.stack(drawn))

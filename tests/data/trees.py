@@ -42,7 +42,7 @@ def folders(root: Path, classes: tuple[str, ...], count: int, form: str = "{:04d
 
 def table(path: Path, rows: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
 
 

@@ -55,7 +55,7 @@ CLIP = [frame(0, 1, 2), frame(1, 2), frame(2), CUT]
 
 def test_csv_has_a_row_per_face_and_a_column_per_label(tmp_path):
     write_results(RESULTS, tmp_path / "out.csv", LABELS)
-    with open(tmp_path / "out.csv", newline="") as file:
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["source", "status", "x1", "y1", "x2", "y2", "label", "score", "anger", "happiness"]
     assert rows == [
@@ -79,7 +79,7 @@ ROWS = [
 
 def test_a_videos_csv_has_a_row_per_face_and_frame(tmp_path):
     write_results([*CLIP, RESULTS[2]], tmp_path / "out.csv", LABELS, table_columns(video=True))
-    with open(tmp_path / "out.csv", newline="") as file:
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     columns = "source status time frame track x1 y1 x2 y2 detection label score anger happiness"
     assert header == columns.split()
@@ -105,7 +105,7 @@ def test_with_a_threshold_a_table_says_what_is_unsure(tmp_path):
     columns = table_columns(video=False, threshold=0.6)
     for name in ("out.csv", "out.parquet"):
         write_results(judged(RESULTS, 0.6), tmp_path / name, LABELS, columns)
-    with open(tmp_path / "out.csv", newline="") as file:
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         assert [row["unsure"] for row in csv.DictReader(file)] == ["False", "False", "True", "", ""]
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table["unsure"].to_pylist() == [False, False, True, None, None]

@@ -433,7 +433,7 @@ def test_real_clips(shared, tmp_path, name, tracks):
 
 def resident() -> float:
     """This process's resident set in MiB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_the_native_form_refuses_forward_mode_in_words(name):
 
 @needs_compiler
 def test_operators_check_what_reaches_them_past_the_public_calls():
-    import facerwkv.kernels.native.matrix_state
+    import facerwkv.kernels.native.matrix_state  # noqa: F401
     import facerwkv.kernels.native.wkv  # noqa: F401
 
     w, k, state = torch.rand(8), torch.randn(4, 5, 8), torch.zeros(4, 3, 8)

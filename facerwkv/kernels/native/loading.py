@@ -4,6 +4,7 @@ import ctypes
 import json
 import logging
 import multiprocessing
+import os
 import shlex
 from functools import cache
 from importlib import metadata
@@ -83,6 +84,8 @@ def loaded() -> Library | InputError:
 
 def _again() -> str:
     """What to type: what pip keeps in its cache may be what failed."""
+    if os.name == "nt":
+        return "There are none for Windows; inside WSL 2 there are."
     checkout = PATH.parents[3]
     what = ["--editable", str(checkout)] if (checkout / "setup.py").is_file() else _origin()
     return (

@@ -102,4 +102,4 @@ def percents(probs) -> dict[str, str]:
 def downloaded(page, name) -> str:
     with page.expect_download() as caught:
         page.get_by_text(name).click()
-    return Path(caught.value.path()).read_text()
+    return Path(caught.value.path()).read_text(encoding="utf-8")
