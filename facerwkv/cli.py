@@ -1,6 +1,7 @@
 """The command line: parse and call, nothing else. Exit codes: 0 all well, 1 some inputs failed, 2 wrong use."""
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -20,7 +21,6 @@ from facerwkv.subcommands import JsonOption, data_app, models_app, show
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # importing rich takes as long as all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
@@ -177,6 +177,14 @@ def compare(
     raise typer.Exit(0 if result.ok else 1)
 
 
+def _print_schema(asked: bool) -> None:
+    if asked:
+        from facerwkv.inference.schema import SCHEMA
+
+        print(json.dumps(SCHEMA, indent=2))
+        raise typer.Exit
+
+
 @app.command(cls=PredictionCommand)
 def predict(
     ctx: typer.Context,
@@ -195,7 +203,13 @@ def predict(
     runner: Annotated[
         Literal["local", "ray"], typer.Option(help="ray: images on all cores or a cluster; can be resumed.")
     ] = "local",
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON per image or frame, as where the output is piped.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and failures only.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", callback=_print_schema, is_eager=True, help="Print the JSON's schema and exit.")
+    ] = False,
 ) -> None:
     """Name the apparent expression in images and videos."""
     from facerwkv.inference.predictor import load
@@ -204,40 +218,49 @@ def predict(
     from facerwkv.inference.stream import predict_sources
     from facerwkv.media.sources import expand_sources, is_video
 
+    if quiet:
+        logging.getLogger("facerwkv").setLevel(logging.ERROR)
     predictor, options = load(model, device, detector_model, engine), ctx.obj
     named = list(expand_sources(sources, sys.stdin)) if out else expand_sources(sources, sys.stdin)
-    columns = table_columns(any(map(is_video, named)), options.threshold) if out else ()
-    bar = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
+    columns = table_columns(any(map(is_video, named)), options.threshold, save_media is not None) if out else ()
+    bar = sys.stderr.isatty() and not quiet and not (as_json and sys.stdout.isatty())
     journal = Path(f"{out}.journal") if out and runner == "ray" else None
     if runner == "ray":
         results = predict_on_ray(named, model, device, detector_model, engine, journal, options)
     else:
         results = predict_sources(predictor, named, options, bar)
     with _stoppable(AGAIN if journal else "What came before is written."):
-        failed = deliver(results, predictor, out, save_media, as_json or not sys.stdout.isatty(), columns, options)
+        piped, roots = not sys.stdout.isatty(), [source for source in sources if os.path.isdir(source)]
+        failed = deliver(results, predictor, out, save_media, as_json or piped, columns, options, quiet, roots)
     if journal:
         journal.unlink(missing_ok=True)
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command(cls=PredictionCommand.of("mode", "on_no_face", "min_face"))
+@app.command(cls=PredictionCommand.of("mode", "on_no_face", "min_face", "max_pixels"))
 def explain(
     ctx: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="IMAGE")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Images, folders, patterns, - (list).")],
     model: PredictorOption = None,
-    method: Annotated[str, typer.Option(help="gradient, occlusion or tokens.")] = "gradient",
+    method: Annotated[
+        str | None,
+        typer.Option(help="gradient, occlusion or tokens. Default: gradient; of an exported model occlusion."),
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Whose logit; each face's likeliest if left out.")] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The drawing.")] = Path("explained.png"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The drawing: .png, .jpg, .webp.")] = Path("explained.png"),
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Show which patches of each face speak for a label, and which against it."""
     from facerwkv.inference.explain import deliver, explain
     from facerwkv.inference.predictor import load
+    from facerwkv.media.sources import expand_sources
 
-    explanations = explain(load(model, device), source, method, label, ctx.obj)
-    deliver(explanations, source, out, as_json)
-    raise typer.Exit(0 if explanations else 1)
+    predictor = load(model, device)
+    named = dict.fromkeys(expand_sources(sources, sys.stdin))
+    found = {source: explain(predictor, source, method, label, ctx.obj) for source in named}
+    deliver(found, out, as_json)
+    raise typer.Exit(0 if all(found.values()) else 1)
 
 
 @app.command()
@@ -342,6 +365,9 @@ def bench(
     for problem in result.problems:
         print(f"facerwkv: {problem}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)
+
+
+app.registered_commands.sort(key=lambda command: command.callback is not predict)  # what most people look for
 
 
 if __name__ == "__main__":

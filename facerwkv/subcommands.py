@@ -45,11 +45,15 @@ def list_models(as_json: JsonOption = False) -> None:
 
 
 @models_app.command("info")
-def info(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOption = False) -> None:
-    """Describe one model: what was published, and what is known to be wrong with it."""
-    from facerwkv.models.describe import describe, print_one
+def info(name: Annotated[str, typer.Argument(metavar="NAME|RUN")], as_json: JsonOption = False) -> None:
+    """Describe a model, what was published and what is wrong with it, or a checkpoint: data, licence, scores."""
+    from facerwkv.models import describe
+    from facerwkv.models.zoo import HUB, MODELS
 
-    print(json.dumps(describe(name))) if as_json else print_one(name)
+    listed = name in MODELS or not (name.startswith(HUB) or Path(name).expanduser().exists())
+    facts = describe.describe if listed else describe.describe_checkpoint
+    write = describe.print_one if listed else describe.print_checkpoint
+    print(json.dumps(facts(name))) if as_json else write(name)
 
 
 @models_app.command("pack")

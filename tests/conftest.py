@@ -1,3 +1,5 @@
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,14 @@ from facerwkv.core.labels import EXPRESSIONS
 from tests.packages import build_sdist, build_wheel
 
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
+
+
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()  # for what a whole session shares: what was told to whom
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(scope="session")

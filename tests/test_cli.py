@@ -3,6 +3,8 @@
 import inspect
 import io
 import json
+import logging
+import re
 import resource
 import subprocess
 import sys
@@ -20,11 +22,14 @@ from facerwkv import cli
 from facerwkv.cli import RECIPES, app
 from facerwkv.evaluation.evaluate import Split
 from facerwkv.inference.explain import METHODS
+from facerwkv.inference.options import facts
 from facerwkv.inference.predictor import Engine
 from facerwkv.models.zoo import MODELS
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe, shipped
 from tests.commands import facerwkv
+
+COLUMNS = "source,status,width,height,x1,y1,x2,y2,detection,label,score"
 
 
 def process(*arguments, **options):
@@ -217,7 +222,7 @@ def test_predict_reads_a_list_from_a_pipe_and_writes_a_table(run_folder, images)
     done = process("predict", "-", *options, input=f"{images / 'good.png'}\n")
     assert done.returncode == 0
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ok"]
-    assert out.read_text().splitlines()[0].startswith("source,status,x1,y1,x2,y2,label,score,anger")
+    assert out.read_text().splitlines()[0].startswith(f"{COLUMNS},anger")
 
 
 def test_predict_says_what_is_below_the_threshold(run_folder, images):
@@ -227,7 +232,7 @@ def test_predict_says_what_is_below_the_threshold(run_folder, images):
     (face,) = json.loads(done.stdout)["faces"]
     assert face["unsure"] is True
     assert face["label"] == max(face["probs"], key=face["probs"].get)
-    assert out.read_text().splitlines()[0].startswith("source,status,x1,y1,x2,y2,label,score,unsure,anger")
+    assert out.read_text().splitlines()[0].startswith(f"{COLUMNS},unsure,drawn,anger")
     assert (images / "good_drawn.jpg").is_file()
 
 
@@ -316,3 +321,33 @@ def test_what_a_stream_cannot_encode_does_not_end_the_program(monkeypatch, strea
     monkeypatch.setattr(cli, "app", lambda: print("a → b", "\udce9", file=getattr(sys, stream), flush=True))
     cli.main()
     assert written.getvalue().split() == [b"a", rb"\u2192", b"b", rb"\udce9"]
+
+
+def test_predict_comes_first_and_its_help_is_in_groups():
+    commands = facerwkv("--help").stdout.partition("Commands:")[2].split()
+    assert commands[0] == "predict"
+    text = facerwkv("predict", "--help").stdout
+    headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
+    assert headings == ["Arguments", "Model", "Images", "Videos", "Output"]
+    videos = text.partition("Videos:")[2].partition("Output:")[0]
+    words = {f"--{name.replace('_', '-')}" for name, each in facts().items() if "image" not in each.kinds}
+    assert {*re.findall(r"^  (--[\w-]+)", videos, re.MULTILINE)} == words
+
+
+def test_the_schema_is_printed():
+    assert json.loads(facerwkv("predict", "--schema").stdout)["title"] == "A result of facerwkv predict"
+
+
+def test_shells_complete_commands_and_options():
+    env = {"_FACERWKV_COMPLETE": "complete_bash", "COMP_WORDS": "facerwkv pre", "COMP_CWORD": "1"}
+    assert CliRunner().invoke(app, [], env=env, prog_name="facerwkv").stdout.split() == ["predict"]
+
+
+def test_quiet_prints_results_alone(tmp_path):
+    image = tmp_path / "x.png"
+    Image.new("RGB", (64, 64)).save(image)
+    words = ["predict", image, "--model", "facerwkv_fer_tiny", "--json", "--on-no-face", "scene"]
+    loud, again, quiet = facerwkv(*words), facerwkv(*words), facerwkv(*words, "--quiet")
+    assert "1 image" in loud.stderr
+    assert (quiet.stderr, quiet.stdout) == ("", again.stdout)
+    logging.getLogger("facerwkv").setLevel(logging.NOTSET)

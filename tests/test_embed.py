@@ -1,5 +1,6 @@
 """The programs of docs/how-to/embed.md answer, and fifty clients at once as they answer one."""
 
+import ast
 import json
 import re
 import shutil
@@ -8,9 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +25,9 @@ from facerwkv.data.toy.scenes import render
 from tests.web.clients import ask_side_by_side, form, post
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", (DOCS / "how-to" / "embed.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-)
-FASTAPI, FLASK, PROCESSES = BLOCKS[1:]
+PAGE = (DOCS / "how-to" / "embed.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+FASTAPI, FLASK, PROCESSES = (BLOCKS[heading] for heading in ("FastAPI", "Flask", "Processes"))
 
 
 @pytest.fixture
@@ -60,7 +62,14 @@ def test_fastapi_and_flask(folder, content):
     (folder / "none").write_bytes(b"no image")
     data = (folder / content).read_bytes()
     theirs = TestClient(run(FASTAPI)["app"]).post("/faces", files={"image": (content, data)})
-    ours = run(FLASK)["app"].test_client().post("/faces", data={"image": (BytesIO(data), content)})
+    flask = run(FLASK)["app"]
+
+    def ask(_):
+        return flask.test_client().post("/faces", data={"image": (BytesIO(data), content)})
+
+    with ThreadPoolExecutor(4) as threads:
+        ours, *others = threads.map(ask, range(8))
+    assert [other.json for other in others] == [ours.json] * 7
     expected = 200 if content == "party.jpg" else 400
     assert (theirs.status_code, ours.status_code) == (expected, expected)
     message = theirs.json().get("detail") if expected == 400 else None
@@ -109,3 +118,43 @@ def test_fifty_clients(block, served):
             for start, answers in enumerate(clients):
                 assert [answer.status for answer in answers] == [200] * 4
                 assert [json.loads(answer.body) for answer in answers] == expected[start::50]
+
+
+def test_gradio(folder):
+    pytest.importorskip("gradio", reason="gradio is not installed: the program of docs/how-to/embed.md is not run")
+    image = np.asarray(Image.open("party.jpg").convert("RGB"))
+    drawn, table = run(BLOCKS["Gradio"])["faces"](image)
+    assert (drawn.size, table["status"].tolist()) == (image.shape[1::-1], ["ok"] * len(table))
+
+
+def test_gradio_s_function_without_gradio(folder, monkeypatch):
+    gradio = SimpleNamespace(**{name: lambda *_, **__: None for name in ("Interface", "Image", "Dataframe")})
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    drawn, table = run(BLOCKS["Gradio"])["faces"](np.asarray(Image.open("party.jpg").convert("RGB")))
+    assert max(drawn.size) >= 480
+    assert len(table) >= 1
+
+
+def test_a_notebook_shows_the_drawings(folder):
+    results = run(BLOCKS["A notebook"])["results"]
+    assert [result.source for result in results] == ["photos/1.png"]
+    assert results._repr_html_().startswith('<img src="data:image/jpeg;base64,')
+
+
+def test_a_folder_as_a_table(folder, capsys):
+    pandas = pytest.importorskip("pandas")
+    table = run(BLOCKS["A folder as a table"])["table"]
+    assert table["source"].unique().tolist() == ["photos/1.png"]
+    assert pandas.read_csv("faces.csv")["label"].tolist() == table["label"].tolist()
+    assert table["label"].iloc[0] in capsys.readouterr().out
+
+
+def test_search(folder, capsys):
+    run(BLOCKS["Search and clustering"])
+    assert re.search(r"^party\.jpg \[ ?1\. ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_timm_s_features(folder, capsys):
+    run(BLOCKS["timm"])
+    shapes = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
+    assert shapes == [(1, 96, 6, 6)] * 3

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all; JSON that is read with care."""
 
+import hashlib
 import json
 import math
 import os
@@ -61,6 +62,18 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def first_time(text: str) -> bool:
+    """Whether this user is told a text for the first time on this machine: it is remembered below XDG_STATE_HOME."""
+    home = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    mark = home / "facerwkv" / "told" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if mark.exists():
+        return False
+    with suppress(OSError):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    return True
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

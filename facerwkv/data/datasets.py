@@ -216,7 +216,7 @@ def toy(root: Path, problems: list[str]) -> Splits:
     return samples_of(str(root))
 
 
-_YOURS = "Yours: the terms under which you got the images."
+YOURS = "Yours: the terms under which you got the images."
 _FER_TERMS = "Kaggle competition rules; the rights in the images, found by web search, are unresolved."
 
 _SPECS = (
@@ -327,7 +327,7 @@ _SPECS = (
         name="imagefolder",
         read=imagefolder,
         layout="ROOT/CLASS/*.jpg, or ROOT/{train,val,test}/CLASS/*.jpg (each optional).",
-        terms=_YOURS,
+        terms=YOURS,
         source="your own folder",
     ),
     DatasetSpec(
@@ -336,7 +336,7 @@ _SPECS = (
         layout="ROOT is a CSV file with the columns path,label and, optionally, x1,y1,x2,y2,group,split and "
         "attributes such as gender,age,race; paths are relative to the file, a row without a split is train. "
         "Or a Parquet file (image, label).",
-        terms=_YOURS,
+        terms=YOURS,
         source="your own file",
     ),
     DatasetSpec(

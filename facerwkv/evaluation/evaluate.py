@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 from facerwkv.core import metrics
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
-from facerwkv.data.datasets import DATASETS
 from facerwkv.data.leaks import copies_in_training
 from facerwkv.data.load import load_dataset
 from facerwkv.data.loader import DataConfig, DataModule
@@ -30,6 +29,7 @@ from facerwkv.data.transforms import TransformConfig
 from facerwkv.evaluation.report import console_subgroups, console_table, write_report
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, score_subgroups
+from facerwkv.models.card import known_licence, licence_of_training
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, reports_of, save_checkpoint
 from facerwkv.training.recipe import apply
 from facerwkv.training.run import SPLITS, read_run, run_of
@@ -251,7 +251,8 @@ def evaluate_folder(
 def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | None = None) -> Checkpoint:
     """Write a run's chosen checkpoint for others, its card with the scores in RUN/test where they are of its own data.
 
-    The licence follows from the terms of the data it was trained on. See Checkpoint.save_pretrained.
+    The licence is that of training: the terms of the data and of the weights it started from. See
+    Checkpoint.save_pretrained.
     """
     folder = Path(folder)
     checkpoint = load_checkpoint(folder)
@@ -263,9 +264,7 @@ def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | No
         scores |= {"test": summary} if own else {}
         if not own:
             _note(f"{folder / 'test'} was scored on {summary['source']}, not on the run's test: it is not on the card.")
-    name_of_data = source.partition(":")[0]
-    terms = DATASETS[name_of_data].terms if name_of_data in DATASETS else "the data are not recorded."
-    licence = "Apache-2.0" if name_of_data == "toy" else f"research only: {terms}"
+    licence = known_licence(checkpoint.card) or licence_of_training(source)
     packed = replace(checkpoint, card=checkpoint.card | {"metrics": scores, "licence": licence})
     packed.save_pretrained(out, half, name)
     return packed

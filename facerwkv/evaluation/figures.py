@@ -6,17 +6,20 @@ apart. No pyplot: nothing global is left behind.
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from facerwkv.core import metrics
+from facerwkv.media.fonts import SANS, font_file
 
 INK = "#010203"  # represents the text colour of the page
 BLUE, VERMILION = "#0072b2", "#d55e00"
@@ -42,11 +45,21 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def _fonts(texts: Iterable[str]) -> dict[str, Any]:
+    """DejaVu Sans, and behind it the installed fonts that have what it lacks of these texts."""
+    names = ["DejaVu Sans"]
+    for file in dict.fromkeys(font_file(character) for text in texts for character in text):
+        if file and Path(file).name != SANS:
+            fontManager.addfont(file)
+            names.append(FontProperties(fname=file).get_name())
+    return {"font.family": names}
+
+
 def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     """Rows are the truth, each shaded by its share of the row; the count is below the share in per cent."""
     count = len(labels)
     share = matrix / np.maximum(matrix.sum(-1, keepdims=True), 1)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE | _fonts(labels)):
         side = min(max(3.2, 1.6 + 0.6 * count), 12)
         figure = Figure(figsize=(side, side * 0.92), layout="constrained")
         axes = figure.subplots()
@@ -111,7 +124,7 @@ def reliability_figure(tables: Mapping[str, np.ndarray]) -> Figure:
 def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """The first of SCORES with its interval, and images per second, of each row of a comparison, the first on top."""
     leading, metric = next(iter(metrics.SCORES.items()))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE | _fonts(str(row.get("name", "")) for row in rows)):
         figure = Figure(figsize=(8, 1.1 + 0.28 * len(rows)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for height, row in enumerate(rows):

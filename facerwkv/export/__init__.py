@@ -17,6 +17,7 @@ from facerwkv.core.runtime import EXTRA
 from facerwkv.data.normalise import normalise
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import EvalTransform, TransformConfig
+from facerwkv.models.card import known_licence
 from facerwkv.models.checkpoint import EXPORTED, Checkpoint, load_checkpoint, without_paths
 from facerwkv.models.fold import fold
 from facerwkv.models.onnx import INPUT, OUTPUT, Description, read_onnx
@@ -70,7 +71,7 @@ def export_onnx(source: Checkpoint | str | Path, out: str | Path) -> Exported:
                 f"{TOLERANCE:.0e} is allowed; {out} is not written. Use the checkpoint itself, and report this model."
             )
         size = partial.stat().st_size
-    return Exported(str(out), checkpoint.title, checkpoint.card.get("licence"), size, difference)
+    return Exported(str(out), checkpoint.title, known_licence(checkpoint.card), size, difference)
 
 
 def drawn_images(transform: TransformConfig) -> Tensor:

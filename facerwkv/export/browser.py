@@ -73,7 +73,7 @@ def export_web(source: Checkpoint | str | Path, out: str | Path, runtime: str | 
 def page_meta(checkpoint: Checkpoint, detector: FaceDetector | None) -> dict[str, Any]:
     """What the page must know: the model's description, what its card shows, and the detector's settings."""
     settings = detector and {
-        "score_threshold": detector.score_threshold,
+        "score_threshold": detector.threshold,
         "overlap": OVERLAP,
         "max_side": detector.max_side,
         "smallest_side": SMALLEST_SIDE,

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperOption
 
+MODEL = ("model", "device", "engine", "detector_model", "runner", "method", "label")
+"""Parameters of the command itself that say what predicts, not what is written."""
+
 
 class PredictionCommand(TyperCommand):
     """A command that also takes prediction's options (`Options`), all or those in `names`; they arrive as `ctx.obj`.
@@ -31,6 +34,29 @@ class PredictionCommand(TyperCommand):
             self.taken = tuple(_parameters(self.names))
             self.params += self.taken
         return super().get_params(ctx)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The options under headings: what they are about."""
+        from facerwkv.inference.options import facts
+
+        groups: dict[str, list[tuple[str, str]]] = {
+            "Arguments": [],
+            "Model": [],
+            "Images": [],
+            "Videos": [],
+            "Output": [],
+        }
+        for parameter in self.get_params(ctx):
+            known = facts().get(parameter.name or "")
+            videos = known is not None and "image" not in known.kinds
+            heading = "Videos" if videos else "Images" if known else "Model" if parameter.name in MODEL else "Output"
+            heading = heading if isinstance(parameter, TyperOption) else "Arguments"
+            if record := parameter.get_help_record(ctx):
+                groups[heading].append((record[0], record[1].removeprefix("Videos: ")))
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
     def invoke(self, ctx: Any) -> Any:
         from facerwkv.inference.options import Options

@@ -8,7 +8,7 @@ says what a person feels, or why.
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,16 +22,17 @@ from torch import Tensor, nn
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
 from facerwkv.data.normalise import normalise
+from facerwkv.data.transforms import TransformConfig
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, Source
 from facerwkv.media.container import Watch
 from facerwkv.media.draw import draw_patches
 from facerwkv.media.geometry import Box
-from facerwkv.media.images import MAX_PIXELS
 from facerwkv.models.onnx import OnnxModel
 
 OTHERS = (8, 8)  # the grid for models that have no patches
 BATCH = 32
+COLUMNS, MOST_TILES = 6, 36
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,34 +72,39 @@ def _unwatched() -> None:
 def explain(
     predictor: Predictor,
     source: Source,
-    method: str = "gradient",
+    method: str | None = None,
     label: str | None = None,
     options: Options | None = None,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     watch: Watch = _unwatched,
     **changes: Any,
 ) -> list[Explanation]:
     """An explanation for each face of an image, as `predict` finds them; [] where there is none.
 
-    method: a name in METHODS. label: whose logit is explained; None for each face's likeliest. `options`, or single
-    ones as keywords, are those of `predict`. `watch` is called before each part of the work; what it raises ends it.
-    InputError for names that are not known, an image that cannot be read or has more than `max_pixels`, and a model
-    that the method does not fit.
+    method: a name in METHODS; None for gradient, and for occlusion of an exported model, which has no gradients. label:
+    whose logit is explained; None for each face's likeliest. `options`, or single ones as keywords, are those of
+    `predict`; `max_pixels` goes before theirs. `watch` is called before each part of the work; what it raises ends it.
+    InputError for names that are not known, an image that cannot be read, and a model that the method does not fit.
     """
     checkpoint, options = predictor.checkpoint, Options.of(options, changes, "image")
+    exported = isinstance(checkpoint.model, OnnxModel)
+    method = method or ("occlusion" if exported else "gradient")
     if method not in METHODS:
         raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if label is not None and label not in checkpoint.labels:
         raise InputError(f"{checkpoint.title} knows no label {label!r}; it has {', '.join(checkpoint.labels)}.")
-    if isinstance(checkpoint.model, OnnxModel):
-        raise InputError(f"An exported {checkpoint.title} has no gradients and no tokens; explain its checkpoint.")
+    if exported and method != "occlusion":
+        raise InputError(
+            f"An exported {checkpoint.title} has no gradients and no tokens: choose occlusion, or its checkpoint."
+        )
     if checkpoint.transform.crop == "both":
         raise InputError(f"{checkpoint.title} looks at two images at once; explain a model that looks at one.")
     opened = predictor.open(source, options, max_pixels=max_pixels)
     if message := opened.fields.get("message"):
         raise InputError(message)
-    model, explanations = predictor.unfolded(), []
+    model: Any = FromPixels(checkpoint.model, checkpoint.transform) if exported else predictor.unfolded()
+    explanations = []
     for crop in opened.crops:
         watch()
         x = normalise(torch.from_numpy(crop.image)[None].to(predictor.device), checkpoint.transform)
@@ -111,27 +117,52 @@ def explain(
     return explanations
 
 
-def deliver(explanations: Sequence[Explanation], source: str, out: Path, as_json: bool) -> None:
-    """Draw the explanations side by side into the file `out`; print what they are, as JSON or for a person."""
-    if explanations:
-        images = [explanation.draw() for explanation in explanations]
-        board = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)))
-        left = 0
-        for image in images:
-            board.paste(image, (left, 0))
-            left += image.width
+class FromPixels(nn.Module):
+    """Normalised images (B, c, h, w) → logits of a model that takes pixels, uint8 (B, h, w, c)."""
+
+    def __init__(self, model: nn.Module, transform: TransformConfig):
+        super().__init__()
+        self.model = model
+        self.mean, self.std = (torch.tensor(values).view(1, -1, 1, 1) for values in transform.normalisation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = ((x.cpu() * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return self.model(pixels.permute(0, 2, 3, 1).contiguous())
+
+
+def deliver(found: Mapping[str, Sequence[Explanation]], out: Path, as_json: bool) -> None:
+    """Draw the explanations of all sources into the file `out`; print what they are, as JSON or for a person."""
+    pairs = [(source, explanation) for source, explanations in found.items() for explanation in explanations]
+    kind = Image.registered_extensions().get(out.suffix.lower())
+    if kind not in ("PNG", "JPEG", "WEBP"):
+        raise InputError(f"Cannot draw into {out}: end its name in .png, .jpg or .webp.")
+    if pairs:
+        board = sheet([explanation.draw() for _, explanation in pairs[:MOST_TILES]])
         with atomic(out) as partial:
-            board.save(partial, "PNG")
+            board.save(partial, kind)
     if as_json:
-        print(json.dumps([explanation.to_dict() for explanation in explanations]))
-    elif not explanations:
+        print(json.dumps([{"source": source, **explanation.to_dict()} for source, explanation in pairs]))
+        return
+    for source in (source for source, explanations in found.items() if not explanations):
         print(f"{source}: no face was found. --mode scene explains the whole image.")
-    else:
-        for number, explanation in enumerate(explanations, 1):
-            row, column = np.unravel_index(explanation.scores.argmax(), explanation.scores.shape)
-            patch = f"row {row + 1}, column {column + 1} of {len(explanation.scores)} x {explanation.scores.shape[1]}"
-            print(f"{number}  {explanation.label} {explanation.prob:.0%}: most for it, the patch in {patch}")
-        print(f"Wrote {out}: red patches speak for the label, blue ones against it.")
+    for number, (source, explanation) in enumerate(pairs, 1):
+        row, column = np.unravel_index(explanation.scores.argmax(), explanation.scores.shape)
+        patch = f"row {row + 1}, column {column + 1} of {len(explanation.scores)} x {explanation.scores.shape[1]}"
+        where = f"{source}  " if len(found) > 1 else ""
+        print(f"{number}  {where}{explanation.label} {explanation.prob:.0%}: most for it, the patch in {patch}")
+    if pairs:
+        fit = f"the first {MOST_TILES} of {len(pairs)} faces: " if len(pairs) > MOST_TILES else ""
+        print(f"Wrote {out}: {fit}red patches speak for the label, blue ones against it.")
+
+
+def sheet(images: Sequence[Image.Image]) -> Image.Image:
+    """Drawings in rows of at most COLUMNS."""
+    width, height = (max(getattr(image, side) for image in images) for side in ("width", "height"))
+    columns = min(COLUMNS, len(images))
+    board = Image.new("RGB", (columns * width, -(-len(images) // columns) * height))
+    for i, image in enumerate(images):
+        board.paste(image, (i % columns * width, i // columns * height))
+    return board
 
 
 def patch_grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, Valida
 from facerwkv.core.errors import InputError
 from facerwkv.core.settings import Settings
 from facerwkv.media.frames import Selection
+from facerwkv.media.images import MAX_PIXELS
 from facerwkv.media.tracks import smoother
 
 Mode = Literal["auto", "scene", "face"]
@@ -60,8 +61,7 @@ class Options(Settings):
     on_no_face: OnNoFace = "empty"
     """An image without a face has an empty result, is classified whole (scene), or fails (error)."""
     errors: Annotated[Errors | None, Facts(command=False, service=False)] = None
-    """A failure raises InputError, or is a result with a message. If left out, it raises for one image or video, and is
-    a result for several: a list, a folder, a pattern."""
+    """A failure raises InputError, or is a result; left out: it raises for one source, and is a result for several."""
     channels: Annotated[Literal["rgb", "bgr"], Facts(command=False, service=False)] = "rgb"
     """The colour order of arrays; files know their own."""
     batch_size: Annotated[PositiveInt, Facts(service=False)] = 32
@@ -70,6 +70,10 @@ class Options(Settings):
     """A label whose probability is below this is marked as unsure."""
     min_face: Annotated[NonNegativeInt, Facts(metavar="PIXELS")] = 0
     """Leave out faces whose box has a shorter side than this."""
+    max_pixels: Annotated[PositiveInt, Facts(service=False, kinds=("image",))] = MAX_PIXELS
+    """Refuse images that have more pixels, from their headers."""
+    align: Literal["none", "roll"] = "roll"
+    """roll: turn faces upright that lie or stand on their heads, by their eyes, as the detector finds them."""
     tta: Literal["none", "flip"] = "none"
     """flip: average the logits of the image and its mirror image, at twice the cost."""
     stride: Annotated[PositiveInt, VIDEO] = 1

@@ -4,7 +4,6 @@ import copy
 import functools
 import logging
 import os
-import re
 import sys
 import threading
 from collections import deque
@@ -20,17 +19,17 @@ from torch import Tensor, nn
 
 from facerwkv.core.devices import choose_device
 from facerwkv.core.errors import InputError
+from facerwkv.core.files import first_time
 from facerwkv.core.processes import PerProcess
 from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
-from facerwkv.inference.results import Crop, Face, Opened, Result, raising
+from facerwkv.inference.results import Crop, Face, Opened, Result, Results, raising
 from facerwkv.media.container import UnreadableVideo
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.frames import Frame
-from facerwkv.media.geometry import whole_pixels
+from facerwkv.media.geometry import by_rows, whole_pixels
 from facerwkv.media.images import (
-    MAX_PIXELS,
     ImageSource,
     NamedImage,
     UnreadableImage,
@@ -39,6 +38,8 @@ from facerwkv.media.images import (
     open_image,
 )
 from facerwkv.media.sources import each_image, is_group, is_one, why_no_image
+from facerwkv.media.upright import TURNED, roll, upright
+from facerwkv.models.card import is_bounded, known_licence
 from facerwkv.models.checkpoint import DEFAULT, EXPORTED, Checkpoint, load_checkpoint
 from facerwkv.models.fold import fold
 from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx
@@ -65,13 +66,17 @@ def load(
     detector_model: str | Path | None = None,
     engine: Engine | None = None,
     name: str | None = None,
+    detector: Detector | None = None,
 ) -> "Predictor":
     """A trained model, ready to predict: a shipped one by name (None: facerwkv_fer), a folder, or "hf-hub:ORG/NAME".
 
     A file that `facerwkv export` wrote, FILE.onnx, runs in onnxruntime, or in OpenVINO if that is the `engine`; every
     other checkpoint runs in PyTorch ("torch"); None chooses by the file. `device` is "auto" (the first available of
-    cuda, mps and cpu) or a device's name. `detector_model` is YuNet's ONNX file, `name` what messages call the model.
-    If the model may be used for research only, a notice is logged once per process. InputError if there is no such
+    cuda, mps and cpu) or a device's name. `detector_model` is YuNet's ONNX file; `detector` finds the faces
+    instead: FaceDetector(threshold=..., max_side=..., min_face=...), or what `Predictor` takes. `name` is what messages
+    call the model.
+    If the model may be used for research only, a notice is logged once per process, and once per machine where that can
+    be kept. InputError if there is no such
     checkpoint, device or file.
     """
     source = name_or_folder or DEFAULT
@@ -87,17 +92,31 @@ def load(
         )
     runtime: Runtime = "openvino" if engine == "openvino" else "onnx"
     checkpoint = read_onnx(source, device, runtime) if exported else load_checkpoint(source)
-    predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else None, name)
+    if detector_model and detector:
+        raise InputError("Give detector_model or detector, not both: FaceDetector(FILE) is a detector of that model.")
+    predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else detector, name)
     if text := notice(checkpoint):
         with _warning:
-            _warn_once(text)
+            if first_time(text):
+                _warn_once(text)
     return predictor
+
+
+_kept = functools.lru_cache(maxsize=4)(load)
+
+
+def predict(source: Any, options: Options | None = None, *, model: str | Path | None = None, **changes: Any) -> Any:
+    """The result of one image, or of several a list of them, by the model that `load` gives for a name or a folder.
+
+    A model is loaded once and kept. Everything else is as in `Predictor.predict`.
+    """
+    return _kept(model).predict(source, options, **changes)
 
 
 def notice(checkpoint: Checkpoint) -> str | None:
     """What a user must know of the licence of a model's weights, or None."""
-    licence = str(checkpoint.card.get("licence") or "")
-    if not re.search("research|non-?commercial", licence, re.IGNORECASE):
+    licence = known_licence(checkpoint.card) or ""
+    if not is_bounded(licence):
         return None
     return f"{checkpoint.title} may be used for research only: its licence is {licence!r}."
 
@@ -157,10 +176,10 @@ class Predictor:
     @overload
     def predict(
         self, source: Iterable[Source], options: Options | None = None, *, name: None = None, **changes: Any
-    ) -> list[Result]: ...
+    ) -> Results: ...
     def predict(
         self, source: Any, options: Options | None = None, *, name: str | None = None, **changes: Any
-    ) -> Result | list[Result]:
+    ) -> Result | Results:
         """The result of one image, or a list of the results of several: of an iterable of images, a folder, a pattern.
 
         See `predict_iter`. `name` is what the result and messages call one image. InputError if one image cannot be
@@ -169,14 +188,31 @@ class Predictor:
         """
         options = Options.of(options, changes, "image")
         if not is_one(source):
-            return list(self.predict_iter(source, options))
+            return Results(self.predict_iter(source, options), self.labels)
         if name:
             source = NamedImage(name, source.data if isinstance(source, NamedImage) else source)
-        results = list(self.predict_iter([source], options))
+        results = Results(self.predict_iter([source], options), self.labels)
         single = not is_group(source) or (len(results) == 1 and results[0].source == os.fsdecode(source))
         if single and options.errors != "result":
-            results = list(raising(results))
+            list(raising(results))
         return results[0] if single else results
+
+    __call__ = predict
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, **options: Any) -> "Predictor":
+        """`load` under the name that it has elsewhere: "hf-hub:ORG/NAME", a folder, or a shipped model's name."""
+        return load(name_or_folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """`Checkpoint.push_to_hub`: upload the model with its card to huggingface.co; its address."""
+        return self.checkpoint.push_to_hub(repo_id, **options)
+
+    def embed(self, source: Any, options: Options | None = None, **changes: Any) -> Any:
+        """What the classifier reads of each face, for search and clustering: `facerwkv.inference.embed.embed`."""
+        from facerwkv.inference.embed import embed
+
+        return embed(self, source, options, **changes)
 
     def predict_iter(
         self, sources: Iterable[Source], options: Options | None = None, **changes: Any
@@ -232,7 +268,7 @@ class Predictor:
         return opened()
 
     def open(
-        self, source: Source, options: Options, index: int = 0, max_pixels: int = MAX_PIXELS, **moment: Any
+        self, source: Source, options: Options, index: int = 0, max_pixels: int | None = None, **moment: Any
     ) -> Opened:
         """An image, read and searched for faces: what the model will be shown.
 
@@ -246,17 +282,21 @@ class Predictor:
         else:
             name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else name_of(source, index)
         try:
-            rgb = open_image(data, options.channels, name, max_pixels)
+            rgb = open_image(data, options.channels, name, max_pixels or options.max_pixels)
         except UnreadableImage as error:
             message = why_no_image(data, name, str(error))
             return Opened({"source": name, "status": "unreadable", "message": message, **moment}, [], options)
         height, width = rgb.shape[:2]
-        for face in detector(rgb) if detector else ():
-            score = face.score if isinstance(face, FaceBox) else None
-            corners = (face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4]
-            box = whole_pixels(corners, width, height)
+        faces = list(detector(rgb)) if detector else []
+        corners = [(face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4] for face in faces]
+        for i in by_rows(corners):
+            score = faces[i].score if isinstance(faces[i], FaceBox) else None  # type: ignore[union-attr]
+            box = whole_pixels(corners[i], width, height)
             if min(box[2] - box[0], box[3] - box[1]) >= max(1, options.min_face):
-                crops.append(Crop(box, score, self._transforms["face"](rgb, box)))
+                degrees = roll(getattr(faces[i], "landmarks", ())) if options.align == "roll" else 0.0
+                turned = abs(degrees) > TURNED and self.checkpoint.transform.crop != "both"
+                shown = upright(rgb, box, degrees) if turned else (rgb, box)
+                crops.append(Crop(box, score, self._transforms["face"](*shown)))
         if not crops and (detector is None or options.on_no_face == "scene"):
             crops = [Crop(None, None, self._transforms["scene"](rgb))]
         image = rgb if moment and is_array(data) else data  # a frame is also looked at to follow its faces

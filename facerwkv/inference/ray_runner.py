@@ -133,7 +133,7 @@ class Worker:
 
     def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[str]]:
         results = self.predictor.predict_iter([os.fsdecode(name) for name in batch["name"]], self.options)
-        return {"result": [json.dumps({**result.to_dict(), "size": result.size}) for result in results]}
+        return {"result": [result.to_json() for result in results]}
 
 
 class Journal:

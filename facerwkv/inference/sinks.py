@@ -2,31 +2,25 @@
 
 import csv
 import importlib.util
-import re
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-import numpy as np
-
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
+from facerwkv.inference.drawn import Media
 from facerwkv.inference.options import Options
 from facerwkv.inference.results import Result, count_of, describe, ranked_text
-from facerwkv.media.container import Watch
-from facerwkv.media.draw import COLOURS
-from facerwkv.media.frames import VideoWriter, duration
-from facerwkv.media.geometry import area
-from facerwkv.media.sound import Sound
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-UNSURE = "unsure"
+UNSURE, DRAWN = "unsure", "drawn"
 
 
 class Column(NamedTuple):
@@ -40,6 +34,8 @@ class Column(NamedTuple):
 COLUMNS = {
     "source": Column("string", "the image, or the video, as it was named"),
     "status": Column("string", "`ok`, `no_face` or `unreadable`"),
+    "width": Column("int64", "of the upright image, in pixels; empty where it could not be read"),
+    "height": Column("int64", "of the upright image, in pixels"),
     "time": Column("float64", "seconds from the start of the video", videos=True),
     "frame": Column("int64", "the number of the frame, from 0", videos=True),
     "track": Column("int64", "the number that a face keeps through the video, from 1", videos=True),
@@ -47,38 +43,34 @@ COLUMNS = {
     "y1": Column("int64", "top edge"),
     "x2": Column("int64", "right edge"),
     "y2": Column("int64", "bottom edge"),
-    "detection": Column("float64", "the score of the face detector, 0 to 1", videos=True),
+    "detection": Column("float64", "the score of the face detector, 0 to 1"),
     "label": Column("string", "the most likely label"),
     "score": Column("float64", "its probability, 0 to 1"),
     UNSURE: Column("bool", "with `--threshold`: whether the score is below it"),
+    DRAWN: Column("string", "with `--save-media`: the file of its drawing"),
 }
 """In their order; behind them one column per label, float64, with its probability."""
 ROWS = 4096
 """Rows of a Parquet file that are written at once."""
 REMEMBERED, LISTED = 1000, 20
 """Faces of a video that are counted, and those that are listed, the longest present first."""
-STRIP = 12
-"""The timeline's height is the image's divided by this."""
-PAPER = (18, 20, 24)
 
 Write = Callable[[Result], object]
 
 
-def table_columns(video: bool = False, threshold: float | None = None) -> tuple[str, ...]:
-    """A table's columns before those of the labels; "unsure" is among them where there is a threshold."""
-    return tuple(
-        name
-        for name, column in COLUMNS.items()
-        if (video or not column.videos) and (threshold is not None or name != UNSURE)
-    )
+def table_columns(video: bool = False, threshold: float | None = None, drawn: bool = False) -> tuple[str, ...]:
+    """A table's columns before those of the labels: "unsure" where there is a threshold, "drawn" where drawings are."""
+    wanted = {UNSURE: threshold is not None, DRAWN: drawn}
+    return tuple(name for name, column in COLUMNS.items() if (video or not column.videos) and wanted.get(name, True))
 
 
 @contextmanager
 def csv_sink(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Iterator[Write]:
-    with _text_file(path) as file:
+    """UTF-8 without a mark; text that a spreadsheet would compute (=, +, -, @ in front) begins with an apostrophe."""
+    with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow([*columns, *labels])
-        yield lambda result: table.writerows(_rows(result, columns, labels))
+        table.writerow(map(_harmless, [*columns, *labels]))
+        yield lambda result: table.writerows(map(_harmless, row) for row in rows_of(result, columns, labels))
 
 
 @contextmanager
@@ -111,8 +103,7 @@ def parquet_sink(path: Path, columns: Sequence[str], labels: Sequence[str]) -> I
         waiting.clear()
 
     def write(result: Result) -> None:
-        rows = _rows(result, columns, labels)
-        waiting.extend([row[0].encode("utf-8", "replace").decode(), *row[1:]] for row in rows)
+        waiting.extend(rows_of(result, columns, labels))
         if len(waiting) >= ROWS:
             flush()
 
@@ -143,15 +134,23 @@ def _text_file(path: Path) -> TextIO:
     return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _rows(result: Result, columns: Sequence[str], labels: Sequence[str]) -> list[list[Any]]:
-    """A row of cells for each face, and one where there is none."""
-    shared = {"source": result.source, "status": result.status, "time": result.time, "frame": result.frame}
+def _harmless(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@\t\r")) else cell
+
+
+def rows_of(result: Result, columns: Sequence[str], labels: Sequence[str]) -> list[list[Any]]:
+    """A row of cells for each face, and one where there is none. A name's bytes that are no UTF-8 are written \\xNN."""
+    shared = {name: getattr(result, name) for name in ("source", "status", "time", "frame", DRAWN)}
+    for name in ("source", DRAWN):
+        shared[name] = shared[name] and os.fsencode(shared[name]).decode("utf-8", "backslashreplace")
+    if any(result.size):
+        shared |= {"width": result.size[0], "height": result.size[1]}
     rows = [] if result.faces else [[*map(shared.get, columns), *[None] * len(labels)]]
     for face in result.faces:
         cells = shared | dict(zip(("x1", "y1", "x2", "y2"), face.box or (), strict=False))
-        cells |= {"track": face.track, "detection": face.detection}
-        cells |= {"label": face.label, "score": face.score, UNSURE: face.unsure}
-        rows.append([*map(cells.get, columns), *map(face.probs.get, labels)])
+        values = face.to_dict()
+        cells |= {name: values.get(name) for name in ("track", "detection", "label", "score", UNSURE)}
+        rows.append([*map(cells.get, columns), *map(values["probs"].get, labels)])
     return rows
 
 
@@ -176,94 +175,6 @@ def writer(path: str | Path, labels: Sequence[str], columns: Sequence[str] = tab
             stopped = error
     if stopped:
         raise stopped
-
-
-class DrawnVideo:
-    """Results of one video → an H.264 file: the frames with their faces drawn, and below them a timeline. Close it.
-
-    The timeline moves one pixel to the left with every frame; its right column shows the probabilities of the largest
-    face, stacked, in the colours of the labels. Where the video is a file, `video`, the drawn one sounds as it does,
-    from the options' start on, unless they say no audio; otherwise it begins with the first frame. The sound's reader
-    calls `watch`.
-    """
-
-    def __init__(
-        self, path: Path, video: str | Path | None = None, options: Options | None = None, watch: Watch | None = None
-    ):
-        self.path, self.video, self.options = path, video, options or Options()
-        self.last, self._end = -1.0, 0.0
-        sound = Sound(video, self.options.start, watch) if video and self.options.audio else None
-        self._writer = VideoWriter(path, start=self.options.start if video else None, sound=sound)
-        self._strip: np.ndarray | None = None
-
-    def add(self, result: Result) -> None:
-        """InputError if it cannot be written; what was written before plays."""
-        image = np.asarray(result.plot())
-        if self._strip is None or self._strip.shape[1] != image.shape[1]:
-            self._strip = np.full((max(16, image.shape[0] // STRIP), image.shape[1], 3), PAPER, np.uint8)
-        self._strip[:, :-1] = self._strip[:, 1:]
-        self._strip[:, -1] = PAPER
-        if result.faces:
-            probs = max(result.faces, key=lambda face: area(face.box or (0, 0, 0, 0))).probs
-            ends = (np.cumsum([*probs.values()]) * len(self._strip)).round().astype(int)
-            colours = np.array([tuple(bytes.fromhex(colour[1:])) for colour in COLOURS], np.uint8)
-            number = np.searchsorted(ends, np.arange(len(self._strip)), side="right").clip(max=len(probs) - 1)
-            self._strip[:, -1] = colours[number % len(colours)]
-        now = result.time or 0.0
-        since, thinned = max(0.0, now - self.last), self.options.stride > 1 or self.options.fps is not None
-        if result.duration and not thinned:
-            self._end = now + result.duration
-        else:  # as long as the frame before it, or where none was
-            self._end = now + (since if self.last >= 0 else result.duration or 1 / self._writer.rate)
-        self.last = now
-        self._writer.write(now, np.vstack([image, self._strip]))
-
-    def close(self) -> None:
-        """The last frame is shown as long as it is in the video; where frames are left out, up to the next of them."""
-        ends = [self._end, self.options.end, duration(self.video) if self.video else None]
-        self._writer.close(min(end for end in ends if end is not None))
-
-
-class Media:
-    """A folder of drawn images and videos: `media(result)` adds one and returns its path, or None for an unread one.
-
-    A file is named after its source, `party_drawn.jpg` or `talk_drawn.mp4`; a second of that name becomes
-    `party_drawn-2.jpg`. Frames of one source, in their order, are one video, with the source's sound if it is a file
-    and `options`, those of the prediction, say audio. Close it.
-    """
-
-    def __init__(self, folder: str | Path, options: Options | None = None):
-        self.folder, self.options = Path(folder), options
-        self._names: Counter[str] = Counter()
-        self._video: tuple[str, DrawnVideo] | None = None
-
-    def __call__(self, result: Result) -> Path | None:
-        if result.status == "unreadable":
-            return None
-        if result.frame is None:
-            path, drawn = self._path(result.source, ".jpg"), result.plot()
-            with atomic(path) as partial:
-                drawn.save(partial, "JPEG", quality=92)
-            return path
-        if self._video is None or self._video[0] != result.source or (result.time or 0) <= self._video[1].last:
-            self.close()
-            video = result.source if Path(result.source).is_file() else None
-            self._video = result.source, DrawnVideo(self._path(result.source, ".mp4"), video, self.options)
-        self._video[1].add(result)
-        return self._video[1].path
-
-    def close(self) -> None:
-        """End the video that is being written."""
-        video, self._video = self._video, None
-        if video:
-            video[1].close()
-
-    def _path(self, source: str, ending: str) -> Path:
-        stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_")[:80] or "image"
-        name = f"{stem}_drawn"
-        self._names[(name + ending).lower()] += 1
-        again = self._names[(name + ending).lower()]
-        return self.folder / (f"{name}-{again}{ending}" if again > 1 else name + ending)
 
 
 @dataclass
@@ -364,23 +275,26 @@ def deliver(
     as_json: bool,
     columns: Sequence[str] = table_columns(),
     options: Options | None = None,
+    quiet: bool = False,
+    roots: Sequence[str] = (),
 ) -> list[Result]:
     """Print results as they come, as lines of JSON or for a person, and write them to the file and the folder, if any.
 
-    `predictor` gives its `labels` and its name (repr), `columns` are the table's, `options` the prediction's. Returns
-    the results that failed.
+    `predictor` gives its `labels` and its name (repr), `columns` are the table's, `options` the prediction's.
+    `quiet`: no summary, and nothing of the model. `roots`: the folders that were named, for `Media`. Returns the
+    results that failed.
     """
     from rich.console import Console
 
     console, summary, report = Console(soft_wrap=True, stderr=as_json, markup=False), Summary(), TextReport()
     with ExitStack() as open_files:
         sinks: list[Write] = [open_files.enter_context(writer(out, predictor.labels, columns))] if out else []
-        if save_media:
-            sinks.append(media := Media(save_media, options))
-            open_files.callback(media.close)
-        if not as_json:
+        media = open_files.enter_context(closing(Media(save_media, options, roots))) if save_media else None
+        if not (as_json or quiet):
             console.print(repr(predictor), style="dim", highlight=False)
         for result in results:
+            if media and (path := media(result)):
+                result = replace(result, drawn=str(path))
             if as_json:
                 print(result.to_json(), flush=True)
             else:
@@ -391,5 +305,6 @@ def deliver(
         for text in report.end():
             console.print(text)
     wrote = "".join(f"; wrote {path}" for path in (out, save_media) if path)
-    console.print(f"{summary}{wrote}", highlight=False)
+    if not quiet:
+        console.print(f"{summary}{wrote}", highlight=False)
     return summary.failed

@@ -1,11 +1,11 @@
 """Faces, and what they were taken for, drawn on their image."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from facerwkv.media.fonts import Writer
 from facerwkv.media.geometry import Box, intersection
 
 # Dark enough for white text on them. In the order of the labels; with more classes than colours it starts again.
@@ -15,8 +15,8 @@ INK, PAPER = "#ffffff", (18, 20, 24, 205)
 FOR, AGAINST = (214, 47, 39), (33, 102, 172)
 SMALLEST_SIDE = 480
 MOST_ROWS = 3
+CROWD = 5
 
-Font = ImageFont.FreeTypeFont
 Line = tuple[str, float | None, str]  # text, probability, colour
 
 
@@ -25,17 +25,20 @@ def draw_faces(
     faces: Sequence[tuple[Sequence[float] | None, Mapping[str, float]]],
     numbers: Sequence[int | None] = (),
     unsure: Sequence[bool] = (),
+    boxes_only: bool = False,
 ) -> Image.Image:
     """A copy of the image, uint8 (H, W, 3) RGB, with each face framed and its likeliest labels as bars.
 
     A face is its box (x1, y1, x2, y2 in pixels; None for the whole image) and its probabilities by name. `numbers`
     are the faces' own; without them, several are counted from 1. `unsure` are the faces whose label is in doubt: they
-    are framed in grey. An image whose longer side is under 480 pixels is enlarged to that, to keep the text readable.
+    are framed in grey. In a crowd, of CROWD faces or more, a label that would hide a face is left out, and with
+    `boxes_only` every one is. An image whose longer side is under 480 pixels is enlarged to that, to keep the text
+    readable.
     """
     scale = max(1.0, SMALLEST_SIDE / max(rgb.shape[:2]))
     image = Image.fromarray(rgb)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    font = cast(Font, ImageFont.load_default(max(13, round(max(image.size) / 55))))
+    font = Writer(max(13, round(max(image.size) / 55)))
     brush = ImageDraw.Draw(image, "RGBA")
     frames: list[Box | None] = []
     for box, _ in faces:
@@ -49,15 +52,19 @@ def draw_faces(
             brush.rectangle(frame, outline=UNSURE if doubt else colour[names[0]], width=max(2, round(font.size / 8)))
     panels: list[Box] = []
     numbers = numbers or (range(1, len(faces) + 1) if len(faces) > 1 else [None] * len(faces))
-    for i, (frame, names, number) in enumerate(zip(frames, ranked, numbers, strict=True)):
+    for i, (frame, names, number) in enumerate(zip(frames, ranked, numbers, strict=True) if not boxes_only else ()):
         if frame and frame[3] - frame[1] < len(names) * round(1.4 * font.size):  # one line beside a very low face
             names = names[:1]
         prefix = ("" if number is None else f"{number}  ") + ("unsure: " if unsure[i] else "")
         rows: list[Line] = [(prefix * (name is names[0]) + name, faces[i][1][name], colours[i][name]) for name in names]
         others = [other for other in frames if other and other is not frame]
-        panels.append(_beside(_size(rows, font), frame, others, panels, image.size))
-        _paint(brush, panels[-1], rows, font)
-    if not faces:
+        for shown in (rows, rows[:1]):
+            panel, hidden = _beside(_size(shown, font), frame, others, panels, image.size)
+            if not hidden or (len(faces) < CROWD and shown == rows):
+                panels.append(panel)
+                _paint(brush, panel, shown, font)
+                break
+    if not faces and not boxes_only:
         rows = [("no face", None, COLOURS[4])]
         _paint(brush, (0, 0, *_size(rows, font)), rows, font)
     return image
@@ -77,25 +84,26 @@ def draw_patches(image: np.ndarray, scores: np.ndarray, title: str = "") -> Imag
     layer = Image.fromarray(tiles).resize(drawn.size, Image.Resampling.NEAREST)
     drawn = Image.alpha_composite(drawn.convert("RGBA"), layer).convert("RGB")
     if title:
-        font = cast(Font, ImageFont.load_default(max(13, round(max(drawn.size) / 30))))
+        font = Writer(max(13, round(max(drawn.size) / 30)))
         rows: list[Line] = [(title, None, COLOURS[0])]
         _paint(ImageDraw.Draw(drawn, "RGBA"), (0, 0, *_size(rows, font)), rows, font)
     return drawn
 
 
-def _size(rows: Sequence[Line], font: Font) -> tuple[float, float]:
+def _size(rows: Sequence[Line], font: Writer) -> tuple[float, float]:
     """Width and height of a panel: wide enough for the longest name and a percentage."""
-    longest = max(font.getlength(text) for text, _, _ in rows)
+    longest = max(font.length(text) for text, _, _ in rows)
     return longest + 4.2 * font.size, len(rows) * round(1.4 * font.size)
 
 
 def _beside(
     size: tuple[float, float], frame: Box | None, others: list[Box], panels: list[Box], limits: tuple[int, int]
-) -> Box:
-    """Where a panel goes: the position beside its face that hides the least of the faces and of the other panels."""
+) -> tuple[Box, float]:
+    """Where a panel goes: the position beside its face that hides the least of the faces and of the other panels, and
+    how much that is."""
     width, height = size
     if frame is None:
-        return 0, limits[1] - height, width, limits[1]
+        return (0, limits[1] - height, width, limits[1]), 0
     x1, y1, x2, y2 = frame
     corners = [(x1, y2), (x1, y1 - height), (x2 - width, y2), (x2 - width, y1 - height), (x2, y1), (x1 - width, y1)]
     corners += [(x2, y2 - height), (x1 - width, y2 - height), (x1, y2 - height)]
@@ -105,10 +113,10 @@ def _beside(
     weights = np.array([1] + [2] * len(others) + [4] * len(panels))
     hidden = (intersection(spots, obstacles) * weights).sum(1)
     left, top, right, bottom = spots[hidden.argmin()].tolist()
-    return left, top, right, bottom
+    return (left, top, right, bottom), float(hidden.min())
 
 
-def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Line], font: Font) -> None:
+def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Line], font: Writer) -> None:
     """A panel of lines: the name, the percentage, and a bar behind them as long as the probability."""
     x1, y1, x2, y2 = spot
     brush.rectangle(spot, fill=PAPER)
@@ -117,5 +125,5 @@ def _paint(brush: ImageDraw.ImageDraw, spot: Box, rows: Sequence[Line], font: Fo
         top, middle = y1 + i * height, y1 + (i + 0.5) * height
         if probability is not None:
             brush.rectangle((x1, top + 1, x1 + probability * (x2 - x1), top + height - 2), fill=colour)
-            brush.text((x2 - margin, middle), f"{probability:.0%}", INK, font, "rm")
-        brush.text((x1 + margin, middle), text, INK, font, "lm")
+            font.draw(brush, (x2 - margin, middle), f"{probability:.0%}", INK, "rm")
+        font.draw(brush, (x1 + margin, middle), text, INK, "lm")

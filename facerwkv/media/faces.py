@@ -46,24 +46,28 @@ class FaceBox:
 class FaceDetector:
     """YuNet in onnxruntime: `detector(rgb)` lists the faces of an image, from left to right.
 
-    `model` is an ONNX file, as published or as in this package; without it, the package's own. `threads` compute one
-    image; None: as many as there are cores. Any number of threads may share a detector. Raises InputError if the file
-    is missing or no such model.
+    `model` is an ONNX file, as published or as in this package; without it, the package's own. Faces have a score of at
+    least `threshold` and a shorter side of at least `min_face` pixels; they are looked for in a copy whose longer side
+    has at most `max_side` pixels. `threads` compute one image; None: as many as there are cores. Any number of threads
+    may share a detector. Raises InputError if the file is missing or no such model.
     Source: Wu et al., "YuNet: a tiny millisecond-level face detector", 2023.
     """
 
     def __init__(
         self,
         model: str | Path | None = None,
-        score_threshold: float = 0.6,
+        threshold: float = 0.6,
         max_side: int = 960,
         threads: int | None = None,
+        min_face: int = 0,
     ):
         self.model = PACKAGED if model is None else Path(model)
         if not self.model.is_file():
             raise InputError(f"No face detector at {self.model}. Give YuNet's ONNX file: --detector-model PATH.")
-        self.score_threshold = score_threshold
-        self.max_side = max_side
+        for name, value, least, most in (("threshold", threshold, 0, 1), ("max_side", max_side, 32, 100_000)):
+            if not least <= value <= most:
+                raise InputError(f"The detector's {name} is {value}; it should be from {least} to {most:,}.")
+        self.threshold, self.max_side, self.min_face = threshold, max_side, min_face
         self._session = PerProcess(partial(_opened, self.model, threads or cores()))
         self._session()  # what is wrong with it is said here
 
@@ -87,7 +91,7 @@ class FaceDetector:
             rows = np.concatenate(searches)
             rows = rows[strongest(rows[:, :4], rows[:, 14], OVERLAP)]
             rows[:, :4] = rows[:, :4].clip(0, [width, height] * 2)
-            rows = rows[(rows[:, 2:4] - rows[:, :2]).min(1) >= 1]
+            rows = rows[(rows[:, 2:4] - rows[:, :2]).min(1) >= max(1, self.min_face)]
             faces.append([])
             for x1, y1, x2, y2, *points, score in rows[rows[:, 0].argsort(kind="stable")].tolist():
                 landmarks = tuple(zip(points[::2], points[1::2], strict=True))
@@ -103,7 +107,7 @@ class FaceDetector:
             place[:height, :width] = image
         outputs = self._session().run([FACES], {IMAGES: padded})[0]
         cells = _cells(rows, columns)
-        return [decoded(output, cells, self.score_threshold) for output in outputs]
+        return [decoded(output, cells, self.threshold) for output in outputs]
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:

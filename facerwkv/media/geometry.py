@@ -25,6 +25,19 @@ def whole_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, in
     return max(0, math.floor(x1)), max(0, math.floor(y1)), min(width, math.ceil(x2)), min(height, math.ceil(y2))
 
 
+def by_rows(boxes: Sequence[Sequence[float]]) -> list[int]:
+    """The order in which people are named in a photograph: by rows from the top, in a row from the left.
+
+    A box belongs to the row above if its centre lies between the top and the bottom of that row's first box.
+    """
+    rows: list[list[int]] = []
+    for i in sorted(range(len(boxes)), key=lambda i: boxes[i][1] + boxes[i][3]):
+        if not rows or (boxes[i][1] + boxes[i][3]) / 2 >= boxes[rows[-1][0]][3]:
+            rows.append([])
+        rows[-1].append(i)
+    return [i for row in rows for i in sorted(row, key=lambda i: boxes[i][0])]
+
+
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The area (A, B) that boxes (A, 4) and (B, 4) share."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])

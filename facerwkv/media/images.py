@@ -1,11 +1,11 @@
 """Any image that a person or a program can hand over → one uint8 RGB array."""
 
 import inspect
+import logging
 import os
 import re
 import threading
 from contextlib import nullcontext, suppress
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,20 +20,44 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused from their header, before a pixel is decoded."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""Of Pillow's own, those that start no other program (as EPS does) and have a mark of their own (as TGA has not)."""
+MOST_FETCHED, FETCH_SECONDS = 50_000_000, 15
+"""Bytes of a picture on the web, and seconds that its server may be silent."""
+HEIF_ENDINGS = (".heic", ".heif", ".hif")
+logger = logging.getLogger("facerwkv")
+_HEIF = re.compile(rb"....ftyp(hei[cxms]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 ANIMATED = frozenset({".gif", ".webp", ".png", ".apng", ".avif"})
 """The endings of images that may be animations."""
 _MARKS = {"GIF": (0, b"GIF8"), "WEBP": (8, b"WEBP"), "PNG": (0, b"\x89PNG"), "AVIF": (4, b"ftypavi")}
 # Pillow reads an image's pixels and EXIF when they are first asked for; two threads that ask at once get neither.
+_HEADERS = threading.Lock()
 _LOADING = [threading.Lock() for _ in range(64)]
 _ORIENTATION = 0x0112
 _JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
 _DAMAGE = re.compile(rb"\xff[^\x00\xd0-\xd7\xd9\xff]")  # no marker that may stand in a scan
 
 
-@cache
+def formats() -> list[str]:
+    """The formats that are read: FORMATS, as far as this Pillow has them, and those of plugins, pillow-heif say."""
+    Image.init()
+    return [
+        name
+        for name, (read, _) in Image.OPEN.items()
+        if name in FORMATS or not getattr(read, "__module__", "").startswith("PIL.")
+    ]
+
+
 def endings() -> tuple[str, ...]:
     """The endings of the files that are taken from a folder as images, in lower case: ".jpg", ".png", ..."""
-    return tuple(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
+    known = formats()
+    return (*(ending for ending, kind in Image.registered_extensions().items() if kind in known), *HEIF_ENDINGS)
+
+
+def is_image_url(source: object) -> bool:
+    """Whether a source is a picture's address on the web, by the ending of its path."""
+    if not isinstance(source, str) or not source.lower().startswith(("http://", "https://")):
+        return False
+    return source.partition("?")[0].partition("#")[0].lower().endswith(endings())
 
 
 class UnreadableImage(InputError):
@@ -100,6 +124,8 @@ def _content(source: Any, name: str) -> Any:
     """A path, encoded bytes, a PIL image or an array."""
     if isinstance(source, os.PathLike):
         return Path(os.fsdecode(source))
+    if isinstance(source, str) and is_image_url(source):
+        return _fetched(source)
     if isinstance(source, str | bytes | Image.Image):
         return source
     if is_array(source):  # OpenCV encodes into an array with one dimension
@@ -131,6 +157,23 @@ def _content(source: Any, name: str) -> Any:
     return bytes(data)
 
 
+def _fetched(address: str) -> bytes:
+    """What an address answers, MOST_FETCHED bytes at most; a warning says so before."""
+    import http.client
+    import urllib.request
+
+    logger.warning("Fetching %s, %d MB at most.", address, MOST_FETCHED // 10**6)
+    try:
+        request = urllib.request.Request(address, headers={"User-Agent": "facerwkv"})
+        with urllib.request.urlopen(request, timeout=FETCH_SECONDS) as answer:
+            data = answer.read(MOST_FETCHED + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UnreadableImage(f"{address} cannot be fetched: {error}.") from error
+    if len(data) > MOST_FETCHED:
+        raise UnreadableImage(f"{address} cannot be read: it has more than {MOST_FETCHED:,} bytes. Download it first.")
+    return data
+
+
 def is_buffer(source: object) -> bool:
     """Whether a source holds bytes: bytearray, memoryview, mmap, array.array."""
     try:
@@ -146,7 +189,7 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, lent: bool) -> np.n
     if width * height > max_pixels:
         raise UnreadableImage(
             f"{name} cannot be read: it has {width} x {height} pixels, more than the {max_pixels:,} that are "
-            "allowed. Make it smaller first."
+            "allowed (max_pixels). Make it smaller first."
         )
     plain = None if lent else _decode_plain_jpeg(image)
     if plain is not None:
@@ -162,13 +205,28 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, lent: bool) -> np.n
         raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
 
 
-def animation_kind(path: str | Path) -> str | None:
-    """Which of the kinds that may be animated a file is, by its first bytes; None for every other file."""
+def _reads_heif() -> bool:
+    """Whether Pillow reads HEIF from now on."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _start(path: str | Path) -> bytes:
+    """A file's first bytes, none where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            first = file.read(12)
+            return file.read(12)
     except OSError:
-        return None
+        return b""
+
+
+def animation_kind(path: str | Path) -> str | None:
+    """Which of the kinds that may be animated a file is, by its first bytes; None for every other file."""
+    first = _start(path)
     return next((kind for kind, (at, mark) in _MARKS.items() if first[at:].startswith(mark)), None)
 
 
@@ -192,16 +250,22 @@ def _turned(image: Image.Image) -> bool:
 
 
 def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
-    """Read the header. Formats that start other programs (EPS) or have no mark of their own (TGA) are not tried."""
-    Image.init()
-    formats = [each for each in FORMATS if each in Image.OPEN]
+    """Read the header."""
+    known = formats()
     try:
-        return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+        with _HEADERS:  # Pillow's own limit warns and fails earlier; the size is compared with ours right behind this
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=known)
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
     except Image.UnidentifiedImageError:
-        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-        reason = f"its content is none of the known formats ({', '.join(FORMATS)})" if size else "it is empty"
-    except Image.DecompressionBombError:
-        reason = f"it has more than the {MAX_PIXELS:,} pixels that are allowed. Make it smaller first"
+        start = source[:12] if isinstance(source, bytes) else _start(source)
+        reason = f"its content is none of the known formats ({', '.join(FORMATS)})" if start else "it is empty"
+        if _HEIF.match(start) and "HEIF" not in formats():
+            if _reads_heif():
+                return _open(source, name)
+            reason = 'it is HEIF, which needs pillow-heif: pip install "facerwkv[heif]"'
     except FileNotFoundError:
         reason = "there is no such file"
     except IsADirectoryError:
@@ -222,8 +286,10 @@ def _decode_plain_jpeg(image: Image.Image) -> np.ndarray | None:
     data = file.read()
     if data[-2:] != _JPEG_END or _DAMAGE.search(data, data.rfind(_JPEG_SCAN) + 2):
         return None  # cut short or damaged, which OpenCV would fill with grey, or something behind it
-    import cv2
-
+    try:
+        import cv2
+    except ImportError:
+        return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # as when it returns None: Pillow has the last word

@@ -1,6 +1,7 @@
 """What a person names: images, folders, patterns, videos, cameras, streams."""
 
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from facerwkv.media.arrays import is_array
-from facerwkv.media.images import ANIMATED, NamedImage, endings, is_animation, is_buffer
+from facerwkv.media.images import ANIMATED, NamedImage, endings, is_animation, is_buffer, is_image_url
 
 VideoSource = str | Path | int
 """A file, a stream's address, or a camera's number."""
@@ -21,6 +22,10 @@ VIDEO_ENDINGS = frozenset(
         *("ogv", "y4m", "h264", "h265"),
     )
 )
+DRAWN = re.compile(r"_drawn(-\d+)?\.(jpg|mp4)$")
+"""How the drawings that `--save-media` writes end: they are no sources."""
+LISTED = 3
+logger = logging.getLogger("facerwkv")
 _URL = re.compile(r"(rtsps?|rtmps?|https?|srt|udp|rtp|tcp)://", re.IGNORECASE)
 
 
@@ -29,7 +34,7 @@ def is_video(source: object) -> bool:
     animated image, whose first bytes are read."""
     if isinstance(source, os.PathLike):
         source = os.fsdecode(source)
-    if not isinstance(source, str | int):
+    if not isinstance(source, str | int) or (is_stream(source) and is_image_url(source)):
         return False
     ending = Path(str(source)).suffix.lower()
     if ending in ANIMATED and not is_stream(source):
@@ -85,8 +90,10 @@ def each_image(sources: Any) -> Iterator[Any]:
 def why_no_image(source: object, name: str, reason: str) -> str:
     """The sentence on a source that could not be read as an image: what it is instead, or else the `reason`."""
     path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
-    if os.path.isdir(path) and next(images_in(path)) == path:
-        return f"{name} is a folder without images."
+    if os.path.isdir(path):
+        left = LeftOut()
+        if not any(True for _ in images_in(path, left)):
+            return f"{name} is a folder without images{f'; in it: {left}' if left else ''}."
     if is_group(source) and not os.path.isdir(path):
         return f"{name} cannot be read: no file fits this pattern."
     if is_video(source) and (not path or is_stream(path) or is_camera(path) or os.path.isfile(path)):
@@ -99,31 +106,62 @@ def expand_sources(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Itera
     """The images that a command line means, one by one.
 
     A folder means the images in it and below, in natural order (2 before 10), hidden ones left out; a pattern (*, ?,
-    [...], **) what fits it; "-" the list on `stdin`, one name per line or NUL between names. What means nothing comes
-    out as it is, for prediction to report.
+    [...], **) what fits it; "-" the list on `stdin`, one name per line or NUL between names. Neither means our own
+    drawings, DRAWN. What means nothing comes out as it is, for prediction to report; what lies in a folder beside
+    images is counted in a warning.
     """
     for argument in arguments:
         if argument == "-":
             listed = (name for line in stdin for name in line.rstrip("\r\n").split("\0"))
             yield from expand_sources(name for name in listed if name.strip() not in ("", "-"))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            found = sorted(glob.iglob(argument, recursive=True), key=_natural)
-            yield from (image for path in found for image in images_in(path)) if found else [argument]
+            found = sorted(
+                (path for path in glob.iglob(argument, recursive=True) if not DRAWN.search(path)), key=_natural
+            )
+            yield from (image for path in found for image in expand_sources([path])) if found else [argument]
         else:
-            yield from images_in(argument)
-
-
-def images_in(path: str) -> Iterator[str]:
-    """The images below a folder; a file, and a folder without images, as it is."""
-    empty = True
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
-        for name in sorted(names, key=_natural):
-            if name.lower().endswith(endings()) and not name.startswith("."):
+            empty, left = True, LeftOut()
+            for path in images_in(argument, left):
                 empty = False
-                yield os.path.join(folder, name)
-    if empty:
+                yield path
+            if empty:
+                yield argument
+            elif left:
+                logger.warning("%s: not read: %s.", argument, left)
+
+
+class LeftOut(dict[str, list[str]]):
+    """What is in a folder and not read: kind → names."""
+
+    def add(self, kind: str, name: object) -> None:
+        self.setdefault(kind, []).append(os.path.basename(str(name)))
+
+    def __str__(self) -> str:
+        texts = []
+        for kind, names in self.items():
+            more = ", ..." if len(names) > LISTED else ""
+            texts.append(f"{len(names)} {kind}{'s' * (len(names) > 1)} ({', '.join(names[:LISTED])}{more})")
+        return ", ".join(texts)
+
+
+def images_in(path: str, left: LeftOut) -> Iterator[str]:
+    """The images below a folder, or the file; `left` gets what is not read. None where a folder has no images."""
+    if not os.path.isdir(path):
         yield path
+        return
+    known = endings()
+    for folder, folders, names in os.walk(path, onerror=lambda error: left.add("closed folder", error.filename)):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
+        for name in folders:
+            if os.path.islink(os.path.join(folder, name)):
+                left.add("linked folder", name)
+        for name in sorted((name for name in names if not name.startswith(".")), key=_natural):
+            ending = os.path.splitext(name)[1].lower()
+            if ending in known and not DRAWN.search(name):
+                yield os.path.join(folder, name)
+                continue
+            kind = "drawing" if DRAWN.search(name) else "video" if ending in VIDEO_ENDINGS else "other file"
+            left.add(kind if ending else "file without an ending", name)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

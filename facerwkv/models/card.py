@@ -4,7 +4,8 @@ The head of the text is what huggingface.co reads. Everything is taken from the 
 not measured.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, NotRequired
 
@@ -14,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic needs it below Python 3.12
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.core.settings import Positive, Share, Text
+from facerwkv.data.datasets import DATASETS, YOURS
 from facerwkv.models.stem import has_resnet_stem
 
 FINE = "apache-2.0"
@@ -139,9 +141,32 @@ def model_card(checkpoint: Any, name: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def licence_of_training(source: str, starts: Mapping[str, str] | None = None) -> str:
+    """The licence of weights that were trained on `source`, NAME:ROOT, from other weights, name → licence.
+
+    What either of them forbids is forbidden. Images of the user's own have the user's terms.
+    """
+    name = source.partition(":")[0]
+    terms = DATASETS[name].terms if name in DATASETS else "the data are not recorded."
+    bounds = [] if name == "toy" or terms == YOURS else [f"research only: {terms}"]
+    bounds += [f"started from {start}, {its}" for start, its in (starts or {}).items() if is_bounded(its)]
+    return " ".join(bounds) or ("Apache-2.0" if name == "toy" else terms)
+
+
+def is_bounded(licence: str) -> bool:
+    """Whether a licence allows research only, or nothing commercial."""
+    return bool(re.search("research|non-?commercial", licence, re.IGNORECASE))
+
+
 def licence(card: dict[str, Any]) -> str:
-    """The licence that a card names; without one, research only."""
-    return str(card.get("licence") or "research only")
+    """The licence that a card names or that follows from it; without one, research only."""
+    return known_licence(card) or "research only"
+
+
+def known_licence(card: dict[str, Any]) -> str | None:
+    """The licence that a card names, or else that of training on its data."""
+    source = card.get("data", {}).get("source")
+    return card.get("licence") or (licence_of_training(source) if source else None)
 
 
 def _about(checkpoint: Any) -> str:

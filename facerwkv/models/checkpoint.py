@@ -36,7 +36,7 @@ from facerwkv.data.datasets import DATASETS
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.card import Card, model_card
 from facerwkv.models.config import BackboneConfig
-from facerwkv.models.zoo import CONFIG, SHIPPED, model_line, shipped
+from facerwkv.models.zoo import CONFIG, HUB, MODELS, SHIPPED, model_line, shipped, without_weights
 
 FORMAT = 1
 WEIGHTS, CARD = "model.safetensors", "README.md"
@@ -44,7 +44,6 @@ NEXT = ".next.safetensors"
 HASH = "facerwkv_hash"
 LARGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 TRIES = 100
-HUB = "hf-hub:"
 DEFAULT = "facerwkv_fer"  # of the shipped ones
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar"}
 EXPORTED = ".onnx"  # see models/onnx.py
@@ -271,6 +270,8 @@ def _find(source: str | Path) -> Path:
     for folder in (path, path / "best", path / "last"):
         if os.path.lexists(folder / CONFIG):
             return folder
+    if str(source) in MODELS and not os.path.exists(path):
+        raise InputError(without_weights(str(source)))
     what = "contains no checkpoint" if os.path.isdir(path) else "does not exist"
     raise InputError(
         f"{path} {what}: give a run's folder, a folder with {WEIGHTS} and {CONFIG}, or one of {', '.join(shipped())}."

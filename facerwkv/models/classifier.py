@@ -38,9 +38,10 @@ class Classifier(nn.Module):
         return self.get_submodule(self.last)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new, untrained classifier; 0 classes give what it would read. `global_pool` is a name of config.pool."""
+        """A new, untrained classifier; 0 classes give what it would read. `global_pool`: a name of config.pool, avg."""
         self.num_classes = num_classes
-        changes = {"num_classes": num_classes} | ({} if global_pool is None else {"pool": global_pool})
+        pool = "mean" if global_pool == "avg" else global_pool
+        changes = {"num_classes": num_classes} | ({} if pool is None else {"pool": pool})
         self.config = type(self.config).parse(self.config.model_dump() | changes)
         device = next(self.parameters()).device
         layer = nn.Linear(self.head_hidden_size, num_classes).to(device) if num_classes else nn.Identity()

@@ -92,6 +92,56 @@ def print_all() -> None:
     Console(width=WIDTH, markup=False).print(table)
 
 
+def describe_checkpoint(source: str) -> dict[str, Any]:
+    """What a run, a checkpoint's folder or "hf-hub:ORG/NAME" says of itself; what is not known is left out.
+
+    metrics: split → score → value. licence: what the data and the weights that it started from allow.
+    """
+    from facerwkv.core.metrics import SCORES
+    from facerwkv.models.card import known_licence
+    from facerwkv.models.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(source)
+    card, transform = checkpoint.card, checkpoint.transform
+    scored = {
+        split: {name: score["value"] for name, score in row.items() if name in SCORES and isinstance(score, dict)}
+        for split, row in card.get("metrics", {}).items()
+    }
+    facts = {
+        "name": checkpoint.title,
+        "model": checkpoint.name,
+        "labels": list(checkpoint.labels),
+        "parameters": sum(weight.numel() for weight in checkpoint.model.parameters()),
+        "input": [transform.channels, *transform.image_size],
+        "crop": transform.crop,
+        "temperature": checkpoint.temperature,
+        "licence": known_licence(card),
+        "data": card.get("data", {}).get("source"),
+        "images": card.get("data", {}).get("images"),
+        "started_from": card.get("recipe", {}).get("init_from"),
+        "validation": card.get("validation"),
+        "metrics": scored,
+    }
+    return {name: value for name, value in facts.items() if value not in (None, {}, [])}
+
+
+def print_checkpoint(source: str) -> None:
+    """`describe_checkpoint`, for a terminal."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in describe_checkpoint(source).items():
+        for part, inner in value.items() if isinstance(value, dict) else [("", value)]:
+            scores = inner.items() if isinstance(inner, dict) else [("", inner)]
+            shown = ", ".join(f"{name} {_plain(number)}".strip() for name, number in scores)
+            table.add_row(f"{key} {part}".strip(), shown)
+    Console().print(table, highlight=False)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def print_one(name: str) -> None:
     """All that is known of one model, for a terminal: its facts, and the card of a shipped checkpoint of that name."""
     facts = dict(describe(name))

@@ -23,6 +23,7 @@ from facerwkv.core.files import parse_json
 from facerwkv.core.processes import PerProcess
 from facerwkv.core.runtime import onnxruntime, open_graph
 from facerwkv.core.settings import Text
+from facerwkv.models.card import known_licence
 from facerwkv.models.checkpoint import AGAIN, Checkpoint, Described
 from facerwkv.models.openvino import OpenVinoSession
 
@@ -58,7 +59,7 @@ class Description(Described):
             "labels": checkpoint.labels,
             "transform": transform.model_dump(),
             "temperature": checkpoint.temperature,
-            "licence": card.get("licence"),
+            "licence": known_licence(card),
             "card": card,
             "input": {"name": INPUT, "dtype": "uint8", "shape": shape, "range": [0, 255], "colours": colours},
         }

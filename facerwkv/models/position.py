@@ -22,16 +22,20 @@ class Position(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Tables are interpolated to another grid than that of the configuration."""
+        if self.kind in ("none", "unused"):
+            return x
+        tables = self.resized(grid)
         if self.kind == "learned":
-            table: Tensor = self.table
-            if grid != self.grid:
-                image = table.mT.unflatten(-1, self.grid)
-                table = functional.interpolate(image, grid, mode="bicubic", align_corners=False).flatten(2).mT
-            return x + table
-        if self.kind == "2d":
-            rows, columns = (
-                line if line.shape[1] == length else functional.interpolate(line.mT, length, mode="linear").mT
-                for line, length in zip((self.rows, self.columns), grid, strict=True)
-            )
-            return x + (rows[:, :, None] + columns[:, None]).flatten(1, 2)
-        return x
+            return x + tables["table"]
+        return x + (tables["rows"][:, :, None] + tables["columns"][:, None]).flatten(1, 2)
+
+    def resized(self, grid: Grid) -> dict[str, Tensor]:
+        """The tables by name, for a grid."""
+        tables: dict[str, Tensor] = dict(self.named_parameters())
+        if "table" in tables and grid != self.grid:
+            image = tables["table"].mT.unflatten(-1, self.grid)
+            tables["table"] = functional.interpolate(image, grid, mode="bicubic", align_corners=False).flatten(2).mT
+        for name, length in zip(("rows", "columns"), grid, strict=True):
+            if name in tables and tables[name].shape[1] != length:
+                tables[name] = functional.interpolate(tables[name].mT, length, mode="linear").mT
+        return tables

@@ -93,8 +93,10 @@ class Model:
         return self.own or getattr(import_module(f"facerwkv.models.{file}"), f"{name}Config")()
 
     def configured(self, options: Mapping[str, Any], where: str = "") -> Any:
-        """The configuration with fields changed; timm's `img_size` is `image_size`. InputError for an unknown field."""
-        options = {"image_size" if key == "img_size" else key: value for key, value in options.items()}
+        """The configuration with fields changed, also under timm's names. InputError for an unknown field."""
+        options = {TIMMS_NAMES.get(key, key): value for key, value in options.items()}
+        if options.get("pool") == "avg":
+            options["pool"] = "mean"
         return type(self.config).parse(self.config.model_dump() | options, where)
 
 
@@ -243,6 +245,8 @@ MODELS: dict[str, Model] = {
     "vit_small": _line("ViT-Small, patches of 16", VIT, BackboneConfig, architecture="vit_small_patch16_224"),
     "vit_base": _line("ViT-Base, patches of 16", VIT, BackboneConfig, architecture="vit_base_patch16_224"),
 }
+TIMMS_NAMES = {"img_size": "image_size", "global_pool": "pool"}
+HUB = "hf-hub:"  # before a repository's name on huggingface.co
 TIMM = "timm:"  # before the name of any of timm's models
 
 
@@ -260,6 +264,11 @@ def licence_of(name: str) -> str:
     if name in shipped():
         return read_json(SHIPPED / name / CONFIG)["card"]["licence"]
     return model_line(name).licence
+
+
+def without_weights(name: str) -> str:
+    """What is said where weights are wanted of a model that has none."""
+    return f"{name} has no weights: train it, facerwkv train --model {name}, or choose {' or '.join(shipped())}."
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -289,11 +298,11 @@ def create_model(
 ) -> "nn.Module":
     """Build a model by name.
 
-    `options` change fields of its config (timm's `img_size` is `image_size`). `pretrained` starts a network of timm or
-    torchvision from ImageNet, over the network the first time, and the shipped ones, `facerwkv_fer` say, from the
-    weights that come with the package. `stem_weights` starts a ResNet stem from ImageNet: torchvision's name
-    ("IMAGENET1K_V1") or a file with its key names. `parts` names files with the published weights of a model's parts,
-    say {"face": "ir50.pth"} for POSTER++.
+    `options` change fields of its config; timm's `img_size` is `image_size`, and `global_pool="avg"` is `pool="mean"`.
+    `pretrained` starts a network of timm or torchvision from ImageNet, over the network the first time, and the shipped
+    ones, `facerwkv_fer` say, from the weights that come with the package. `stem_weights` starts a ResNet stem from
+    ImageNet: torchvision's name ("IMAGENET1K_V1") or a file with its key names. `parts` names files with the published
+    weights of a model's parts, say {"face": "ir50.pth"} for POSTER++.
     """
     line = model_line(name)
     config = line.configured(options)
@@ -311,17 +320,14 @@ def create_model(
 
 
 def _pretrained(name: str, line: Model, config: Any) -> "nn.Module":
-    """From ImageNet, or with the weights that come with the package; the classifier is new for other classes."""
+    """From ImageNet, or with the weights that come with the package, `adapted` to another configuration."""
+    from facerwkv.models.adapt import adapted
     from facerwkv.models.checkpoint import load_checkpoint, load_weights
 
     if isinstance(config, BackboneConfig):
         return line.build(config, pretrained=True)  # type: ignore[call-arg]
     if name not in shipped():
-        raise InputError(f"No trained weights of {name} are published; build it with pretrained=False and train it.")
+        raise InputError(f"{without_weights(name)} In Python, build it with pretrained=False.")
     model = line.build(config)
-    weights = load_checkpoint(name).model.state_dict()
-    if config.num_classes != line.config.num_classes:
-        own = model.state_dict()
-        weights |= {key: value for key, value in own.items() if key.startswith("classifier.")}
-    load_weights(model, weights, f"the shipped {name}")
+    load_weights(model, adapted(load_checkpoint(name).model, model), f"the shipped {name}")
     return model

@@ -3,6 +3,7 @@
 import math
 import time
 import zipfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from facerwkv.core.files import atomic
 from facerwkv.core.metrics import of_confusion
 from facerwkv.data.loader import DataModule
 from facerwkv.models.arrays import DAMAGED
+from facerwkv.models.card import licence_of_training
 from facerwkv.models.checkpoint import Checkpoint, require_weights, save_checkpoint
 from facerwkv.training.run import RECIPE, RESUME, leads
 
@@ -27,14 +29,17 @@ class Saver(callbacks.Checkpoint):  # Lightning runs these after all other callb
     epoch and after each epoch.
     """
 
-    def __init__(self, folder: Path, module: Any, data: DataModule):
+    def __init__(self, folder: Path, module: Any, data: DataModule, starts: Mapping[str, str] | None = None):
+        """`starts`: the weights that training started from, name → licence."""
         self.folder, self.module, self.data, self.part = folder, module, data, module.recipe.train
+        self.starts = dict(starts or {})
         self.best = -math.inf
         module.written = (folder / "last").exists()
 
     def save(self, folder: Path, scores: dict[str, float | None]) -> None:
         recipe = self.module.recipe
         card = {"data": self.data.describe(), "validation": scores, "recipe": recipe.model_dump(mode="json")}
+        card["licence"] = licence_of_training(recipe.data.source, self.starts)
         model = Checkpoint(self.module.evaluated, recipe.model.name, self.data.labels, recipe.transform, card=card)
         save_checkpoint(folder, model)
         self.module.written = True

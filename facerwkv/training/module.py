@@ -29,9 +29,10 @@ from facerwkv.data.loader import DataModule
 from facerwkv.data.normalise import normalise
 from facerwkv.data.record import Record, write_record
 from facerwkv.data.transforms import TransformConfig
+from facerwkv.models.card import known_licence
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from facerwkv.models.stem import has_resnet_stem, load_stem
-from facerwkv.models.zoo import create_model, model_line
+from facerwkv.models.zoo import create_model, licence_of, model_line, shipped
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
 from facerwkv.training.loggers import Curves, TensorBoard
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, lr_factor
@@ -190,7 +191,8 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
         module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts))
         watch = Stopwatch()
         step = read_step(point, module) if point else 0
-        trainer = _trainer(recipe, folder, step, [Saver(folder, module, data), watch], progress)
+        saver = Saver(folder, module, data, _licences(recipe, start))
+        trainer = _trainer(recipe, folder, step, [saver, watch], progress)
         try:
             trainer.fit(module, data, ckpt_path=point, weights_only=True)
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
@@ -226,6 +228,14 @@ def _model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -> n
     if part.stem_weights and has_resnet_stem(model):
         load_stem(model, part.stem_weights)
     return model
+
+
+def _licences(recipe: Recipe, start: Checkpoint | None) -> dict[str, str]:
+    """The licences of what training starts from, by name."""
+    if start is not None:
+        return {start.title: known_licence(start.card) or ""}
+    name = recipe.model.name
+    return {name: licence_of(name)} if recipe.model.pretrained and name in shipped() else {}
 
 
 def _fine_tuning(recipe: Recipe, start: Checkpoint) -> Recipe:

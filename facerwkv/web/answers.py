@@ -29,7 +29,7 @@ class ServiceOptions(Options):
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    return result.to_dict() | {"size": list(result.size)}
+    return result.to_dict()
 
 
 def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from fastapi import HTTPException
 
 from facerwkv.core.errors import InputError
+from facerwkv.inference.drawn import DrawnVideo
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Result
-from facerwkv.inference.sinks import DrawnVideo, table_columns, writer
+from facerwkv.inference.sinks import table_columns, writer
 from facerwkv.inference.stream import stream
 from facerwkv.media.frames import UnreadableVideo, duration, video_size
 from facerwkv.web.answers import ServiceOptions

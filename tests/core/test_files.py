@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic, atomic_folder, write_text
+from facerwkv.core.files import atomic, atomic_folder, first_time, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -67,3 +67,11 @@ def test_a_folder_that_is_a_file_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Choose another folder"):
         write_text(tmp_path / "file" / "report.md", "text")
+
+
+def test_a_text_is_told_once_per_user_and_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert [first_time(text) for text in ("a", "a", "b")] == [True, False, True]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))  # nothing can be kept there
+    assert [first_time("a"), first_time("a")] == [True, True]

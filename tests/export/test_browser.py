@@ -254,17 +254,22 @@ READ = """async (text) => {
 }"""
 
 
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 def encoded(kind):
     rgb = Image.fromarray(render(0, "test").image).resize((120, 80))
     alpha = Image.linear_gradient("L").resize(rgb.size)
-    exif = Image.Exif()
-    exif[0x0112] = 6
     images = {
-        "turned.jpg": (rgb, {"exif": exif, "quality": 90}),
+        "turned.jpg": (rgb, {"exif": turned(6), "quality": 90}),
         "grey.jpg": (rgb.convert("L"), {}),
         "see-through.png": (Image.merge("RGBA", (*rgb.split(), alpha)), {}),
         "palette.png": (rgb.quantize(32), {}),
         "lossless.webp": (rgb, {"lossless": True}),
+        **{f"turned-{i}.webp": (rgb, {"lossless": True, "exif": turned(i)}) for i in range(2, 9)},
         "one.gif": (rgb.quantize(64), {}),
         "plain.bmp": (rgb, {}),
     }
@@ -275,7 +280,11 @@ def encoded(kind):
 
 @needs_browser
 @pytest.mark.parametrize(
-    "kind", ["turned.jpg", "grey.jpg", "see-through.png", "palette.png", "lossless.webp", "one.gif", "plain.bmp"]
+    "kind",
+    [
+        *("turned.jpg", "grey.jpg", "see-through.png", "palette.png", "lossless.webp", "one.gif", "plain.bmp"),
+        *(f"turned-{orientation}.webp" for orientation in range(2, 9)),
+    ],
 )
 def test_images_are_read_as_python_reads_them(modules, kind):
     data = encoded(kind)

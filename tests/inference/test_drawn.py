@@ -6,9 +6,9 @@ import av
 import pytest
 from PIL import Image
 
+from facerwkv.inference.drawn import Media
 from facerwkv.inference.options import Options
 from facerwkv.inference.results import Kept, Result
-from facerwkv.inference.sinks import Media
 from facerwkv.media.frames import read_frames
 from tests.media.made import counted, ffmpeg, tone
 

@@ -1,6 +1,7 @@
 """Explanations: exact where the mathematics is exact, and one face, one image, one sentence for what cannot be."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import TransformConfig
+from facerwkv.export import export_onnx
 from facerwkv.inference.explain import METHODS, deliver, explain, gradient, occlusion, patch_grid, tokens
-from facerwkv.inference.predictor import Predictor
+from facerwkv.inference.predictor import Predictor, load
 from facerwkv.media.draw import AGAINST, FOR, draw_patches
 from facerwkv.mixers import MIXERS
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
@@ -128,7 +130,7 @@ def test_red_patches_speak_for_the_label_and_blue_ones_against_it():
 
 def test_faces_are_drawn_side_by_side(predictor, tmp_path, capsys):
     one = explain(predictor, render(0, "test").image)[0]
-    deliver([one, one], "party.jpg", tmp_path / "explained.png", as_json=False)
+    deliver({"party.jpg": [one, one]}, tmp_path / "explained.png", as_json=False)
     with Image.open(tmp_path / "explained.png") as board:
         assert board.size == (960, 480)
     said = capsys.readouterr().out
@@ -147,8 +149,36 @@ def test_the_command_draws_and_prints(predictor, tmp_path):
     assert Image.open(out).size == (480, 480)
 
 
+def test_several_sources_are_one_sheet_in_the_format_of_its_name(predictor, tmp_path, capsys):
+    one = explain(predictor, render(0, "test").image)[0]
+    deliver({"a.jpg": [one] * 30, "b.jpg": [one] * 10, "wall.jpg": []}, tmp_path / "why.jpg", as_json=False)
+    with Image.open(tmp_path / "why.jpg") as board:
+        assert (board.format, board.size) == ("JPEG", (6 * 480, 6 * 480))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "wall.jpg: no face was found. --mode scene explains the whole image."
+    assert said[31].startswith("31  b.jpg  ")
+    assert said[-1].endswith(
+        "why.jpg: the first 36 of 40 faces: red patches speak for the label, blue ones against it."
+    )
+    with pytest.raises(InputError, match=r"Cannot draw into why\.gif: end its name in \.png, \.jpg or \.webp"):
+        deliver({"a.jpg": [one]}, Path("why.gif"), as_json=False)
+
+
+def test_an_exported_model_is_explained_by_occlusion_as_its_checkpoint_is(predictor, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    save_checkpoint(tmp_path / "model", predictor.checkpoint)
+    export_onnx(tmp_path / "model", tmp_path / "a.onnx")
+    monkeypatch.setattr("facerwkv.inference.explain.patch_grid", lambda model, size: (4, 4))
+    image, exported = render(0, "test").image, load(tmp_path / "a.onnx", "cpu")
+    (found,), (expected,) = explain(exported, image), explain(predictor, image, "occlusion")
+    assert (found.method, found.label) == ("occlusion", expected.label)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.05)  # the mean colour in bytes
+    with pytest.raises(InputError, match=r"no gradients and no tokens: choose occlusion"):
+        explain(exported, image, "gradient")
+
+
 def test_no_face_is_said_and_nothing_is_written(tmp_path, capsys):
-    deliver([], "wall.jpg", tmp_path / "explained.png", as_json=False)
+    deliver({"wall.jpg": []}, tmp_path / "explained.png", as_json=False)
     assert capsys.readouterr().out == "wall.jpg: no face was found. --mode scene explains the whole image.\n"
     assert not list(tmp_path.iterdir())
 

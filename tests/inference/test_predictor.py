@@ -12,14 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
+import facerwkv
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.normalise import normalise
 from facerwkv.data.transforms import EvalTransform, TransformConfig
+from facerwkv.inference.explain import explain
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load, notice
-from facerwkv.media.faces import FaceBox
-from facerwkv.media.images import NamedImage, UnreadableImage
+from facerwkv.media.faces import FaceBox, FaceDetector
+from facerwkv.media.images import NamedImage, UnreadableImage, open_image
 from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
 from facerwkv.models.zoo import create_model
 
@@ -280,8 +282,8 @@ def test_a_result_does_not_hold_pixels(scene):
 
 def test_results_are_plain_values(face):
     line = json.loads(json.dumps(face.predict(noise(1)).to_dict()))
-    assert line.keys() == {"source", "status", "faces"}
-    assert line["faces"][0].keys() == {"box", "label", "score", "probs"}
+    assert line.keys() == {"source", "status", "size", "faces"}
+    assert line["faces"][0].keys() == {"box", "detection", "label", "score", "probs"}
     assert type(face.predict(noise(1)).faces[0].score) is float
 
 
@@ -302,6 +304,12 @@ def test_real_images(shared):
 def test_any_callable_is_a_detector(box, box_and_score):
     (found,) = Predictor(checkpoint("face"), "cpu", lambda rgb: [box]).predict(noise(1)).faces
     assert (found.box, found.detection) == box_and_score
+
+
+def test_faces_are_in_the_order_of_rows_then_columns():
+    rows = [(60, 5, 80, 25), (5, 8, 25, 28), (100, 2, 118, 20), (50, 60, 70, 90), (10, 50, 40, 80)]
+    found = Predictor(checkpoint("face"), "cpu", lambda rgb: rows).predict(noise(1)).faces
+    assert [face.box for face in found] == [rows[1], rows[0], rows[2], rows[4], rows[3]]
 
 
 @pytest.mark.parametrize("box", [(10, 10, 10, 40), (130, 10, 150, 40), (-20, 10, 0, 40)])
@@ -439,3 +447,48 @@ class TestSceneAndFace:
         blind = Predictor(both.checkpoint, "cpu", no_faces)
         assert blind.predict(noise(0)).status == "no_face"
         assert len(blind.predict(noise(0), on_no_face="scene").faces) == 1
+
+
+class TestInOneCall:
+    def test_a_model_is_called_and_loaded_once(self, tmp_path, monkeypatch):
+        save_checkpoint(tmp_path, checkpoint("scene"))
+        expected = load(tmp_path).predict(noise(1)).faces
+        assert load(tmp_path)(noise(1)).faces == expected
+        assert facerwkv.predict(noise(1), model=tmp_path).faces == expected
+        monkeypatch.setattr("facerwkv.models.checkpoint.load_checkpoint", None)
+        assert facerwkv.predict(noise(1), model=tmp_path, mode="scene").faces == expected
+        assert facerwkv.explain is explain
+
+    def test_a_detector_is_given_with_its_own_bounds(self, tmp_path):
+        save_checkpoint(tmp_path, checkpoint("face"))
+        assert [face.box for face in load(tmp_path, detector=two_faces)(noise(1)).faces] == [
+            BOXES[0],
+            (50, 10, 120, 90),
+        ]
+        with pytest.raises(InputError, match="Give detector_model or detector, not both"):
+            load(tmp_path, detector=two_faces, detector_model="yunet.onnx")
+        for wrong in ({"threshold": 2}, {"max_side": 0}):
+            with pytest.raises(InputError, match=f"The detector's {next(iter(wrong))} is"):
+                FaceDetector(**wrong)
+
+    def test_the_detector_s_bounds_hold(self, shared):
+        rgb = open_image(shared / "media" / "couple.jpg")
+        faces = FaceDetector()(rgb)
+        smallest, weakest = (
+            min(map(key, faces)) for key in (lambda f: min(f.x2 - f.x1, f.y2 - f.y1), lambda f: f.score)
+        )
+        assert len(FaceDetector(min_face=int(smallest) + 1)(rgb)) < len(faces)
+        assert len(FaceDetector(threshold=weakest + 1e-4)(rgb)) < len(faces)
+
+
+def test_embeddings_are_what_the_classifier_reads(face):
+    rgb, model = noise(1), face.checkpoint.model
+    (found,) = face.embed([rgb])
+    assert (found.shape, found.dtype) == ((2, model.head_hidden_size), np.float32)
+    assert np.array_equal(face.embed(rgb), found)
+    logits = model.get_classifier()(torch.from_numpy(found)) / face.checkpoint.temperature
+    probs = [list(each.probs.values()) for each in face.predict(rgb).faces]
+    np.testing.assert_allclose(logits.softmax(1).detach().numpy(), probs, atol=1e-5)
+    assert Predictor(checkpoint("face"), "cpu", no_faces).embed(rgb).shape == (0, model.head_hidden_size)
+    with pytest.raises(InputError, match="no such file"):
+        face.embed("gone.jpg")

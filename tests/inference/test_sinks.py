@@ -1,19 +1,22 @@
 import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from facerwkv.core.errors import InputError
-from facerwkv.inference.results import Kept, Result
+from facerwkv.inference.drawn import Media
+from facerwkv.inference.results import Face, Kept, Result
 from facerwkv.inference.sinks import (
     SINKS,
-    Media,
     Summary,
     TextReport,
     deliver,
@@ -21,7 +24,7 @@ from facerwkv.inference.sinks import (
     writer,
 )
 from facerwkv.media.frames import read_frames
-from facerwkv.media.sources import is_video
+from facerwkv.media.sources import expand_sources, is_video
 from tests.examples import HAPPY, LABELS, RESULTS
 
 DICTS = [result.to_dict() for result in RESULTS]
@@ -57,23 +60,37 @@ def test_csv_has_a_row_per_face_and_a_column_per_label(tmp_path):
     write_results(RESULTS, tmp_path / "out.csv", LABELS)
     with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["source", "status", "x1", "y1", "x2", "y2", "label", "score", "anger", "happiness"]
+    columns = "source status width height x1 y1 x2 y2 detection label score anger happiness"
+    assert header == columns.split()
     assert rows == [
-        ["a, b.jpg", "ok", "1", "2", "30", "40", "happiness", "0.75", "0.25", "0.75"],
-        ["a, b.jpg", "ok", "1", "2", "30", "40", "happiness", "0.75", "0.25", "0.75"],
-        ["scene.jpg", "ok", "", "", "", "", "anger", "0.5", "0.5", "0.5"],
-        ["none.jpg", "no_face", "", "", "", "", "", "", "", ""],
-        ["bad.jpg", "unreadable", "", "", "", "", "", "", "", ""],
+        ["a, b.jpg", "ok", "60", "50", "1", "2", "30", "40", "0.9", "happiness", "0.75", "0.25", "0.75"],
+        ["a, b.jpg", "ok", "60", "50", "1", "2", "30", "40", "0.9", "happiness", "0.75", "0.25", "0.75"],
+        ["scene.jpg", "ok", "60", "50", "", "", "", "", "", "anger", "0.5", "0.5", "0.5"],
+        ["none.jpg", "no_face", "60", "50", *[""] * 9],
+        ["bad.jpg", "unreadable", *[""] * 11],
     ]
 
 
+def test_a_csv_is_utf8_without_formulas_and_with_six_digits(tmp_path):
+    probs = {"=1+1": 2 / 3, "b": 1 / 3}
+    face = Face("=1+1", 2 / 3, probs, (1, 2, 30, 40), 0.987654321)
+    names = [os.fsdecode(b"caf\xe9.jpg"), "caf\u00e9.jpg", "-x.jpg", "@SUM(A1).jpg", "a=b.jpg"]
+    write_results([Result(name, "ok", [face], (60, 50)) for name in names], tmp_path / "out.csv", probs)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_bytes().decode("utf-8"))))
+    assert [row["source"] for row in rows] == ["caf\\xe9.jpg", "caf\u00e9.jpg", "'-x.jpg", "'@SUM(A1).jpg", "a=b.jpg"]
+    cells = [rows[0][name] for name in ("detection", "label", "score", "'=1+1", "b")]
+    assert cells == ["0.987654", "'=1+1", "0.666667", "0.666667", "0.333333"]
+    values = Result("x", "ok", [face], (60, 50)).to_dict()["faces"][0]
+    assert (values["score"], values["probs"]["b"], values["detection"]) == (0.666667, 0.333333, 0.987654)
+
+
 ROWS = [
-    ("talk.mp4", "ok", 0.0, 0, 1, 1, 2, 30, 40, 0.9, "happiness", 0.75, 0.25, 0.75),
-    ("talk.mp4", "ok", 0.0, 0, 2, 1, 2, 30, 40, 0.9, "happiness", 0.75, 0.25, 0.75),
-    ("talk.mp4", "ok", 0.25, 1, 2, 1, 2, 30, 40, 0.9, "happiness", 0.75, 0.25, 0.75),
-    ("talk.mp4", "no_face", 0.5, 2, *[None] * 10),
-    ("talk.mp4", "unreadable", 0.5, 3, *[None] * 10),
-    ("none.jpg", "no_face", *[None] * 12),
+    ("talk.mp4", "ok", 60, 50, 0.0, 0, 1, 1, 2, 30, 40, 0.9, "happiness", 0.75, 0.25, 0.75),
+    ("talk.mp4", "ok", 60, 50, 0.0, 0, 2, 1, 2, 30, 40, 0.9, "happiness", 0.75, 0.25, 0.75),
+    ("talk.mp4", "ok", 60, 50, 0.25, 1, 2, 1, 2, 30, 40, 0.9, "happiness", 0.75, 0.25, 0.75),
+    ("talk.mp4", "no_face", 60, 50, 0.5, 2, *[None] * 10),
+    ("talk.mp4", "unreadable", None, None, 0.5, 3, *[None] * 10),
+    ("none.jpg", "no_face", 60, 50, *[None] * 12),
 ]
 
 
@@ -81,7 +98,7 @@ def test_a_videos_csv_has_a_row_per_face_and_frame(tmp_path):
     write_results([*CLIP, RESULTS[2]], tmp_path / "out.csv", LABELS, table_columns(video=True))
     with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    columns = "source status time frame track x1 y1 x2 y2 detection label score anger happiness"
+    columns = "source status width height time frame track x1 y1 x2 y2 detection label score anger happiness"
     assert header == columns.split()
     assert rows == [["" if cell is None else str(cell) for cell in row] for row in ROWS]
 
@@ -95,7 +112,7 @@ def test_parquet_has_the_same_rows_with_their_types(tmp_path, monkeypatch, rows_
     assert [tuple(row.values()) for row in table.to_pylist()] == ROWS
     assert table.column_names == [*table_columns(video=True), *LABELS]
     assert list(map(str, table.schema.types)) == [
-        *("string", "string", "double", "int64", "int64", "int64", "int64", "int64", "int64", "double"),
+        *("string", "string", "int64", "int64", "double", *["int64"] * 6, "double"),
         *("string", "double", "double", "double"),
     ]
 
@@ -195,20 +212,44 @@ def drawable(source: str) -> Result:
     return Result(source, "ok", [HAPPY], (60, 50), kept=Kept(BRIGHT))
 
 
-def test_drawings_get_safe_unique_names_and_unreadable_images_none(tmp_path):
-    sources = ["a/party.jpg", "b/Party.png", "../we?ird\n name.jpg", "array 0", "ünï.webp", ".jpg"]
-    with closing(Media(tmp_path / "drawn")) as media:
-        files = [path for path in map(media, [*map(drawable, sources), RESULTS[3]]) if path]
-    assert [file.name for file in files] == [
-        "party_drawn.jpg",
-        "Party_drawn-2.jpg",
-        "we_ird_name_drawn.jpg",
-        "array_0_drawn.jpg",
-        "ünï_drawn.jpg",
-        "jpg_drawn.jpg",
-    ]
-    assert sorted(tmp_path.glob("drawn/*")) == sorted(files)
-    assert Image.open(files[0]).size == (480, 400)
+DRAWINGS = {
+    "a/1.jpg": "a/1_drawn.jpg",
+    "b/1.jpg": "b/1_drawn.jpg",
+    "b/1.png": "b/1_drawn-2.jpg",
+    "b/1.JPG": "b/1_drawn-3.jpg",
+    "../ünï \n.webp": "ünï \n_drawn.jpg",
+    "../other/ünï \n.webp": "ünï \n_drawn-2.jpg",
+    "../tree/sub/1.jpg": "sub/1_drawn.jpg",
+    "array 0": "array_0_drawn.jpg",
+}
+
+
+def test_drawings_mirror_the_tree_and_none_overwrites_another_source_s(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for source in DRAWINGS:
+        if source != "array 0":
+            Path(source).parent.mkdir(parents=True, exist_ok=True)
+            Path(source).touch()
+    names = [*DRAWINGS.values()]
+    for again in ("array_0_drawn.jpg", "array_0_drawn-2.jpg"):  # each source in a run of its own
+        for source, name in zip(DRAWINGS, names, strict=True):
+            with closing(Media("drawn", roots=["../tree"])) as media:
+                assert str(media(drawable(source)).relative_to("drawn")) == (again if source == "array 0" else name)
+                assert media(RESULTS[3]) is None
+    found = [str(path.relative_to("drawn")) for path in Path("drawn").rglob("*.jpg")]
+    assert sorted(found) == sorted([*names, "array_0_drawn-2.jpg"])
+    assert Image.open("drawn/a/1_drawn.jpg").size == (480, 400)
+    assert list(expand_sources(["drawn", "drawn/**/*.jpg"])) == ["drawn", "drawn/**/*.jpg"]
+
+
+def test_lines_and_tables_name_the_drawing(capsys, tmp_path):
+    out, folder = tmp_path / "out.csv", tmp_path / "drawn"
+    deliver([drawable("x.jpg"), RESULTS[3]], Named(), out, folder, True, table_columns(drawn=True))
+    drawn = str(folder / "x_jpg_drawn.jpg")
+    assert [json.loads(line).get("drawn") for line in capsys.readouterr().out.splitlines()] == [drawn, None]
+    with open(out, encoding="utf-8", newline="") as file:
+        assert [row["drawn"] for row in csv.DictReader(file)] == [drawn, ""]
 
 
 def test_an_unreadable_image_is_not_drawn(tmp_path):
@@ -238,7 +279,7 @@ def test_people_get_text_a_summary_and_the_files_they_asked_for(capsys, tmp_path
     assert last.startswith("1 image, 1 face; ")
     assert last.endswith(f"; wrote {tmp_path / 'out.csv'}; wrote {tmp_path / 'drawn'}")
     assert (tmp_path / "out.csv").exists()
-    assert (tmp_path / "drawn" / "party_drawn.jpg").exists()
+    assert (tmp_path / "drawn" / "party_jpg_drawn.jpg").exists()
 
 
 def test_frames_of_a_source_become_one_video(tmp_path):
@@ -246,7 +287,7 @@ def test_frames_of_a_source_become_one_video(tmp_path):
     clips = [*CLIP, frame(0, 1, source="b.mov"), frame(1, source="b.mov"), again]
     with closing(Media(tmp_path)) as media:
         files = list(dict.fromkeys(path for path in map(media, clips) if path))
-    assert [file.name for file in files] == ["talk_drawn.mp4", "b_drawn.mp4", "talk_drawn-2.mp4"]
+    assert [file.name for file in files] == ["talk_mp4_drawn.mp4", "b_mov_drawn.mp4", "talk_mp4_drawn-2.mp4"]
     assert [len(list(read_frames(file))) for file in files] == [3, 2, 1]
 
 

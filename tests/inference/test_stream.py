@@ -20,10 +20,10 @@ from PIL import Image
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
+from facerwkv.inference.drawn import DrawnVideo
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Face, Kept, Result
-from facerwkv.inference.sinks import DrawnVideo
 from facerwkv.inference.stream import Follower, predict_sources, stream
 from facerwkv.media.frames import read_frames
 from facerwkv.media.geometry import overlap

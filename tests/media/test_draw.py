@@ -53,3 +53,20 @@ def test_the_input_is_left_as_it_was():
 @pytest.mark.parametrize("box", [None, (0, 0, 1, 1)])
 def test_any_shape_can_be_drawn(shape, box):
     assert max(draw_faces(grey(*shape), [(box, PROBS)] * 2).size) >= 480
+
+
+def test_in_a_crowd_no_face_is_covered():
+    rgb = np.full((480, 480, 3), 128, np.uint8)
+    boxes = [(x, y, x + 58, y + 58) for y in range(0, 480, 60) for x in range(0, 480, 60)][:-3]
+    drawn = np.asarray(draw_faces(rgb, [(box, {"happiness": 0.9, "sadness": 0.1}) for box in boxes]))
+    for x1, y1, x2, y2 in boxes:
+        assert (drawn[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4] == 128).all()
+    assert (drawn[422:, 302:] != 128).any()  # where there is room, a label is
+
+
+def test_boxes_only_draws_no_text():
+    rgb, box = np.full((480, 480, 3), 128, np.uint8), (100, 100, 200, 200)
+    drawn = np.asarray(draw_faces(rgb, [(box, {"happiness": 0.9})], boxes_only=True))
+    changed = np.argwhere((drawn != rgb).any(2))
+    assert (changed.min(0).tolist(), changed.max(0).tolist()) == ([100, 100], [199, 199])
+    assert (np.asarray(draw_faces(rgb, [], boxes_only=True)) == rgb).all()

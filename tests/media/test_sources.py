@@ -4,8 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from facerwkv.media.sources import expand_sources, is_live, is_one, is_video, title
+from facerwkv.media.images import formats
+from facerwkv.media.sources import LeftOut, expand_sources, is_live, is_one, is_video, title, why_no_image
 
 
 def test_what_a_source_is(tmp_path, monkeypatch):
@@ -26,6 +28,36 @@ def test_lists_batches_and_iterators_are_several_images_and_nothing_else_is():
     assert [is_one(each) for each in SEVERAL] == [False] * len(SEVERAL)
     single = [None, 7, {"image": "a.png"}, io.BytesIO(), bytearray(b"a"), np.zeros((2, 3)), torch.zeros(3, 4, 6), "a"]
     assert [is_one(each) for each in single] == [True] * len(single)
+
+
+def test_what_is_in_a_folder_and_not_read_is_counted_and_named(tmp_path, caplog):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.HEIC", "talk.mp4", "b.mov", "notes.txt", "a_drawn.jpg", "scan", ".hidden.txt", "c.fake"):
+        (tmp_path / "photos" / name).touch()
+    (tmp_path / "photos" / "away").symlink_to(tmp_path)
+    photos = str(tmp_path / "photos")
+    assert list(expand_sources([photos])) == [f"{photos}/a.jpg", f"{photos}/b.HEIC"]
+    left = (
+        "1 linked folder (away), 1 drawing (a_drawn.jpg), 2 videos (b.mov, talk.mp4), 2 other files (c.fake, notes.txt)"
+    )
+    left += ", 1 file without an ending (scan)"
+    assert caplog.messages == [f"{photos}: not read: {left}."]
+    for name in ("a.jpg", "b.HEIC"):
+        (tmp_path / "photos" / name).unlink()
+    assert why_no_image(photos, "photos", "") == f"photos is a folder without images; in it: {left}."
+    closed = LeftOut()
+    closed.add("closed folder", "x/secret")
+    assert str(closed) == "1 closed folder (secret)"
+
+
+def test_formats_of_plugins_are_read_and_of_pillow_those_that_are_safe(tmp_path, monkeypatch):
+    assert {"JPEG", "PNG", "WEBP"} <= {*formats()}
+    assert not {"EPS", "TGA"} & {*formats()}
+    monkeypatch.setitem(Image.OPEN, "FAKE", (lambda *_: None, None))
+    monkeypatch.setitem(Image.EXTENSION, ".fake", "FAKE")
+    assert "FAKE" in formats()
+    (tmp_path / "c.fake").touch()
+    assert list(expand_sources([str(tmp_path)])) == [f"{tmp_path}/c.fake"]
 
 
 @pytest.fixture

@@ -126,7 +126,8 @@ def test_the_hub_s_copy_is_read_like_a_folder(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load_checkpoint("hf-hub:ann/fer").labels == EXPRESSIONS
     assert facerwkv.load(Path("hf-hub:ann/fer@v2"), "cpu").labels == EXPRESSIONS
-    assert asked == [("ann/fer", None, [WEIGHTS, CONFIG]), ("ann/fer", "v2", [WEIGHTS, CONFIG])]
+    assert facerwkv.Predictor.from_pretrained("hf-hub:ann/fer@v2", device="cpu").labels == EXPRESSIONS
+    assert asked == [("ann/fer", revision, [WEIGHTS, CONFIG]) for revision in (None, "v2", "v2")]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,7 @@ def test_uploading_sends_three_files_and_gives_the_address(trained, monkeypatch)
             sent["card"] = (Path(folder_path) / CARD).read_text(encoding="utf-8")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert trained.push_to_hub("ann/fer", half=True) == "https://hub.invalid/ann/fer"
+    predictor = facerwkv.Predictor(trained, "cpu")
+    assert predictor.push_to_hub("ann/fer", half=True) == "https://hub.invalid/ann/fer"
     assert sent["files"] == sorted([CARD, CONFIG, WEIGHTS])
     assert 'facerwkv.load("hf-hub:ann/fer")' in sent["card"]

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,8 +6,9 @@ import pytest
 import timm
 
 from facerwkv.models.checkpoint import load_checkpoint
-from facerwkv.models.describe import HEADERS, describe, measure, print_all
+from facerwkv.models.describe import HEADERS, describe, describe_checkpoint, measure, print_all
 from facerwkv.models.zoo import MODELS, shipped
+from tests.commands import facerwkv
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -62,3 +64,19 @@ def test_the_licence_of_shipped_weights_is_their_card_s(name, capsys):
 
 def test_a_model_without_shipped_weights_has_the_licence_of_its_code():
     assert {describe(name)["licence"] for name in MODELS if name not in shipped()} == {"Apache-2.0", "BSD-3-Clause"}
+
+
+def test_a_checkpoint_is_described_by_what_it_says_of_itself(capsys, tmp_path):
+    stored = load_checkpoint("facerwkv_fer_tiny")
+    stored.save_pretrained(tmp_path / "mine")
+    facts = describe_checkpoint(str(tmp_path / "mine"))
+    assert (facts["name"], facts["model"], facts["labels"]) == ("mine", "facerwkv_fer_tiny", list(stored.labels))
+    assert (facts["licence"], facts["input"]) == (stored.card["licence"], [1, 48, 48])
+    accuracy = stored.card["metrics"]["test"]["accuracy"]["value"]
+    assert facts["metrics"]["test"]["accuracy"] == accuracy
+    assert json.loads(facerwkv("models", "info", tmp_path / "mine", "--json").stdout) == facts
+    said = facerwkv("models", "info", tmp_path / "mine").stdout
+    assert f"{accuracy:.4g}" in said
+    assert "research only" in said
+    gone = facerwkv("models", "info", "nosuch")
+    assert (gone.returncode, "Unknown model 'nosuch'" in gone.stderr) == (2, True)

@@ -9,6 +9,7 @@ import torch
 
 from facerwkv.core.errors import InputError
 from facerwkv.mixers import MIXERS
+from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.models.compared.caer_net import CAERNetConfig
 from facerwkv.models.config import BackboneConfig, ModelConfig
 from facerwkv.models.zoo import MODELS, create_model
@@ -182,8 +183,11 @@ def test_timm_s_own_names_stay_timm_s():
 
 
 def test_pretrained_weights_are_refused_while_there_are_none():
-    with pytest.raises(InputError, match="pretrained=False"):
+    advice = "^facerwkv_small has no weights: train it, facerwkv train --model facerwkv_small, or choose"
+    with pytest.raises(InputError, match=f"{advice}.*pretrained=False"):
         timm.create_model("facerwkv_small", pretrained=True)
+    with pytest.raises(InputError, match=advice):
+        load_checkpoint("facerwkv_small")
 
 
 @pytest.mark.parametrize("name", [name for name in FACERWKV if MIXERS[MODELS[name].config.mixer].streams])

@@ -1,10 +1,15 @@
 """Training from a checkpoint: what is chosen by hand is obeyed or refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from facerwkv.core.errors import InputError
+from facerwkv.export import export_onnx
+from facerwkv.inference.predictor import notice
 from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.models.onnx import read_onnx
 from facerwkv.models.zoo import create_model
 from facerwkv.training import module
 from facerwkv.training.recipe import Recipe
@@ -86,3 +91,15 @@ def test_a_recipe_s_own_model_and_transform_are_not_chosen_by_hand(start, small)
     made = module._fine_tuning(recipe, before)
     assert made.transform == before.transform
     assert module._model(made, before.labels, before) is before.model
+
+
+def test_the_licence_of_what_it_started_from_follows_a_model_to_every_form(start, small, tmp_path):
+    pytest.importorskip("onnxruntime")
+    checkpoint = load_checkpoint(start)
+    save_checkpoint(start, replace(checkpoint, card={"licence": "research only: a test", "name": "mother"}))
+    folder, licence = tuned(start, [], small), "started from mother, research only: a test"
+    tuned_one = load_checkpoint(folder)
+    assert tuned_one.card["licence"] == licence
+    assert export_onnx(folder, tmp_path / "a.onnx").licence == licence
+    for model in (tuned_one, read_onnx(tmp_path / "a.onnx")):
+        assert notice(model) == f"facerwkv4_small may be used for research only: its licence is {licence!r}."

@@ -19,9 +19,19 @@ export async function findFaces(image, session, settings) {
   }
   const clipped = strongest(found, (a, b) => overlap(a, b) < settings.overlap).map((face) => clip(face, image));
   const visible = clipped.filter(([x1, y1, x2, y2]) => Math.min(x2 - x1, y2 - y1) >= 1);
-  return visible.sort((a, b) => a[0] - b[0]).map(([x1, y1, x2, y2, score]) => {
+  return byRows(visible).map(([x1, y1, x2, y2, score]) => {
     return { box: [Math.floor(x1), Math.floor(y1), Math.ceil(x2), Math.ceil(y2)], score };
   });
+}
+
+/** As by_rows in media/geometry.py: rows from the top, in a row from the left. */
+function byRows(boxes) {
+  const rows = [];
+  for (const box of [...boxes].sort((a, b) => a[1] + a[3] - b[1] - b[3])) {
+    if (!rows.length || (box[1] + box[3]) / 2 >= rows.at(-1)[0][3]) rows.push([]);
+    rows.at(-1).push(box);
+  }
+  return rows.flatMap((row) => row.sort((a, b) => a[0] - b[0]));
 }
 
 /** The lengths of the longer side at which the image is searched. */

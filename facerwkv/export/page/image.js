@@ -1,11 +1,13 @@
 // A file, or a video's frame → its pixels, upright and opaque.
 
+import { uprightBitmap } from "./orient.js";
+
 /** A file's ImageBitmap: its EXIF rotation applied, its colours as they are stored, as Python reads them. */
 export async function openImage(file, mostPixels) {
-  const options = { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, options);
+    bitmap = await uprightBitmap(file, options);
   } catch {
     throw new Error(
       file.size

@@ -57,12 +57,12 @@ async function look(file) {
   const panel = new ImagePanel(file.name, model.meta, titleOf);
   try {
     const bitmap = await openImage(file, model.meta.most_pixels);
-    const { size, ...result } = await predict(file.name, bitmap, bitmap.width, bitmap.height);
-    panel.show({ size, ...result }, await reduced(bitmap));
+    const result = await predict(file.name, bitmap, bitmap.width, bitmap.height);
+    panel.show(result, await reduced(bitmap));
     results.push(result);
   } catch (error) {
     panel.fail(error.message);
-    results.push({ source: file.name, status: "unreadable", faces: [], message: error.message });
+    results.push({ source: file.name, status: "unreadable", size: [0, 0], faces: [], message: error.message });
   }
   find("results").append(panel.element);
   find("tools").hidden = false;
@@ -72,8 +72,8 @@ async function look(file) {
 
 async function predict(source, image, width, height) {
   const found = await model.predict(pixelsOf(image, width, height));
-  const faces = found.map(({ box, label, score, probs }) => ({ ...(box && { box }), label, score, probs }));
-  return { source, status: faces.length ? "ok" : "no_face", faces, size: [width, height] };
+  const faces = found.map(({ box, detection, ...face }) => ({ ...(box && { box, detection }), ...face }));
+  return { source, status: faces.length ? "ok" : "no_face", size: [width, height], faces };
 }
 
 async function startCamera() {

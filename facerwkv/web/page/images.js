@@ -2,6 +2,7 @@
 
 import { count, create, download, find, percent } from "./elements.js";
 import { announce, bytes, complain } from "./messages.js";
+import { uprightBitmap } from "./orient.js";
 import { ImagePanel, reduced, squareAround } from "./panel.js";
 import { askJson, form } from "./service.js";
 
@@ -71,7 +72,7 @@ async function predict(entry) {
     const { results } = await askJson("predict", { query, method: "POST", body: form("files", file) });
     entry.patches = {};
     // null where this browser cannot show the format
-    panel.show(results[0], panel.source ?? await createImageBitmap(file).then(reduced).catch(() => null));
+    panel.show(results[0], panel.source ?? await uprightBitmap(file).then(reduced).catch(() => null));
     const spoken = results[0].faces.map((face) => `${face.label} ${percent(face.score)}`);
     announce(`${file.name}: ${[panel.found, ...spoken].join(", ")}`);
     if (find("patches").checked) await explain(entry);
