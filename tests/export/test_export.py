@@ -400,4 +400,4 @@ def test_an_exported_model_is_no_checkpoint(tiny_file):
 
 def test_an_exported_model_has_no_gradients_to_explain(tiny_file):
     with pytest.raises(InputError, match="An exported facerwkv4_small has no gradients and no tokens"):
-        explain(load(tiny_file, "cpu"), noise(0))
+        explain(load(tiny_file, "cpu"), noise(0), "gradient")
