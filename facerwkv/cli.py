@@ -102,7 +102,11 @@ def train(
     data: DataOption = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="A name from `facerwkv models list`.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE-MODEL.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume a run; train.epochs=N for more.")] = None,
+    seeds: Annotated[list[str] | None, typer.Option(metavar="0 1 2", help="Train once for each seed.")] = None,
+    folds: Annotated[str | None, typer.Option(metavar="N|all", help="Once for each fold; all: each group.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="group|...", help="With --folds: what must stay together.")] = None,
+    find_lr: Annotated[bool, typer.Option("--find-lr", help="Only look for a learning rate.")] = False,
     init_from: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="Fine-tune this checkpoint.")] = None,
     labels: Annotated[str | None, typer.Option(metavar="A,B,...|auto|FILE", help="Your classes, in order.")] = None,
     rename: Annotated[str | None, typer.Option(metavar="1=A,2=B,...|FILE", help="Other names for classes.")] = None,
@@ -110,26 +114,39 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
 ) -> None:
     """Train a model and score it on the validation images."""
-    from facerwkv.training.recipe import Recipe, named_labels, named_pairs
+    from facerwkv.training.recipe import Recipe, named_labels, named_pairs, seed_numbers
 
     values = _given({"data.source": data, "model.name": model, "init_from": init_from, "train.device": device})
     values |= _given({"data.labels": labels and named_labels(labels), "data.rename": rename and named_pairs(rename)})
     values |= _given({"data.drop_leaks": drop_leaks or None})
-    if resume and (values or changes):
-        given = (changes or [f"{key}={value}" for key, value in values.items()])[0]
+    numbers, changes = seed_numbers(seeds, changes or [])
+    values |= _given({"data.folds": folds, "data.by": by})
+    if resume and (values or numbers or find_lr):
+        given = next((f"{key}={value}" for key, value in values.items()), "--find-lr" if find_lr else "--seeds")
         raise InputError(f"A resumed run keeps its recipe; {given!r} cannot change it. Start a new run instead.")
-    plan: Any = None if resume else Recipe.read(recipe, changes or [], values)  # before torch is loaded
+    plan: Any = None if resume else Recipe.read(recipe, changes, values)  # before torch is loaded
 
     from facerwkv.evaluation.evaluate import finish
     from facerwkv.training.module import train as run
     from facerwkv.training.run import leads, read_run
 
-    plan = read_run(resume) if resume else plan
+    plan = read_run(resume, changes) if resume else plan
     folder = resume or out or Path("runs") / f"{Path(recipe).stem}-{plan.model.name}"
-    with _stoppable(AGAIN, folder):
-        run(plan, folder, resume=resume is not None)
-        if leads():
-            print(f"The report: {finish(folder)}")
+    if find_lr:
+        from facerwkv.training.tune import find_lr as find
+
+        print(f"optim.lr={find(plan)[0]:.2g}")
+    elif numbers or folds:
+        from facerwkv.evaluation.several import train_several
+
+        with _stoppable(AGAIN):
+            train_several(plan, folder, numbers).print()
+        print(f"The table: {folder / 'several.md'}")
+    else:
+        with _stoppable(AGAIN, folder):
+            run(plan, folder, resume=resume is not None, changes=changes)
+            if leads():
+                print(f"The report: {finish(folder)}")
 
 
 @app.command()
@@ -161,17 +178,20 @@ def compare(
     recipe: Annotated[str, typer.Option(help="One for all, or own: each model's own, where it has one.")] = "modern",
     out: Annotated[Path, typer.Option(help="Folder of the runs and the table.")] = Path("runs/compare"),
     split: Annotated[Literal["val", "test", "all"], typer.Option()] = "test",
+    seeds: Annotated[list[str] | None, typer.Option(metavar="0 1 2", help="Train each once for each seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train or load several models under one recipe, score and time them alike, in one table."""
     from facerwkv.evaluation import compare as module
+    from facerwkv.training.recipe import seed_numbers
 
     values = _given({"data.source": data, "train.device": device})
+    numbers, names = seed_numbers(seeds, names)
     changes = [name for name in names if module.is_change(name)]
     models = [name for name in names if name not in changes]
     with _stoppable(AGAIN):
-        result = module.compare(models, recipe, changes, out, split, values=values)
+        result = module.compare(models, recipe, changes, out, split, values=values, seeds=numbers)
     show(result, as_json)
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
     raise typer.Exit(0 if result.ok else 1)

@@ -1,12 +1,15 @@
 """The commands below `facerwkv data` and `facerwkv models`: parse and call, nothing else."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-data_app, models_app = (typer.Typer(no_args_is_help=True, rich_markup_mode=None) for _ in range(2))
+data_app, models_app, cache_app = (typer.Typer(no_args_is_help=True, rich_markup_mode=None) for _ in range(3))
+data_app.add_typer(cache_app, name="cache", help="List and remove the decoded images that are kept.")
+FolderOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Default: FACERWKV_HOME, ~/.cache/facerwkv.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -34,6 +37,33 @@ def check_data(
     report = check(source, leaks=leaks)
     show(report, as_json)
     raise typer.Exit(0 if report.ok else 1)
+
+
+@cache_app.command("list")
+def list_cache(folder: FolderOption = None, as_json: JsonOption = False) -> None:
+    """List the decoded images that are kept, with their size and age."""
+    from facerwkv.data.cache import cache_folder, list_caches
+
+    caches = list_caches(folder or cache_folder())
+    if as_json:
+        print(json.dumps([asdict(each) for each in caches]))
+        return
+    for each in caches:
+        print(f"{each.key[:12]}  {each.bytes / 1e6:>9,.1f} MB  {each.days:>6.1f} days  {each.about}")
+    print(f"{sum(each.bytes for each in caches) / 1e6:,.1f} MB in {folder or cache_folder()}")
+
+
+@cache_app.command("remove")
+def remove_cache(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="As listed.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    folder: FolderOption = None,
+) -> None:
+    """Remove kept images; they are decoded again when they are wanted."""
+    from facerwkv.data.cache import cache_folder, remove_caches
+
+    gone = remove_caches(folder or cache_folder(), keys or [], everything)
+    print(f"Removed {len(gone)}: {sum(each.bytes for each in gone) / 1e6:,.1f} MB")
 
 
 @models_app.command("list")

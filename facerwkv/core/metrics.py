@@ -5,7 +5,8 @@ reliability tables (..., 3, BINS). So the 2,000 resamples of an interval are sco
 the original, and are drawn as counts: one multinomial draw per cell instead of one index per image.
 """
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -141,6 +142,24 @@ def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
     support, answered = matrix.sum(-1), matrix.sum(-2)
     f1 = np.where(support > 0, _ratio(2 * right, support + answered), np.nan)
     return {"precision": _ratio(right, answered), "recall": _ratio(right, support), "f1": f1, "support": support}
+
+
+def class_intervals(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+    """The ends (2, C) of the 95 % intervals of precision, recall and f1; NaN for what most resamples do not define."""
+    rng, n, step = np.random.default_rng(seed), int(matrix.sum()), max(1, _CHUNK // matrix.size)
+    parts: dict[str, list[np.ndarray]] = {"precision": [], "recall": [], "f1": []}
+    for start in range(0, resamples, step):
+        drawn = rng.multinomial(n, matrix.ravel() / n, min(step, resamples - start)).reshape(-1, *matrix.shape)
+        scored = per_class(drawn)
+        for name, tables in parts.items():
+            tables.append(scored[name])
+    ends = {}
+    for name, tables in parts.items():
+        table = np.concatenate(tables)
+        table[:, np.isnan(table).mean(0) > 0.5] = 0
+        ends[name] = np.nanpercentile(table, (2.5, 97.5), axis=0)
+        ends[name][:, np.isnan(per_class(matrix)[name])] = np.nan
+    return ends
 
 
 def class_rows(rows: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, ...]]:
@@ -313,3 +332,23 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """top / bottom as float64; NaN where bottom is 0."""
     bottom = np.asarray(bottom, dtype=np.float64)
     return np.asarray(top) / np.where(bottom == 0, np.nan, bottom)
+
+
+def plus_minus(mean: dict[str, Any] | None, name: str) -> str:
+    """A mean and its deviation as a table shows them."""
+    metric = SCORES[name]
+    if not mean:
+        return UNDEFINED
+    deviation = mean["deviation"]
+    return metric.number(mean["mean"]) + ("" if deviation is None else f" ± {metric.number(deviation)}")
+
+
+def mean_scores(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | int | None]]:
+    """Of each score its mean over the rows in which it is defined, the sample's deviation, and their number."""
+    means: dict[str, dict[str, float | int | None]] = {}
+    for name in of_confusion():
+        values = [row[name]["value"] for row in rows if row.get(name)]
+        if values:
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            means[name] = {"mean": statistics.fmean(values), "deviation": deviation, "n": len(values)}
+    return means

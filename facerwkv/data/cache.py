@@ -11,8 +11,10 @@ import math
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +63,43 @@ class Cache:
 def cache_folder() -> Path:
     """Where caches lie unless a recipe names another folder: FACERWKV_HOME, else ~/.cache/facerwkv."""
     return Path(os.environ.get("FACERWKV_HOME") or "~/.cache/facerwkv").expanduser()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A cache of a folder: its key, bytes, days since it was built, and what is in it."""
+
+    key: str
+    bytes: int
+    days: float
+    about: str
+
+
+def list_caches(folder: Path) -> list[Stored]:
+    """The caches in a folder, the newest first; what a build left behind that did not end is one, too."""
+    found = []
+    for path in folder.glob("*.npy") if folder.is_dir() else ():
+        about = "not whole: its build did not end"
+        with suppress(OSError, ValueError, AttributeError):
+            about = str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("about", "images"))
+        status = path.stat()
+        found.append(Stored(path.stem, status.st_size, (time.time() - status.st_mtime) / 86_400, about))
+    return sorted(found, key=lambda each: each.days)
+
+
+def remove_caches(folder: Path, keys: Sequence[str], everything: bool = False) -> list[Stored]:
+    """Remove the caches whose keys begin so, or all of them; those removed. InputError for a key that is none's."""
+    there = list_caches(folder)
+    if not keys and not everything:
+        raise InputError("Name the caches to remove, or all of them. See them: facerwkv data cache list")
+    for key in keys:
+        if not any(each.key.startswith(key) for each in there):
+            raise InputError(f"{folder} has no cache {key!r}. See them: facerwkv data cache list")
+    gone = [each for each in there if everything or any(each.key.startswith(key) for key in keys)]
+    for each in gone:
+        for ending in (".json", ".npy", ".lock"):  # without its .json a cache is none
+            (folder / f"{each.key}{ending}").unlink(missing_ok=True)
+    return gone
 
 
 def open_cache(samples: Sequence[Sample], config: TransformConfig, folder: Path, what: str = "images") -> Cache:
@@ -134,7 +173,11 @@ def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shap
             raise InputError(f"None of the {len(samples)} {what} can be read. The first: {unreadable[0]}")
         file.flush()
         os.fsync(file.fileno())
-    write_text(path.with_suffix(".json"), json.dumps({"format": FORMAT, "unreadable": unreadable}) + "\n")
+    about = (
+        f"{len(samples)} {what}, {shape[1]} x {shape[2]}, from {os.fsencode(samples[0].name).decode(errors='replace')}"
+    )
+    described = {"format": FORMAT, "unreadable": unreadable, "about": about}
+    write_text(path.with_suffix(".json"), json.dumps(described) + "\n")
     return Cache(path, unreadable)
 
 

@@ -31,6 +31,13 @@ class DataConfig(Settings):
     number, so that few test images have a neighbour in training."""
     validation: Literal["random", "contiguous", "group", "copied"] = "contiguous"
     """How validation images are taken from training where the data set has none of its own."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Hold out this share for test where the data set has none, by the rule of `validation`, the same for each seed."""
+    folds: Annotated[int, Field(ge=2)] | Literal["all"] | None = None
+    """Cut all images into so many folds, of which `fold` is test; all: one for each group (leave one subject out)."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    by: str | None = None
+    """With folds: what must not be on both sides, `group` or an attribute, say subject."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     drop_leaks: bool = False
     """Leave out training images that are also in val or test, pixel by pixel."""

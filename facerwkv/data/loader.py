@@ -27,7 +27,7 @@ from facerwkv.data.load import load_dataset
 from facerwkv.data.record import Record
 from facerwkv.data.sampler import SeededSampler, TrainLoader
 from facerwkv.data.samples import Dataset, Sample, Scope, Splits, read_image
-from facerwkv.data.splits import blocks_apart, split_validation
+from facerwkv.data.splits import blocks_apart, split_folds, split_validation
 from facerwkv.data.transforms import EvalTransform
 
 NO_BOX = {
@@ -172,6 +172,17 @@ class DataModule(LightningDataModule):
                     f"{'test' if 'train' in splits else 'training'} split; use data.split=official."
                 )
             splits["train"], splits["test"] = blocks_apart(splits["train"], splits["test"])
+        if config.folds and not self.foreign:
+            parts = split_folds([each for those in splits.values() for each in those], config.folds, config.by)
+            if config.fold >= len(parts):
+                raise InputError(f"There are {len(parts)} folds, from 0 on; data.fold={config.fold} is none of them.")
+            held_out = parts[config.fold]
+            splits = {"train": [each for part in parts if part is not held_out for each in part], "test": held_out}
+        elif config.test_fraction and not self.foreign:
+            if "test" in splits:
+                raise InputError(f"{config.source} has a test split: data.test_fraction holds out none. Leave it out.")
+            kept, held_out = split_validation(splits.get("train", []), config.validation, config.test_fraction, 0)
+            splits |= {"train": apart(kept, held_out), "test": held_out}
         if "train" in splits and "val" not in splits:
             with suppress(InputError) if self.foreign else nullcontext():  # which may have too few for a split
                 splits |= self._hold_out(splits["train"])

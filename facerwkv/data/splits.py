@@ -46,6 +46,51 @@ def split_validation(
     return training, validation
 
 
+def split_folds(samples: Sequence[Sample], folds: int | Literal["all"], by: str | None = None) -> list[list[Sample]]:
+    """Cut the samples into folds that have the classes in like shares: of each class runs of consecutive file numbers.
+
+    With `by` (group, or an attribute) whole groups: the most uneven first, each to the fold where it evens the classes
+    out most (as scikit-learn's StratifiedGroupKFold). "all": a fold for each group. Raises InputError for fewer samples
+    or groups than folds, and for samples without the group.
+    """
+    ordered = sorted(samples, key=_file_number)
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for number, sample in enumerate(ordered):
+        value = str(number) if by is None else sample.group if by == "group" else sample.attributes.get(by)
+        if value is None:
+            raise InputError(f"{sample.name} has no {by}, which the folds were to keep together. Leave out data.by.")
+        groups[value].append(sample)
+    count = len(groups) if folds == "all" else folds
+    if not 2 <= count <= len(groups):
+        what = f"{len(groups)} {by or 'image'}s"
+        raise InputError(f"{what} cannot be cut into {count} folds; choose data.folds from 2 to {len(groups)}.")
+    if folds == "all":
+        return list(groups.values())
+    labels = sorted({sample.label for sample in ordered})
+    classes = {label: [sample for sample in ordered if sample.label == label] for label in labels}
+    parts: list[list[Sample]] = [[] for _ in range(count)]
+    if by is None:
+        for those in classes.values():
+            for part, rows in zip(parts, np.array_split(np.arange(len(those)), count), strict=True):
+                part += [those[row] for row in rows]
+        return parts
+    sizes = np.array([len(classes[label]) for label in labels])
+    names = {name: [each.label for each in those] for name, those in groups.items()}
+    tables = {name: np.array([those.count(label) for label in labels]) for name, those in names.items()}
+    there = np.zeros((count, len(labels)))
+    for name in sorted(groups, key=lambda name: -tables[name].std()):
+
+        def unevenness(fold: int, table: np.ndarray = tables[name]) -> tuple[float, float]:
+            shares = there / sizes
+            shares[fold] += table / sizes
+            return round(float(shares.std(0).mean()), 12), float(there[fold].sum())
+
+        best = min(range(count), key=unevenness)
+        there[best] += tables[name]
+        parts[best] += groups[name]
+    return parts
+
+
 def blocks_apart(train: Sequence[Sample], test: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Of every class the first 80 % of the training and the last 15 % of the test images, by their file numbers.
 

@@ -12,7 +12,7 @@ import re
 import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ class Comparison:
         console.width = max(console.width, WIDE)
         if self.rows:
             console.print(table)
+        if means := seeds_table(self.rows):
+            console.print(means, highlight=False)
         if not alike(self.rows):
             console.print(UNLIKE, highlight=False, soft_wrap=True)
         for problem in self.problems:
@@ -141,7 +143,20 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     heads = columns(rows)
     head = f"| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}\n"
     body = "".join(f"| {' | '.join(cells(row, rows))} |\n" for row in rows)
-    return head + body + ("" if alike(rows) else f"\n{UNLIKE}\n")
+    return head + body + ("" if alike(rows) else f"\n{UNLIKE}\n") + seeds_table(rows)
+
+
+def seeds_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of means over seeds, "" where no model has several."""
+    means, shown = over_seeds(rows), metrics.of_confusion()
+    if not means:
+        return ""
+    titles = " | ".join(metric.title for metric in shown.values())
+    head, lines = f"\n| model | seeds | {titles} |\n|---|{'---:|' * (len(shown) + 1)}\n", []
+    for name, scores in means.items():
+        texts = " | ".join(metrics.plus_minus(scores.get(score), score) for score in shown)
+        lines.append(f"| {name} | {max(each['n'] for each in scores.values())} | {texts} |\n")
+    return head + "".join(lines)
 
 
 def is_change(word: str) -> bool:
@@ -157,6 +172,7 @@ def compare(
     split: Split = "test",
     progress: bool = True,
     values: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] = (),
 ) -> Comparison:
     """Train (or load) each model, score it on `split`, time it; write the table after each, the best model first.
 
@@ -164,16 +180,20 @@ def compare(
     checkpoints, to be loaded. recipe: a shipped recipe's name, a YAML file, or "own" for each model's own. changes:
     "KEY=VALUE" for all, "PATTERN:KEY=VALUE" for the models whose names fit a shell pattern; those of data.KEY also hold
     for what is loaded. values: KEY → the value as it is, for all, applied before `changes`. Models that look at a face
-    and a scene get transform.crop=both. An interrupted comparison resumes when it is called again; a model that fails
-    is listed in `problems` and stops no other. Raises InputError, before anything is trained, for names, keys and
-    values that are not known, for changes that change nothing, for data or a split that are not there, and for runs in
-    `out` under another recipe.
+    and a scene get transform.crop=both. seeds: each model is trained once for each; the table ends with their means.
+    An interrupted comparison resumes when it is called again; a model that fails is listed in `problems` and stops no
+    other. Raises InputError, before anything is trained, for names, keys and values that are not known, for changes
+    that change nothing, for data or a split that are not there, and for runs in `out` under another recipe.
     """
     out, split_changes = Path(out), [_parse(change) for change in changes]
     entries = [
         _entry(name, title, recipe, split_changes, values or {})
         for name, title in zip(names, _titles(names), strict=True)
     ]
+    if seeds:
+        several = [_seeded(entry, seeds) for entry in entries]
+        names = [name for name, those in zip(names, several, strict=True) for _ in those]
+        entries = [each for those in several for each in those]
     _check(entries, names, split_changes, out, split)
     given = (change.partition("=")[2] for _, change in split_changes if change.startswith("data.source="))
     source = next((entry.recipe.data.source for entry in entries if entry.recipe), None)
@@ -217,6 +237,25 @@ def _check(
         if entry.recipe is not None:
             require_same(entry.recipe, out / entry.folder)
     _require_splits({entry.recipe.data for entry in entries if entry.recipe}, split)
+
+
+def _seeded(entry: Entry, seeds: Sequence[int]) -> list[Entry]:
+    """A model that is trained, once for each seed; one that is loaded, as it is."""
+    if entry.recipe is None:
+        return [entry]
+    part = entry.recipe.train
+    plans = {seed: entry.recipe.model_copy(update={"train": part.model_copy(update={"seed": seed})}) for seed in seeds}
+    return [replace(entry, name=f"{entry.name} seed {seed}", recipe=plan) for seed, plan in plans.items()]
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Model → score → mean, sample's deviation and number over its seeds, for models that have several."""
+    models: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        name, seed, _ = row["name"].rpartition(" seed ")
+        if seed:
+            models.setdefault(name, []).append(dict(row))
+    return {name: metrics.mean_scores(those) for name, those in models.items()}
 
 
 def _rank(row: Mapping[str, Any]) -> float:

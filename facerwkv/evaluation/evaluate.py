@@ -295,7 +295,7 @@ def _data(
         own = record.covers([sample for those in splits.values() for sample in those])
     base = (stored if own else DataConfig()).model_copy(update={"source": source, "drop_leaks": False})
     config = _changed(base, changes)
-    fixed = ("split", "validation", "val_fraction")
+    fixed = ("split", "validation", "val_fraction", "test_fraction", "folds", "fold", "by")
     if own and record and any(getattr(config, name) != getattr(base, name) for name in fixed):
         raise InputError(
             f"The splits of the run's own data are those of its training, {run}/{SPLITS}: data.{', data.'.join(fixed)} "

@@ -6,10 +6,10 @@ apart. No pyplot: nothing global is left behind.
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -19,6 +19,7 @@ from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from facerwkv.core import metrics
+from facerwkv.evaluation.ranking import Curve
 from facerwkv.media.fonts import SANS, font_file
 
 INK = "#010203"  # represents the text colour of the page
@@ -57,17 +58,20 @@ def _fonts(texts: Iterable[str]) -> dict[str, Any]:
 
 def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     """Rows are the truth, each shaded by its share of the row; the count is below the share in per cent."""
-    count = len(labels)
+    count, names = len(labels), [shortened(label) for label in labels]
     share = matrix / np.maximum(matrix.sum(-1, keepdims=True), 1)
     with matplotlib.rc_context(_STYLE | _fonts(labels)):
-        side = min(max(3.2, 1.6 + 0.6 * count), 12)
-        figure = Figure(figsize=(side, side * 0.92), layout="constrained")
+        side = min(max(2.2, 0.6 * count), 10.5)
+        room = 1.0 + 0.07 * max(map(len, names))  # inches, for the names
+        figure = Figure(figsize=(side + room + 0.7, side + 0.8 * room + 0.3), layout="compressed")
         axes = figure.subplots()
-        axes.pcolormesh(share, cmap=SHADES, vmin=0, vmax=1, rasterized=count > 30)
+        cells = axes.pcolormesh(share, cmap=SHADES, vmin=0, vmax=1, rasterized=count > 30)
+        bar = figure.colorbar(cells, ax=axes, format=PercentFormatter(1, 0), fraction=0.05, pad=0.03)
+        bar.outline.set_visible(False)
         axes.set(xlabel="predicted", ylabel="truth", aspect="equal", xlim=(0, count), ylim=(count, 0))
-        axes.set_title("% of the images of each class" + (", and their number" if count <= COUNTED else ""))
-        axes.set_xticks(np.arange(count) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(np.arange(count) + 0.5, labels)
+        axes.set_title("% of each class" + (", and images" if count <= COUNTED else ""))
+        axes.set_xticks(np.arange(count) + 0.5, names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(np.arange(count) + 0.5, names)
         axes.tick_params(length=0)
         for row, column in np.ndindex(matrix.shape) if count <= NUMBERED else ():
             colour = "white" if share[row, column] >= DARK_CELL else INK
@@ -76,6 +80,31 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
             axes.text(column + 0.5, height, f"{100 * share[row, column]:.0f}", **style)
             if count <= COUNTED:
                 axes.text(column + 0.5, row + 0.72, f"{matrix[row, column]}", fontsize=6.5, alpha=0.75, **style)
+    return figure
+
+
+def shortened(label: str, length: int = 24) -> str:
+    """A name of at most that many letters, the middle of a longer one left out."""
+    half = (length - 1) // 2
+    return label if len(label) <= length else f"{label[: length - half - 1]}…{label[-half:]}"
+
+
+def ranking_figure(curves: Mapping[str, Curve], kind: Literal["roc", "pr"]) -> Figure:
+    """The curves of `ranking.curves`: averages thick, classes thin, areas in the legend."""
+    x, y, area = ("false alarms", "found (recall)", "AUC") if kind == "roc" else ("recall", "precision", "AP")
+    with matplotlib.rc_context(_STYLE | _fonts(curves)):
+        figure = Figure(figsize=(6.6, 4.2), layout="constrained")
+        axes = figure.subplots()
+        if kind == "roc":
+            axes.plot((0, 1), (0, 1), color=INK, alpha=0.4, linewidth=1)
+        looks: Iterator[dict[str, Any]] = cycle({**line, "marker": "", "linewidth": 1} for line in LINES)
+        for number, (name, curve) in enumerate(list(curves.items())[: NUMBERED + 2]):
+            look = next(looks) if number > 1 else {"color": INK, "linewidth": 2.2, "linestyle": ("-", "--")[number]}
+            look = look | ({"drawstyle": "steps-pre"} if kind == "pr" and number != 1 else {})
+            axes.plot(curve.x, curve.y, **look, label=f"{shortened(name)}, {area} {curve.area:.3f}")
+        axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
+        axes.grid(alpha=0.15, color=INK)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     return figure
 
 
@@ -169,6 +198,14 @@ def to_png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     figure.set_layout_engine(None)  # with one, each further file takes nearly as long again to lay out
+    return file.getvalue()
+
+
+def to_vector(figure: Figure, name: str) -> bytes:
+    """An SVG file on white, for papers: black on white wherever it is shown."""
+    file = io.BytesIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
     return file.getvalue()
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +17,8 @@ from rich.text import Text
 
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import atomic, read_json
-from facerwkv.evaluation import figures
+from facerwkv.core.files import atomic, read_json, write_text
+from facerwkv.evaluation import figures, ranking
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import FEW, Subgroups, is_few
 from facerwkv.evaluation.subgroups import FILE as SUBGROUPS
@@ -72,13 +73,13 @@ def write_report(
     selections: Mapping[str, Evaluation] | None = None,
     subgroups: Subgroups | None = None,
 ) -> Path:
-    """Write report.md, report.html, confusion.png, curves.png, reliability.png and the evaluation; return report.html.
+    """Write report.md, report.html, the figures (PNG, SVG), scores and classes (CSV, LaTeX) and the evaluation.
 
-    source: an evaluation, or a folder that contains one (a run's folder: that of its test split). run: the folder whose
-    curves, recipe and environment belong to it. images: index in the data set → uint8 (H, W, 3) RGB or (H, W), for
-    small images of the mistakes; without it no image goes into the report. selections: evaluations of some of the
-    images, by what they are called ("without the copies"). subgroups: scores by who is shown, also written to
-    subgroups.json.
+    Returns report.html. source: an evaluation, or a folder that contains one (a run's folder: that of its test split).
+    run: the folder whose curves, recipe and environment belong to it. images: index in the data set → uint8 (H, W, 3)
+    RGB or (H, W), for small images of the mistakes; without it no image goes into the report. selections: evaluations
+    of some of the images, by what they are called ("without the copies"). subgroups: scores by who is shown, also
+    written to subgroups.json.
     """
     out, run = Path(out), Path(run) if run else None
     if isinstance(source, Evaluation):
@@ -171,8 +172,13 @@ def _sections(
     if curves:
         figure = figures.curves_figure(curves, x_name)
         yield "Training", [drawing(figure, out, "curves", "Loss, validation scores and learning rate over training")]
-    yield "Classes", [Table(CLASSES, metrics.class_rows(summary["per_class"]))]
+    classes = with_intervals(metrics.class_rows(summary["per_class"]), evaluation.confusion)
+    write_tables(out / "scores", Tiles.headers, _headline(evaluation))
+    write_tables(out / "classes", CLASSES, classes)
+    yield "Classes", [Table(CLASSES, classes)]
     yield "Confusion", _confusion(evaluation, out)
+    if ranked := _ranking(evaluation, out):
+        yield "Ranking", ranked
     yield "Calibration", _calibration(evaluation, out)
     if len(rows := evaluation.mistakes(MISTAKES)):
         yield "Most confident mistakes", [_gallery(evaluation, rows, images)]
@@ -240,6 +246,50 @@ def _confusion(evaluation: Evaluation, out: Path) -> list[Block]:
     return [image, Table(("truth \\ predicted", *evaluation.labels), rows)]
 
 
+def with_intervals(rows: Sequence[Sequence[str]], matrix: np.ndarray) -> list[tuple[str, ...]]:
+    """The rows of classes with the 95 % interval of each share behind it."""
+    ends = metrics.class_intervals(matrix)
+    texts = []
+    for number, (label, *cells, support) in enumerate(rows):
+        spans = (ends[name][:, number] for name in ("precision", "recall", "f1"))
+        shown = (
+            f"{cell} ({low:.1%}–{high:.1%})" if np.isfinite(low) else cell
+            for cell, (low, high) in zip(cells, spans, strict=True)
+        )
+        texts.append((label, *shown, support))
+    return texts
+
+
+def write_tables(path: Path, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """PATH.csv and PATH.tex (a tabular for booktabs)."""
+    with atomic(path.with_suffix(".csv")) as new, new.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([headers, *([clean(cell) for cell in row] for row in rows)])
+    lines = [" & ".join(map(latex, row)) + r" \\" for row in (headers, *rows)]
+    body = ["\\begin{tabular}{l" + "r" * (len(headers) - 1) + "}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
+    write_text(path.with_suffix(".tex"), "\n".join([*body, r"\bottomrule", r"\end{tabular}", ""]))
+
+
+def latex(text: str) -> str:
+    """A text as LaTeX has it."""
+    others = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}", "–": "--", "…": r"\ldots{}"}
+    return re.sub(r"[&%$#_{}\\~^–…]", lambda found: others.get(found[0], f"\\{found[0]}"), clean(text))
+
+
+def _ranking(evaluation: Evaluation, out: Path) -> list[Block]:
+    found, precise = ranking.curves(evaluation.probs, evaluation.targets, evaluation.labels)
+    if not found:
+        return []
+    about = (
+        "Each class against all others, by its probability. Micro: every image and class is one decision; macro: the "
+        "mean over the classes. AUC: the area below the curve; AP: the average precision."
+    )
+    return [
+        drawing(figures.ranking_figure(found, "roc"), out, "roc", "ROC of each class, micro and macro average"),
+        drawing(figures.ranking_figure(precise, "pr"), out, "precision_recall", "Precision against recall"),
+        Paragraph(about),
+    ]
+
+
 def _calibration(evaluation: Evaluation, out: Path) -> list[Block]:
     tables = {"as trained": metrics.reliability(metrics.softmax(evaluation.logits), evaluation.targets)}
     text = "No temperature was fitted."
@@ -270,9 +320,10 @@ def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], n
 
 
 def drawing(figure: Any, out: Path, name: str, alt: str) -> Drawing:
-    """A figure, saved as OUT/NAME.png, for a page in OUT."""
-    with atomic(out / f"{name}.png") as partial:
-        partial.write_bytes(figures.to_png(figure))
+    """A figure, saved as OUT/NAME.png and, for papers, as NAME.svg, for a page in OUT."""
+    for ending, image in ((".png", figures.to_png(figure)), (".svg", figures.to_vector(figure, name))):
+        with atomic(out / f"{name}{ending}") as partial:
+            partial.write_bytes(image)
     return Drawing(f"{name}.png", figures.to_svg(figure, name), alt)
 
 

@@ -89,7 +89,7 @@ class Options(Settings):
     audio: Annotated[bool, VIDEO] = True
     """The drawn video sounds as the file does: copied, or as AAC where MP4 cannot hold it."""
     temporal: Annotated[bool, VIDEO] = False
-    """Carry a causal model's state from frame to frame, one state per face."""
+    """Experimental: carry a causal model's state from frame to frame, one per face. No model was trained that way."""
 
     @model_validator(mode="before")
     @classmethod

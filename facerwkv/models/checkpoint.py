@@ -117,8 +117,10 @@ class Checkpoint:
 
     @property
     def title(self) -> str:
-        """What those who share it call it; otherwise its model's name."""
-        return str(self.card.get("name") or self.name)
+        """What those who share it call it; otherwise its model's name, and what it was fine-tuned from."""
+        start = (self.card.get("recipe") or {}).get("init_from")
+        own = f"{self.name}, fine-tuned from {Path(start).name}" if start else self.name
+        return str(self.card.get("name") or own)
 
     def save_pretrained(self, folder: str | Path, half: bool = False, name: str | None = None) -> None:
         """Write weights, config and card for others: nothing of this machine's paths is in them.

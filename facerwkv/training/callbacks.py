@@ -54,7 +54,8 @@ class Saver(callbacks.Checkpoint):  # Lightning runs these after all other callb
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         last = index + 1 == trainer.num_training_batches
-        if self.part.save_every and not last and (index + 1) % self.part.save_every == 0:
+        batches = (self.part.save_every or 0) * self.part.accumulate
+        if batches and not last and (index + 1) % batches == 0:
             self._write_resume(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -1,6 +1,7 @@
 """Where a run's curves go: RUN/metrics.csv and RUN/tensorboard."""
 
 import csv
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -8,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from facerwkv.core.errors import InputError, first_line
 from facerwkv.core.files import atomic, named
 from facerwkv.core.metrics import of_confusion
+from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import CURVES, TENSORBOARD
 
 _note = logging.getLogger(__name__).warning
@@ -66,6 +68,30 @@ class Curves(Logger):
             writer = csv.DictWriter(file, columns(), extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+
+
+SERVICES = {"wandb": "wandb", "mlflow": "mlflow"}
+"""train.logger → the package, which is an extra."""
+
+
+def require_service(name: str) -> None:
+    """InputError where the package of this logger is not installed."""
+    if name in SERVICES and importlib.util.find_spec(SERVICES[name]) is None:
+        raise InputError(f'train.logger={name} needs {SERVICES[name]}: pip install "facerwkv[{name}]"')
+
+
+def service(name: str, folder: Path, recipe: Recipe) -> list[Logger]:
+    """Lightning's logger of a service, in the project facerwkv, with the recipe; none for "none"."""
+    if name == "none":
+        return []
+    logger: Logger
+    if name == "wandb":
+        logger = WandbLogger(folder.name, folder, project="facerwkv")
+    else:
+        place = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{folder.absolute() / 'mlruns'}"
+        logger = MLFlowLogger("facerwkv", folder.name, tracking_uri=place)
+    logger.log_hyperparams(recipe.model_dump(mode="json"))
+    return [logger]
 
 
 class TensorBoard(TensorBoardLogger):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
@@ -34,7 +34,8 @@ from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, licence_of, model_line, shipped
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
-from facerwkv.training.loggers import Curves, TensorBoard
+from facerwkv.training.loggers import Curves, TensorBoard, require_service, service
+from facerwkv.training.losses import LOSSES, freeze
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import (
@@ -61,6 +62,13 @@ class TrainingModule(LightningModule):
         model = model.to(memory_format=torch.channels_last)  # faster convolutions, 10 to 30 % of a step on a CPU
         self.model, self.recipe = model, recipe
         self.class_counts, self.num_classes = class_counts, len(class_counts)
+        self.frozen: list[nn.Module] = []
+        if recipe.train.freeze != "none":
+            try:
+                self.frozen = freeze(model, recipe.train.freeze, recipe.model.name)
+            except ValueError as error:
+                what = recipe.train.freeze
+                raise InputError(f"{error}, so train.freeze={what} freezes nothing. Leave it out.") from error
         self.ema = _running_mean(model, recipe.train.ema)
         self.augment = Augment(recipe.augment, recipe.train.seed)
         power = BALANCES.get(recipe.data.balance)
@@ -72,6 +80,12 @@ class TrainingModule(LightningModule):
         self.confusion = MulticlassConfusionMatrix(self.num_classes)
         self.written = False  # whether the run has a checkpoint
 
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.frozen:
+            part.training = False
+        return self
+
     @property
     def evaluated(self) -> nn.Module:
         """The weights that count: the running mean where there is one."""
@@ -79,7 +93,8 @@ class TrainingModule(LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # Dropout and stochastic depth depend on seed, step and device alone, so that a resumed run repeats them.
-        torch.manual_seed((self.recipe.train.seed + 1) * 1_000_003 + self.global_step + (self.global_rank << 32))
+        batch_of_run = self.global_step * self.recipe.train.accumulate + batch_idx % self.recipe.train.accumulate
+        torch.manual_seed((self.recipe.train.seed + 1) * 1_000_003 + batch_of_run + (self.global_rank << 32))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         recipe, epoch = self.recipe, self.current_epoch
@@ -89,7 +104,7 @@ class TrainingModule(LightningModule):
             targets = functional.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
             images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))
         logits, smoothing = self._forward(images).float(), recipe.train.label_smoothing
-        value = functional.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing)
+        value = LOSSES[recipe.train.loss](logits, targets, self.class_weights, smoothing, self.class_counts)
         self._check(value)
         self.train_loss.update(value.detach(), len(images))
         self.log("loss", value.detach(), prog_bar=True, logger=False)
@@ -141,7 +156,7 @@ class TrainingModule(LightningModule):
         optimizer = build_optimizer(self.model, self.recipe.optim)
         # Lightning's own count of steps would set the loaders up before a resumed run has told them where it stopped.
         images = math.ceil(int(self.class_counts.sum()) / self.trainer.world_size)
-        steps = math.ceil(images / self.recipe.data.batch_size)
+        steps = math.ceil(math.ceil(images / self.recipe.data.batch_size) / self.recipe.train.accumulate)
         factor = lr_factor(self.recipe.schedule, self.recipe.train.epochs, steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -155,22 +170,28 @@ class TrainingModule(LightningModule):
             )
 
 
-def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bool = True) -> Path:
+def train(
+    recipe: Recipe, folder: str | Path, resume: bool = False, progress: bool = True, changes: Sequence[str] = ()
+) -> Path:
     """Train as the recipe says and return the run's folder; `facerwkv.training.run` lists the files in it.
 
-    With `resume`, continue where the run in `folder` stopped, under the recipe stored there. On the CPU a resumed run
+    With `resume`, continue where the run in `folder` stopped, under the recipe stored there; `changes` may be of
+    train.epochs and train.early_stop, and are kept. On the CPU a resumed run
     ends with the same numbers as an uninterrupted one. Ctrl-C stops it and leaves last/ and resume.ckpt. InputError for
     what cannot be trained: before images are read where the recipe alone tells, before the folder is made in any case.
     """
     folder = Path(folder)
-    recipe = read_run(folder) if resume else recipe
+    recipe = read_run(folder, changes) if resume else recipe
     settle_rank(recipe.train)
     with alone(folder):
         start = None if recipe.init_from is None else load_checkpoint(recipe.init_from)
         if start is not None and not resume:  # a run's recipe has it already
-            recipe = _fine_tuning(recipe, start)
+            recipe = fine_tuning(recipe, start)
         check_inputs(recipe)
         choose_device(recipe.train.device)
+        require_service(recipe.train.logger)
+        if recipe.optim.name == "sam" and recipe.train.accumulate > 1:
+            raise InputError("optim.name=sam takes two passes over one batch; leave train.accumulate at 1.")
         if not resume:
             require_place(folder)
         record = Record(folder / SPLITS) if resume and (folder / SPLITS).is_file() else None
@@ -180,7 +201,7 @@ def train(recipe: Recipe, folder: str | Path, resume: bool = False, progress: bo
                 f"{recipe.data.source} has one class, {data.labels[0]}, so there is nothing to learn. Add images of "
                 "another, or name two classes or more: data.labels=[first, second, ...]."
             )
-        model = _model(recipe, data.labels, start)
+        model = new_model(recipe, data.labels, start)
         data.setup("fit")
         point = open_run(folder, recipe, resume)
         if leads():
@@ -212,7 +233,7 @@ def check_inputs(recipe: Recipe) -> None:
         )
 
 
-def _model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -> nn.Module:
+def new_model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -> nn.Module:
     """The checkpoint's model, with a new classifier for other classes; without a checkpoint a fresh one."""
     torch.manual_seed(recipe.train.seed)
     if start is not None:
@@ -238,7 +259,7 @@ def _licences(recipe: Recipe, start: Checkpoint | None) -> dict[str, str]:
     return {name: licence_of(name)} if recipe.model.pretrained and name in shipped() else {}
 
 
-def _fine_tuning(recipe: Recipe, start: Checkpoint) -> Recipe:
+def fine_tuning(recipe: Recipe, start: Checkpoint) -> Recipe:
     """The checkpoint's model, options and transform in place of the recipe's, but for what was changed by hand."""
     chosen, transform = recipe.chosen("model"), start.transform.model_dump() | recipe.chosen("transform")
     wrong = [f"{name}={value}" for name, value in chosen.items() if name not in ("name", "options")]
@@ -304,8 +325,9 @@ def _trainer(recipe: Recipe, folder: Path, step: int, callbacks: list[Callback],
             **hardware,
             use_distributed_sampler=False,  # the data module deals the images out
             precision=part.precision,
+            accumulate_grad_batches=part.accumulate,
             max_epochs=part.epochs,
-            logger=[curves, TensorBoard(folder)],
+            logger=[curves, TensorBoard(folder), *service(part.logger, folder, recipe)],
             callbacks=callbacks,
             enable_model_summary=False,
             enable_progress_bar=bar,
@@ -320,7 +342,10 @@ def _trainer(recipe: Recipe, folder: Path, step: int, callbacks: list[Callback],
 
 
 class _EarlyStopping(EarlyStopping):
-    """Lightning's, which also stops a resumed run that it had stopped before."""
+    """Lightning's, which also stops a resumed run that it had stopped before, and keeps a patience that was raised."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,6 +91,15 @@ class TrainPart(Settings):
     num_nodes: Count = 1
     """Hosts; start the same command on each under torchrun, or as Lightning says for your cluster."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    accumulate: Count = 1
+    """Batches whose gradients are added up before a step; a step sees accumulate x data.batch_size images."""
+    freeze: Literal["none", "stem", "backbone"] = "none"
+    """What is not trained: the stem; or all but the classifier, a linear probe. Start from weights: init_from."""
+    loss: Literal["cross_entropy", "focal", "logit_adjusted"] = "cross_entropy"
+    """`focal` (Lin et al. 2017, gamma 2) lets images that are right already count less; `logit_adjusted` (Menon et al.
+    2021) allows for how often each class occurs in training."""
+    logger: Literal["none", "wandb", "mlflow"] = "none"
+    """Where curves go besides metrics.csv and TensorBoard; the extras wandb and mlflow."""
     label_smoothing: Share = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay per step of the running mean of the weights, which is then evaluated and saved; null for none."""
@@ -179,6 +188,17 @@ def _texts(node: Any) -> Any:
         pairs = [each.value[0] if isinstance(each, yaml.MappingNode) and each.value else each for each in node.value]
         return [f"{each[0].value}: {each[1].value}" if isinstance(each, tuple) else _texts(each) for each in pairs]
     return {key.value: _texts(value) for key, value in node.value}
+
+
+def seed_numbers(seeds: Sequence[str] | None, words: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The seeds of `--seeds 0 1 2`, `--seeds 0,1,2` or `--seeds 0 --seeds 1`, and the words that are none of them."""
+    if not seeds:
+        return [], list(words)
+    texts = [text for each in seeds for text in each.split(",")]
+    texts += [word for word in words if word.isdecimal()]
+    if wrong := [text for text in texts if not text.strip().isdecimal()]:
+        raise InputError(f"{wrong[0]!r} is no seed: write numbers, say 0 1 2.")
+    return [int(text) for text in texts], [word for word in words if not word.isdecimal()]
 
 
 def named_labels(text: str) -> list[str]:

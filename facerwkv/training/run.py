@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +47,8 @@ TIME, SPLITS, TENSORBOARD = "time.json", "splits.csv", "tensorboard"
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
     """Make the folder, or with `resume` find the file to resume from (None: start from the beginning)."""
     if resume:
+        if leads():
+            write_text(folder / RECIPE, recipe.to_yaml())
         return folder / RESUME if os.path.lexists(folder / RESUME) else None
     if leads():
         (folder / CURVES).unlink(missing_ok=True)  # of a run that came to nothing
@@ -121,12 +123,21 @@ def alone(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read_run(folder: Path) -> Recipe:
-    """The recipe of an existing run."""
+LONGER = ("train.epochs", "train.early_stop")
+"""What may be changed when a run is resumed."""
+
+
+def read_run(folder: Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe of an existing run, under changes of LONGER."""
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is not a run: it has no {RECIPE}. Start one with: facerwkv train --out {folder}")
+    if wrong := [change for change in changes if change.partition("=")[0] not in LONGER]:
+        raise InputError(
+            f"A resumed run keeps its recipe but for {' and '.join(LONGER)}; {wrong[0]!r} cannot change it. Start a "
+            "new run instead."
+        )
     try:
-        recipe = Recipe.read(folder / RECIPE)
+        recipe = Recipe.read(folder / RECIPE, changes)
     except InputError as error:
         raise InputError(f"{folder / RECIPE} cannot be used: {error}") from error
     if missing := Recipe.model_fields.keys() - recipe.model_fields_set:

@@ -19,9 +19,12 @@ from torch.utils.data import DataLoader
 from facerwkv.core.errors import InputError
 from facerwkv.data import cache
 from facerwkv.data.cache import cache_folder, open_cache
+from facerwkv.data.load import load_dataset
 from facerwkv.data.samples import Sample
 from facerwkv.data.toy.scenes import toy_samples
 from facerwkv.data.transforms import EvalTransform, TransformConfig
+from tests.commands import facerwkv
+from tests.data import trees
 
 FORK = multiprocessing.get_context("fork")
 CONFIG = TransformConfig(image_size=(10, 12))
@@ -298,3 +301,22 @@ def test_what_workers_get_reaches_them_however_processes_start(tmp_path, monkeyp
     samples = toy_samples(counts={"train": 7, "val": 0, "test": 0})["train"]
     drawn = [EvalTransform(CONFIG)(sample.image()) for sample in samples]
     assert np.array_equal(open_cache(samples, CONFIG, tmp_path).array, np.stack(drawn))
+
+
+def test_caches_are_listed_and_removed(tmp_path):
+    trees.folders(tmp_path / "own", ("happy", "sad"), 2)
+    samples = load_dataset(f"imagefolder:{tmp_path}/own", labels=["auto"]).splits["train"]
+    for size in (8, 16):
+        open_cache(samples, TransformConfig(image_size=(size, size)), tmp_path / "kept")
+    (tmp_path / "kept/abc.npy").write_bytes(b"cut off")
+    listed = facerwkv("data", "cache", "list", "--folder", tmp_path / "kept").stdout.splitlines()
+    assert sorted(line.split("  ")[-1] for line in listed[:-1]) == [
+        "4 images, 16 x 16, from happy/0001.png",
+        "4 images, 8 x 8, from happy/0001.png",
+        "not whole: its build did not end",
+    ]
+    assert "Name the caches" in facerwkv("data", "cache", "remove", "--folder", tmp_path / "kept").stderr
+    assert "no cache 'zz'" in facerwkv("data", "cache", "remove", "zz", "--folder", tmp_path / "kept").stderr
+    assert facerwkv("data", "cache", "remove", "abc", "--folder", tmp_path / "kept").stdout == "Removed 1: 0.0 MB\n"
+    facerwkv("data", "cache", "remove", "--all", "--folder", tmp_path / "kept")
+    assert list((tmp_path / "kept").glob("*.npy")) == list((tmp_path / "kept").glob("*.json")) == []
