@@ -45,7 +45,9 @@ class Batcher:
     most: int
     _open: Batch | None = field(default=None, init=False)
     _closed: list[Batch] = field(default_factory=list, init=False)
+    _crowds: list[Batch] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _in_crowd: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def waits(self) -> bool:
@@ -67,7 +69,9 @@ class Batcher:
         """An image was opened, or failed. `size` crops close a batch too. What is due is classified."""
         with self._lock:
             entry.opened, batch = opened if isinstance(opened, Opened) else NOTHING, entry.batch
-            if sum(len(other.opened.crops) for other in batch.entries if other.opened) >= batch.size:
+            if len(entry.opened.crops) > self.most:
+                self._part(entry)
+            elif sum(len(other.opened.crops) for other in batch.entries if other.opened) >= batch.size:
                 self._close(batch)
         if isinstance(opened, Exception):
             entry.future.set_exception(opened)
@@ -88,10 +92,18 @@ class Batcher:
             for batch in list(self._closed):
                 slow = [each for each in batch.entries if not each.opened and time.monotonic() - each.since > patience]
                 for entry in slow if len(slow) < len(batch.entries) else ():
-                    batch.entries.remove(entry)
-                    entry.batch = Batch(1, [entry])
-                    self._close(entry.batch)
+                    self._part(entry)
         self._classify()
+
+    def _part(self, entry: Entry) -> None:
+        """The others of its batch do not wait for this image."""
+        if len(entry.batch.entries) > 1:
+            entry.batch.entries.remove(entry)
+            entry.batch = Batch(1, [entry])
+        self._close(entry.batch)
+
+    def _is_crowd(self, batch: Batch) -> bool:
+        return any(entry.opened and len(entry.opened.crops) > self.most for entry in batch.entries)
 
     def _close(self, batch: Batch) -> None:
         if not batch.closed:
@@ -100,11 +112,23 @@ class Batcher:
         self._open = None if self._open is batch else self._open
 
     def _classify(self) -> None:
-        """Classify the closed batches all of whose images were opened; no other thread gets them."""
+        """Classify the closed batches all of whose images were opened; no other thread gets them.
+
+        One thread at a time classifies images of more than `most` faces: the others go on.
+        """
         with self._lock:
             due = [batch for batch in self._closed if all(entry.opened for entry in batch.entries)]
             self._closed = [batch for batch in self._closed if batch not in due]
-        for batch in due:
+            self._crowds += filter(self._is_crowd, due)
+        self._finish([batch for batch in due if not self._is_crowd(batch)])
+        while self._crowds and self._in_crowd.acquire(blocking=False):
+            try:
+                self._finish([self._crowds.pop(0)] if self._crowds else [])
+            finally:
+                self._in_crowd.release()
+
+    def _finish(self, batches: list[Batch]) -> None:
+        for batch in batches:
             queue = [(entry, entry.opened) for entry in batch.entries if entry.opened and entry.opened.crops]
             batch.entries.clear()  # in a cycle, their pixels would stay until Python looks for cycles
             crops = [(crop, opened.options) for _, opened in queue for crop in opened.crops]

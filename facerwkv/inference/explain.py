@@ -77,6 +77,7 @@ def explain(
     options: Options | None = None,
     *,
     max_pixels: int | None = None,
+    max_faces: int | None = None,
     watch: Watch = _unwatched,
     **changes: Any,
 ) -> list[Explanation]:
@@ -85,7 +86,8 @@ def explain(
     method: a name in METHODS; None for gradient, and for occlusion of an exported model, which has no gradients. label:
     whose logit is explained; None for each face's likeliest. `options`, or single ones as keywords, are those of
     `predict`; `max_pixels` goes before theirs. `watch` is called before each part of the work; what it raises ends it.
-    InputError for names that are not known, an image that cannot be read, and a model that the method does not fit.
+    InputError for names that are not known, an image that cannot be read or has more than `max_faces`, and a model that
+    the method does not fit.
     """
     checkpoint, options = predictor.checkpoint, Options.of(options, changes, "image")
     exported = isinstance(checkpoint.model, OnnxModel)
@@ -103,6 +105,9 @@ def explain(
     opened = predictor.open(source, options, max_pixels=max_pixels)
     if message := opened.fields.get("message"):
         raise InputError(message)
+    if max_faces is not None and len(opened.crops) > max_faces:
+        name = opened.fields["source"]
+        raise InputError(f"{name} has {len(opened.crops)} faces; {max_faces} are explained at most. Cut out a part.")
     model: Any = FromPixels(checkpoint.model, checkpoint.transform) if exported else predictor.unfolded()
     explanations = []
     for crop in opened.crops:

@@ -25,7 +25,7 @@ from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
 from facerwkv.inference.results import Crop, Face, Opened, Result, Results, raising
-from facerwkv.media.container import UnreadableVideo
+from facerwkv.media.container import UnreadableVideo, Watch
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.frames import Frame
 from facerwkv.media.geometry import by_rows, whole_pixels
@@ -236,17 +236,18 @@ class Predictor:
         name: str = "frames",
         options: Options | None = None,
         ahead: int | None = None,
+        watch: Watch | None = None,
         **changes: Any,
     ) -> Iterator[Result]:
         """Results of a video's frames in their order, with `time` and `frame`; options as in `predict_iter`.
 
         A frame is its time in seconds, its image, an RGB array as `open_image` takes it, and maybe its number; they
         are counted from 0 otherwise. `name` is the results' source. Fewer than `ahead` frames wait for a batch to fill
-        (None: `batch_size`), and fewer where they are large. A video that ends too early gives a last result that says
-        why.
+        (None: `batch_size`), and fewer where they are large. `watch` is called before faces are classified. A video
+        that ends too early gives a last result that says why.
         """
         options = Options.of(options, changes)
-        results = self._in_batches(self.open_frames(frames, name, options), options, ahead)
+        results = self._in_batches(self.open_frames(frames, name, options), options, ahead, watch)
         return raising(results) if options.errors == "raise" else results
 
     def open_frames(self, frames: Iterable[tuple], name: str, options: Options) -> Iterator[Opened]:
@@ -319,9 +320,17 @@ class Predictor:
         self._detector = self._detector or FaceDetector()
         return self._detector
 
-    def _in_batches(self, images: Iterable[Opened], options: Options, ahead: int | None = None) -> Iterator[Result]:
+    def _in_batches(
+        self, images: Iterable[Opened], options: Options, ahead: int | None = None, watch: Watch | None = None
+    ) -> Iterator[Result]:
         """A result leaves when it and all before it are complete."""
-        batcher, waiting = Batcher(self.classify, options.batch_size), deque[tuple[Future[Result], Opened]]()
+
+        def classify(crops: list[Crop], each: list[Options]) -> list[Face]:
+            if watch:
+                watch()
+            return self.classify(crops, each)
+
+        batcher, waiting = Batcher(classify, options.batch_size), deque[tuple[Future[Result], Opened]]()
         for opened in images:
             entry = batcher.join(options.batch_size)
             waiting.append((entry.future, opened))

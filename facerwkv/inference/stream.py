@@ -35,7 +35,7 @@ def stream(
     has `time`, `frame` and `faces`, and each face a `track` that stays the same while the face is there, and for a
     second after. `options`, or single ones as keywords, are those of `Options`: stride, fps, start and end choose
     frames; `on_no_face="error"` is for a video without any face. A camera's and a stream's frames wait for no batch.
-    A file's reader calls `watch` at each packet, wanted or not, and ends with what it raises.
+    `watch` is called at each packet of a file, wanted or not, and before faces are classified; what it raises ends all.
     InputError for unknown options, for a model that carries no state where `temporal` is asked for, without PyAV, and,
     after the frames before, for what cannot be read or ends too early; with `errors="result"`, that is a last result
     with status "unreadable" which says why.
@@ -58,7 +58,7 @@ def stream(
     if options.temporal:
         results = map(Temporal(predictor, follow.tracker), predictor.open_frames(frames, name, lenient))
     else:
-        results = predictor.predict_frames(frames, name, lenient, ahead)
+        results = predictor.predict_frames(frames, name, lenient, ahead, watch)
     followed = map(follow, results)
     results = _some_face(followed, name) if options.on_no_face == "error" else followed
     return results if options.errors == "result" else raising(results)

@@ -6,7 +6,6 @@ import os
 import re
 import threading
 from contextlib import nullcontext, suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from facerwkv.core.errors import InputError
 from facerwkv.media.arrays import Channels, array_to_rgb, is_array, over_white, scaled_16_bits
+from facerwkv.media.cost import LimitedFile, TooManyPieces, too_costly
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused from their header, before a pixel is decoded."""
@@ -191,16 +191,22 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, lent: bool) -> np.n
             f"{name} cannot be read: it has {width} x {height} pixels, more than the {max_pixels:,} that are "
             "allowed (max_pixels). Make it smaller first."
         )
-    plain = None if lent else _decode_plain_jpeg(image)
-    if plain is not None:
-        return plain
     try:
+        if not lent and (why := too_costly(image, max_pixels)):
+            raise UnreadableImage(f"{name} cannot be read: {why}.")
+        plain = None if lent else _decode_plain_jpeg(image)
+        if plain is not None:
+            return plain
         with _LOADING[id(image) // 16 % len(_LOADING)] if lent else nullcontext():
             image.load()
             if _turned(image):
                 with suppress(Exception):
                     image = ImageOps.exif_transpose(image)
         return _to_rgb(image)
+    except UnreadableImage:
+        raise
+    except TooManyPieces as error:
+        raise UnreadableImage(f"{name} cannot be read: {error}.") from error
     except Exception as error:  # decoders fail on damaged data in every way there is
         raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
 
@@ -256,7 +262,7 @@ def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
         with _HEADERS:  # Pillow's own limit warns and fails earlier; the size is compared with ours right behind this
             before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=known)
+                return Image.open(LimitedFile(source) if isinstance(source, bytes) else source, formats=known)
             finally:
                 Image.MAX_IMAGE_PIXELS = before
     except Image.UnidentifiedImageError:
@@ -272,6 +278,8 @@ def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
         reason = "it is a folder"
     except OSError as error:
         reason = error.strerror or str(error)
+    except TooManyPieces as error:
+        reason = str(error)
     except Exception as error:
         reason = f"its header is damaged ({error})"
     raise UnreadableImage(f"{name} cannot be read: {reason}.")

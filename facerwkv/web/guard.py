@@ -30,6 +30,10 @@ class Limits(Settings):
     """One image, or one frame of a video."""
     files: PositiveInt = 16
     """Images per request."""
+    faces: PositiveInt = 256
+    """Faces in the images of one request; images after them are left out."""
+    explained: PositiveInt = 24
+    """Faces in an image that is explained."""
     waiting: PositiveInt = 256
     """Images waiting in the queue; also explanations waiting."""
     frames: PositiveInt = 20_000

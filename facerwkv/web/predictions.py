@@ -1,12 +1,13 @@
 """Images from many clients → results: every core looks for faces, which are classified together."""
 
 import asyncio
+import heapq
 import os
 import threading
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from fastapi import HTTPException
@@ -26,27 +27,35 @@ PATIENCE = 0.25
 MOST_THREADS = 8
 
 
-@dataclass(eq=False)
+@dataclass(order=True)
 class Request:
-    """An image that waits for a thread, and its result."""
+    """An image that waits for a thread, and its result. Those with a lower `turn` are opened first, then older ones.
 
-    image: NamedImage
-    options: Options
-    moment: dict[str, Any]
-    future: "Future[Result]" = field(default_factory=Future)
+    `faces` is the list of the faces found so far in each image that was asked for together with it.
+    """
+
+    turn: int
+    number: int
+    image: NamedImage = field(compare=False)
+    options: Options = field(compare=False)
+    moment: dict[str, Any] = field(compare=False)
+    faces: list[int] = field(compare=False)
+    future: "Future[Result]" = field(default_factory=Future, compare=False)
 
 
 class Predictions:
     """`await predictions(images, options)` gives their results. `stop` it.
 
-    What is unanswered is divided into batches of one size, in the order in which it came, or some images would wait for
-    one batch more than others. HTTPException 503 where too many images wait.
+    Between the images of one request, those of others have their turn. What is unanswered is divided into batches of
+    one size, in the order in which it is opened, or some images would wait for one batch more than others.
+    HTTPException 503 where too many images wait.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
         self._asked = 0
-        self._queue: deque[Request] = deque()
+        self._queue: list[Request] = []
+        self._turn, self._count = 0, count()
         self._batcher = Batcher(predictor.classify, 2 * BATCH)
         self._changed = threading.Condition()
         self._stopped = False
@@ -56,11 +65,14 @@ class Predictions:
         self, images: Sequence[NamedImage], options: Options | None = None, **moment: Any
     ) -> list[Result]:
         """`moment` is the `time` and `frame` of the results, if they are of a stream."""
-        waiting = [Request(image, options or Options(), moment) for image in images]
+        waiting: list[Request] = []
+        faces: list[int] = []
         with self._changed:
-            if len(self._queue) + len(waiting) > self.limits.waiting:
+            if len(self._queue) + len(images) > self.limits.waiting:
                 raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
-            self._queue.extend(waiting)
+            for turn, image in enumerate(images, self._turn):
+                waiting.append(Request(turn, next(self._count), image, options or Options(), moment, faces))
+                heapq.heappush(self._queue, waiting[-1])
             self._asked += len(waiting)
             self._changed.notify(len(waiting))
         try:
@@ -84,20 +96,28 @@ class Predictions:
                 if self._stopped:
                     return
                 if self._queue:
-                    request = self._queue.popleft()
+                    request = heapq.heappop(self._queue)
+                    self._turn = request.turn
                     if request.future.set_running_or_notify_cancel():
                         entry = self._batcher.join(even_batch(self._asked, BATCH), not self._queue, request.future)
             if request and entry:
-                opened: Opened | Exception
-                try:
-                    image, limit = request.image, self.limits.pixels
-                    opened = self.predictor.open(image, request.options, max_pixels=limit, **request.moment)
-                except Exception as error:
-                    opened = error
-                self._batcher.put(entry, opened)
+                self._batcher.put(entry, self._opened(request))
             elif request and not self._queue:  # its client is gone, and nobody comes after it
                 self._batcher.flush()
             self._batcher.leave_behind(PATIENCE)
+
+    def _opened(self, request: Request) -> Opened | Exception:
+        try:
+            options, limits = request.options, self.limits
+            opened = self.predictor.open(request.image, options, max_pixels=limits.pixels, **request.moment)
+        except Exception as error:
+            return error
+        request.faces.append(len(opened.crops))
+        if sum(request.faces) <= limits.faces:
+            return opened
+        message = f"{request.image.name}: with it there are {sum(request.faces):,} faces; {limits.faces:,} are allowed "
+        fields = {"source": request.image.name, "status": "unreadable", "message": f"{message}per request."}
+        return Opened(fields | request.moment, (), options)
 
 
 def thread_count() -> int:

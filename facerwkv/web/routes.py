@@ -79,7 +79,7 @@ async def explain_image(
             raise Cancelled
 
     async def explained(image: NamedImage) -> list[Explanation]:
-        more = {"max_pixels": state.limits.pixels, "watch": watch}
+        more = {"max_pixels": state.limits.pixels, "max_faces": state.limits.explained, "watch": watch}
         async with state.explaining:
             return await in_thread(partial(explain, state.predictor, image, method, label or None, options, **more))
 

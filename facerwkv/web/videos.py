@@ -123,20 +123,25 @@ def _watched(job: Job, results: Iterator[Result], options: JobOptions, limits: L
     started, end = time.monotonic(), options.end
     if job.seconds:
         end = min(end or job.seconds, job.seconds)
-    for result in results:
-        took, now = time.monotonic() - started, result.time or 0.0
-        if result.status == "unreadable":
-            job.message = result.message
-            if not job.frames:
-                raise UnreadableVideo(result.message)
-        else:
-            job.frames += 1
-            job.fps = job.frames / max(took, 1e-9)
-            share = max(0.0, now - options.start) / max((end or 0.0) - options.start, 1e-9)
-            job.progress = None if end is None else min(1.0, share)
-        yield result
-        if job.frames >= limits.frames or took > limits.seconds:
-            enough = job.frames >= limits.frames
-            limit = f"{limits.frames:,} frames" if enough else f"{limits.seconds:,} seconds of work"
-            job.message = f"It stops at {now:.1f} s: {limit} are allowed. What came before is kept."
-            return
+    try:
+        for result in results:
+            took, now = time.monotonic() - started, result.time or 0.0
+            if result.status == "unreadable":
+                job.message = result.message
+                if not job.frames:
+                    raise UnreadableVideo(result.message)
+            else:
+                job.frames += 1
+                job.fps = job.frames / max(took, 1e-9)
+                share = max(0.0, now - options.start) / max((end or 0.0) - options.start, 1e-9)
+                job.progress = None if end is None else min(1.0, share)
+            yield result
+            if job.frames >= limits.frames or took > limits.seconds:
+                enough = job.frames >= limits.frames
+                limit = f"{limits.frames:,} frames" if enough else f"{limits.seconds:,} seconds of work"
+                job.message = f"It stops at {now:.1f} s: {limit} are allowed. What came before is kept."
+                return
+    except UnreadableVideo as error:  # the time is over
+        if not job.frames:
+            raise
+        job.message = str(error)

@@ -104,6 +104,75 @@ def test_an_image_whose_client_is_gone_holds_nobody_up(monkeypatch):
     assert [result.source for (result,) in results] == ["0", "1"]
 
 
+def test_others_have_their_turn_between_the_images_of_one_request(monkeypatch):
+    monkeypatch.setattr(predictions, "thread_count", lambda: 1)
+    recorder = Recorder(1, slow=("0",))
+    service, answered = Predictions(recorder, Limits()), []
+
+    async def ask_for(*names):
+        await service([NamedImage(name, b"") for name in names])
+        answered.append(names)
+
+    async def ask_all():
+        many = asyncio.create_task(ask_for(*map(str, range(100))))
+        await asyncio.sleep(0.05)
+        one = asyncio.create_task(ask_for("100"))
+        await asyncio.sleep(0.05)
+        recorder.released.set()
+        await asyncio.gather(many, one)
+
+    asyncio.run(ask_all())
+    service.stop()
+    assert answered[0] == ("100",)
+
+
+def test_a_request_has_faces_up_to_the_limit():
+    service = Predictions(Recorder(4), Limits(faces=9))
+
+    async def ask_for(count):
+        return await service([NamedImage(str(i), b"") for i in range(count)])
+
+    first, second, third = asyncio.run(ask_for(3))
+    assert [first.status, second.status, third.status].count("ok") == 2
+    (left_out,) = (result.message for result in (first, second, third) if result.message)
+    assert left_out.endswith(": with it there are 12 faces; 9 are allowed per request.")
+    assert [len(result.faces) for result in asyncio.run(ask_for(2))] == [4, 4]
+    service.stop()
+
+
+def test_nobody_waits_for_a_crowd(monkeypatch):
+    """Images with more faces than a batch are classified by one thread at a time; the other answers everybody else."""
+    monkeypatch.setattr(predictions, "thread_count", lambda: 2)
+    recorder, held = Recorder(1), threading.Event()
+    opened, classified = recorder.open, recorder.classify
+
+    def open_crowd(image, options, max_pixels):
+        result = opened(image, options, max_pixels)
+        return Opened(result.fields, result.crops * 50, options) if image.name.startswith("9") else result
+
+    def classify(crops, options):
+        assert crops[0].detection < 90 or held.wait(30)
+        return classified(crops, options)
+
+    recorder.open, recorder.classify = open_crowd, classify
+    service = Predictions(recorder, Limits())
+
+    async def ask_all():
+        crowds = [asyncio.create_task(service([NamedImage(str(i), b"")])) for i in (90, 91, 92)]
+        await asyncio.sleep(0.1)
+        others = await asyncio.wait_for(asyncio.gather(*(service([NamedImage(str(i), b"")]) for i in range(5))), 20)
+        assert not any(crowd.done() for crowd in crowds)
+        held.set()
+        return others, await asyncio.gather(*crowds)
+
+    try:
+        others, crowds = asyncio.run(ask_all())
+    finally:
+        held.set()
+        service.stop()
+    assert [len(result.faces) for (result,) in (*others, *crowds)] == [1] * 5 + [50] * 3
+
+
 def test_an_image_that_fails_fails_alone():
     recorder = Recorder(1)
     service = Predictions(recorder, Limits())

@@ -23,6 +23,7 @@ from facerwkv.inference.explain import METHODS
 from facerwkv.media.draw import COLOURS
 from facerwkv.web.jobs import locked_folder
 from facerwkv.web.serve import _listening
+from tests.web.clients import form, post
 from tests.web.conftest import MODEL, serving
 
 POLICY = (
@@ -149,6 +150,34 @@ def test_an_explanation_of_what_is_not_known(client, justin):
         assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
     answer = client.post("/explain", files={"file": ("b.jpg", b"")})
     assert (answer.status_code, answer.json()) == (400, {"detail": "b.jpg cannot be read: it is empty."})
+
+
+def collage(data: bytes, columns: int, rows: int) -> bytes:
+    """An image's face, again and again."""
+    with Image.open(BytesIO(data)) as image:
+        face = image.convert("RGB").crop((80, 50, 300, 310)).resize((48, 57))
+    whole, file = Image.new("RGB", (48 * columns, 57 * rows)), BytesIO()
+    for i in range(columns * rows):
+        whole.paste(face, (48 * (i % columns), 57 * (i // columns)))
+    whole.save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def test_an_image_with_too_many_faces_is_not_explained(client, justin):
+    answer = client.post("/explain", files={"file": ("all.jpg", collage(justin, 8, 4))})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].endswith(" faces; 24 are explained at most. Cut out a part.")
+
+
+def test_explanations_for_clients_that_left_hold_up_nobody(client, server, justin):
+    request = post("/explain?method=occlusion", form(collage(justin, 6, 4), field="file"))
+    for _ in range(5):
+        with socket.create_connection((urlsplit(server.url).hostname, urlsplit(server.url).port)) as gone:
+            gone.sendall(request)
+            time.sleep(0.2)
+    started = time.monotonic()
+    assert client.post("/explain", files={"file": ("a.jpg", justin)}).status_code == 200
+    assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize(
