@@ -5,7 +5,7 @@ TESTS ?= tests
 PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check browser format docs site release constraints clean
+.PHONY: help install demo test test-all contract check browser format docs site release constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -30,7 +30,7 @@ check: install ## lint and types
 test: check ## lint, types and the tests (what CI runs): about five minutes on two cores
 	$(BIN)/pytest $(TESTS) -m "not slow" $(PARALLEL)
 
-test-all: check ## the tests with the slow ones: about two hours on two cores
+test-all: check contract ## the tests with the slow ones: about two hours on two cores
 	@echo "The slow tests take about two hours on two cores; the longest train a system until it knows the toy faces."
 	@status=0; \
 	$(BIN)/pytest $(TESTS) -m "not alone" $(PARALLEL) || status=$$?; \
@@ -47,6 +47,9 @@ tests/export/node_modules: tests/export/package-lock.json
 	fi
 	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+contract: install # what the test of the OpenAPI document needs
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[contract]'
 
 format: install ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix .

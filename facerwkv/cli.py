@@ -313,12 +313,15 @@ def serve(
     limits: Annotated[
         list[str] | None, typer.Option("--limit", metavar="KEY=VALUE", help="upload_bytes=8000000, jobs=2, ...")
     ] = None,
+    hosts: Annotated[list[str] | None, typer.Option("--allowed-host", help="A name that a proxy has.")] = None,
+    root_path: Annotated[str, typer.Option(metavar="/PREFIX", help="Where a proxy has it: /faces.")] = "",
+    access_log: Annotated[bool, typer.Option("--access-log", help="Print a line per request.")] = False,
 ) -> None:
     """Start an HTTP service with a web page: images, videos, the camera."""
     from facerwkv.web.serve import serve as run
 
-    changed = dict(limit.partition("=")[::2] for limit in limits or [])
-    run(host, port, token, model, device, detector_model, engine, changed)
+    limit = dict(each.partition("=")[::2] for each in limits or [])
+    run(host, port, token, model, device, detector_model, engine, limit, hosts or (), root_path, access_log)
     os._exit(0)  # the interpreter's own end takes seconds, and waits for threads
 
 

@@ -153,6 +153,8 @@ def sentence(problem: Mapping[str, Any]) -> str:
         return str(problem["ctx"]["error"])
     if problem["type"] == "extra_forbidden":
         return f"There is no option {name!r}. Options: {', '.join(Options.model_fields)}."
+    if problem["type"] == "missing":
+        return f"{name} is missing."
     if problem["type"] == "literal_error":
         fitting = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         return f"{name} is {problem['input']!r}; choose one of {fitting}."

@@ -46,6 +46,8 @@ class Request:
 class Predictions:
     """`await predictions(images, options)` gives their results. `stop` it.
 
+    `images` and `faces` count what was opened.
+
     Between the images of one request, those of others have their turn. What is unanswered is divided into batches of
     one size, in the order in which it is opened, or some images would wait for one batch more than others.
     HTTPException 503 where too many images wait.
@@ -53,7 +55,7 @@ class Predictions:
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
-        self._asked = 0
+        self._asked = self.images = self.faces = 0
         self._queue: list[Request] = []
         self._turn, self._count = 0, count()
         self._batcher = Batcher(predictor.classify, 2 * BATCH)
@@ -79,6 +81,11 @@ class Predictions:
             return await asyncio.gather(*(asyncio.wrap_future(each.future) for each in waiting))
         finally:
             self._asked -= len(waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue."""
+        return len(self._queue)
 
     def stop(self) -> None:
         """Leave what waits; each of the `threads` ends with the image it is at."""
@@ -113,6 +120,8 @@ class Predictions:
         except Exception as error:
             return error
         request.faces.append(len(opened.crops))
+        with self._changed:
+            self.images, self.faces = self.images + 1, self.faces + len(opened.crops)
         if sum(request.faces) <= limits.faces:
             return opened
         message = f"{request.image.name}: with it there are {sum(request.faces):,} faces; {limits.faces:,} are allowed "

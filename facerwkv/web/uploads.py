@@ -1,13 +1,11 @@
 """The body of a request → images in memory or a video on disk, with every limit enforced while it is read."""
 
-import asyncio
 import base64
 import errno
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -17,35 +15,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from facerwkv.media.images import NamedImage
 from facerwkv.web.guard import Limits
+from facerwkv.web.shares import Share
 from facerwkv.web.threads import in_thread
 
 LONGEST_NAME = 200
-
-
-@dataclass
-class Quota:
-    """At most `limit` units in use at a time, bytes of memory or streams. HTTPException 503 beyond that."""
-
-    limit: int
-    used: int = field(default=0, init=False)
-
-    @contextmanager
-    def reserved(self, count: int = 0) -> Iterator[Callable[[int], None]]:
-        """`count` units; the function that is yielded reserves more. All are free again when the block ends."""
-        mine = 0
-
-        def reserve(count: int) -> None:
-            nonlocal mine
-            if self.used + count > self.limit:
-                raise HTTPException(503, "The service is busy. Try again in a few seconds.", {"Retry-After": "5"})
-            self.used += count
-            mine += count
-
-        try:
-            reserve(count)
-            yield reserve
-        finally:
-            self.used -= mine
 
 
 class Form(MultiPartParser):
@@ -91,14 +64,14 @@ class Form(MultiPartParser):
         return found  # type: ignore[return-value]  # no text: on_headers_finished refuses it
 
 
-async def read_images(request: Request, limits: Limits, reserve: Callable[[int], None], field: str) -> list[NamedImage]:
+async def read_images(request: Request, limits: Limits, share: Share, field: str) -> list[NamedImage]:
     """The images of a form's `field`, or of {"images": [base64, ...]} where that is "files".
 
-    `reserve` is called with the bytes of memory that each piece of the body needs, as it arrives.
+    The share takes the bytes of memory that each piece of the body needs, as it arrives.
     """
     as_json = field == "files" and content_type(request) == "application/json"
-    count = (lambda size: reserve(2 * size)) if as_json else reserve  # JSON is there as text, and decoded
-    async with limited_body(request, limits.upload_bytes, limits.upload_seconds, count) as body:
+    times = 2 if as_json else 1  # JSON is there as text, and decoded
+    async with limited_body(request, limits.upload_bytes, limits.upload_seconds, share, times) as body:
         if as_json:
             text = b"".join([piece async for piece in body])
             return await in_thread(partial(_from_json, text, limits.files))
@@ -110,10 +83,10 @@ async def read_images(request: Request, limits: Limits, reserve: Callable[[int],
     return images
 
 
-async def save_video(request: Request, limits: Limits, path: Path) -> str:
+async def save_video(request: Request, limits: Limits, share: Share, path: Path) -> str:
     """Write the one file of a form's field "file" to `path`, piece by piece; its name."""
     try:
-        async with limited_body(request, limits.video_bytes, limits.upload_seconds) as body:
+        async with limited_body(request, limits.video_bytes, limits.upload_seconds, share) as body:
             with path.open("wb") as file:
                 (video,) = await Form(request, body, "file", 1, file).uploads()
     except OSError as error:
@@ -125,11 +98,11 @@ async def save_video(request: Request, limits: Limits, path: Path) -> str:
 
 @asynccontextmanager
 async def limited_body(
-    request: Request, limit: int, seconds: float, count: Callable[[int], None] = lambda size: None
+    request: Request, limit: int, seconds: float, share: Share, times: int = 1
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-    """The pieces of a request's body; `count` is called with the size of each.
+    """The pieces of a request's body; the share takes each byte `times` times.
 
-    HTTPException 413 above `limit` bytes, 408 if the block takes longer than `seconds`.
+    HTTPException 413 above `limit` bytes, 408 if the block takes longer than `seconds`, or gives way to others.
     """
     too_large = HTTPException(413, f"The upload is larger than the limit of {limit:,} bytes.")
     if int(request.headers.get("content-length") or 0) > limit:
@@ -141,14 +114,15 @@ async def limited_body(
             total += len(piece)
             if total > limit:
                 raise too_large
-            count(len(piece))
+            share.take(times * len(piece))
             yield piece
 
     try:
-        async with asyncio.timeout(seconds):
+        async with share.waiting(seconds):
             yield pieces()
     except TimeoutError as error:
-        raise HTTPException(408, f"The upload took longer than {seconds:g} seconds.") from error
+        reason = "stood still while others waited" if share.gave_way else f"took longer than {seconds:g} seconds"
+        raise HTTPException(408, f"The upload {reason}.") from error
 
 
 def _from_json(body: bytes, files: int) -> list[NamedImage]:

@@ -57,6 +57,8 @@ class Job:
     message: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: float | None = None
+    owner: str = ""
+    turn: int = 0
 
     @property
     def upload(self) -> Path:

@@ -224,6 +224,7 @@ def test_every_answer_has_the_security_headers(client, justin):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 def test_openapi_names_the_routes_and_no_other_machine(client):
@@ -303,6 +304,17 @@ def test_stream_closes_for_what_it_does_not_know(server):
     for query in ("smooth=much", "mode=upside-down"):
         with pytest.raises((ConnectionClosed, InvalidStatus)), connect(socket_of(server, query)) as stream:
             stream.recv()
+
+
+def test_a_camera_that_stands_still_gives_way(strict, justin):
+    with connect(socket_of(strict)) as still:
+        time.sleep(1.2)
+        with connect(socket_of(strict)) as stream:
+            stream.send(justin)
+            assert json.loads(stream.recv())["status"] == "ok"
+        with pytest.raises(ConnectionClosed) as closed:
+            still.recv()
+    assert closed.value.rcvd.code == 1013
 
 
 def test_stream_limits(strict, justin):
@@ -403,7 +415,10 @@ def test_a_busy_port_is_one_sentence(monkeypatch, capsys):
     [
         (["--limit", "size=1"], "Unknown key 'size'. Known keys there: upload_bytes"),
         (["--limit", "jobs=0"], "jobs: Input should be greater than 0 (given: '0')."),
-        (["--host", "nowhere.invalid"], "Port 8000 of nowhere.invalid cannot be used"),
+        (["--host", "nowhere.invalid"], "The host nowhere.invalid is no address of this machine"),
+        (["--host", "192.0.2.1"], "The host 192.0.2.1 is no address of this machine"),
+        (["--allowed-host", "https://a.example"], "'https://a.example' is no host: give its name alone"),
+        (["--root-path", "/a/../b"], "'/a/../b' is no prefix of an address: write it as /faces."),
         (["--model", "nothing"], "nothing does not exist"),
     ],
 )
@@ -417,7 +432,8 @@ def test_what_cannot_be_served_is_one_sentence(monkeypatch, capsys, options, sen
 
 def test_another_machines_host_gets_a_token(tmp_path):
     with serving(tmp_path, "--host", "0.0.0.0") as own:
-        url = own.url.replace("0.0.0.0", "127.0.0.1")
+        url = own.url
+        assert url.startswith("http://127.0.0.1:")
         assert httpx.get(f"{url}/meta", trust_env=False).status_code == 401
         token = own.line.partition("?token=")[2].strip()
         answer = httpx.get(f"{url}/meta?token={token}", headers={"Host": "my-machine:80"}, trust_env=False)

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import select
 import socket
 import struct
 import time
@@ -262,6 +263,32 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < until, "it did not happen within 30 s"
         time.sleep(0.05)
+
+
+def test_stalled_uploads_cost_nobody_else_anything(server):
+    """Sixteen of 31 MiB fill the memory for images, twenty videos the queue, if they are allowed to."""
+    head = post("/predict", form(b"x" * 31 * 2**20))
+    connections = []
+    for request, sent in ((head, 31 * 2**20), (post("/jobs", form(b"x" * 10**6, field="file")), 10**5)):
+        for _ in range(17):
+            connection = socket.create_connection((urlsplit(server.url).hostname, urlsplit(server.url).port))
+            connection.sendall(request[:sent])
+            connections.append(connection)
+    time.sleep(1.5)
+    with server.client() as client:
+        for _ in range(3):
+            assert client.post("/predict", files={"files": encoded("PNG")}).status_code == 200
+        assert client.post("/predict", files={"files": b"x" * 30 * 2**20}).status_code == 400
+        assert client.post("/jobs", files={"file": b"x" * 30 * 2**20}).status_code == 415
+    gave_way = [connection for connection in connections if ready(connection)]
+    assert 1 <= len(gave_way) <= 4
+    assert b"The upload stood still while others waited." in gave_way[0].recv(10_000)
+    for connection in connections:
+        connection.close()
+
+
+def ready(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def test_a_slow_upload_and_too_many_images_in_memory(strict):
