@@ -73,7 +73,7 @@ class Options(Settings):
     max_pixels: Annotated[PositiveInt, Facts(service=False, kinds=("image",))] = MAX_PIXELS
     """Refuse images that have more pixels, from their headers."""
     align: Literal["none", "roll"] = "roll"
-    """roll: turn faces upright that lie or stand on their heads, by their eyes, as the detector finds them."""
+    """roll: faces that are tilted, lie or stand on their heads are turned upright before they are classified."""
     tta: Literal["none", "flip"] = "none"
     """flip: average the logits of the image and its mirror image, at twice the cost."""
     stride: Annotated[PositiveInt, VIDEO] = 1

@@ -38,7 +38,7 @@ from facerwkv.media.images import (
     open_image,
 )
 from facerwkv.media.sources import each_image, is_group, is_one, why_no_image
-from facerwkv.media.upright import TURNED, roll, upright
+from facerwkv.media.upright import roll_of, upright
 from facerwkv.models.card import is_bounded, known_licence
 from facerwkv.models.checkpoint import DEFAULT, EXPORTED, Checkpoint, load_checkpoint
 from facerwkv.models.fold import fold
@@ -294,9 +294,9 @@ class Predictor:
             score = faces[i].score if isinstance(faces[i], FaceBox) else None  # type: ignore[union-attr]
             box = whole_pixels(corners[i], width, height)
             if min(box[2] - box[0], box[3] - box[1]) >= max(1, options.min_face):
-                degrees = roll(getattr(faces[i], "landmarks", ())) if options.align == "roll" else 0.0
-                turned = abs(degrees) > TURNED and self.checkpoint.transform.crop != "both"
-                shown = upright(rgb, box, degrees) if turned else (rgb, box)
+                aligned = detector and options.align == "roll" and self.checkpoint.transform.crop != "both"
+                degrees = roll_of(detector, rgb, faces[i], box) if aligned else 0.0  # type: ignore[arg-type]
+                shown = upright(rgb, box, degrees) if degrees else (rgb, box)
                 crops.append(Crop(box, score, self._transforms["face"](*shown)))
         if not crops and (detector is None or options.on_no_face == "scene"):
             crops = [Crop(None, None, self._transforms["scene"](rgb))]
