@@ -55,7 +55,7 @@ class BenchResult:
     def print(self) -> None:
         from rich.console import Console
 
-        Console().print(self)
+        Console(markup=False).print(self)
 
 
 def bench(

@@ -133,7 +133,7 @@ def print_checkpoint(source: str) -> None:
             scores = inner.items() if isinstance(inner, dict) else [("", inner)]
             shown = ", ".join(f"{name} {_plain(number)}".strip() for name, number in scores)
             table.add_row(f"{key} {part}".strip(), shown)
-    Console().print(table, highlight=False)
+    Console(markup=False).print(table, highlight=False)
 
 
 def _plain(value: Any) -> str:
