@@ -54,7 +54,8 @@ def test_every_command_named_exists_with_its_options(page):
         command = getattr(group, "commands", {}).get(words[0])
         if command is None:
             continue
-        command = getattr(command, "commands", {}).get(words[1] if len(words) > 1 else "", command)
+        for word in words[1:3]:  # `data check`, `data cache list`
+            command = getattr(command, "commands", {}).get(word, command)
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         used = {word.split("=")[0] for word in words if word.startswith("--")}
         assert used <= known, f"{line}: {used - known}"
