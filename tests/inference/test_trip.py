@@ -8,7 +8,7 @@ import facerwkv as package
 from tests.commands import facerwkv
 
 HOME = Path(package.__file__).parent
-MOST = 46
+MOST = 48
 
 
 def traced(*words: object) -> list[tuple[str, str]]:
