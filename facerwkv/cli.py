@@ -15,6 +15,7 @@ import typer
 
 from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
+from facerwkv.core.packages import lacking
 from facerwkv.experiments import EXPERIMENTS
 from facerwkv.inference.command import PredictionCommand
 from facerwkv.subcommands import JsonOption, data_app, models_app, show
@@ -53,8 +54,11 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except (InputError, OSError) as error:
-        print(f"facerwkv: {error}", file=sys.stderr)
+    except (InputError, OSError, ImportError) as error:
+        what = lacking(error)
+        if isinstance(error, ImportError) and not what:
+            raise
+        print(f"facerwkv: {f'This command needs {what}' if what else error}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -112,8 +112,12 @@ def _version(distribution: str) -> str | None:
 
 def _kernels() -> Iterator[Check]:
     """The C kernels, and the form of them that this processor gets."""
+    from facerwkv.core.packages import has_pytorch
     from facerwkv.kernels.native.loading import PATH, PLAIN_IS_FASTER, load
 
+    if not has_pytorch():
+        yield Check("C kernels", "ok", "not used: they are PyTorch's")
+        return
     try:
         library = load()
     except InputError as error:
@@ -126,10 +130,14 @@ def _kernels() -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
-    """The devices, and one image through a small model on the one that "auto" means."""
-    import torch
-
+    """The devices of PyTorch, and one image through a small model on the one that "auto" means."""
     from facerwkv.core.devices import choose_device
+    from facerwkv.core.packages import INSTALL, has_pytorch, pytorch
+
+    if not has_pytorch():
+        yield Check("devices", "ok", "PyTorch is not here: onnxruntime predicts; to train,", INSTALL)
+        return
+    torch = pytorch("doctor")
     from facerwkv.models.zoo import create_model
 
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -160,13 +168,26 @@ def _detector() -> Iterator[Check]:
 
 
 def _onnxruntime() -> Iterator[Check]:
-    from facerwkv.core.runtime import EXTRA, onnxruntime
+    from facerwkv.core.runtime import onnxruntime
 
-    version = _version("onnxruntime") or _version("onnxruntime-gpu")
-    if version is None:
-        yield Check("onnxruntime", "ok", "not here: for export, and for --model FILE.onnx", EXTRA)
-        return
-    yield Check("onnxruntime", "ok", f"{version}: {', '.join(onnxruntime('doctor').get_available_providers())}")
+    runtime = onnxruntime("Prediction")
+    yield Check("onnxruntime", "ok", f"{runtime.__version__}: {', '.join(runtime.get_available_providers())}")
+
+
+def _prediction() -> Iterator[Check]:
+    """What runs the shipped models, why, and one image through it."""
+    import numpy as np
+
+    from facerwkv.core.devices import has_gpu
+    from facerwkv.core.packages import has_pytorch
+    from facerwkv.inference.predictor import load
+
+    why = "PyTorch is not here" if not has_pytorch() else "PyTorch sees a GPU" if has_gpu() else "there is no GPU"
+    predictor = load()
+    start = time.perf_counter()
+    predictor.predict(np.zeros((64, 64, 3), np.uint8), mode="scene")
+    took = 1000 * (time.perf_counter() - start)
+    yield Check("prediction", "ok", f"{predictor.name} on {predictor.model.runs_on}, as {why}: {took:.0f} ms")
 
 
 def _openvino() -> Iterator[Check]:
@@ -194,7 +215,7 @@ def _video() -> Iterator[Check]:
 
 
 def _storage() -> Iterator[Check]:
-    from facerwkv.data.cache import cache_folder
+    from facerwkv.core.files import cache_folder
 
     folder = cache_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -231,6 +252,7 @@ CHECKS: dict[str, Callable[[], Iterable[Check]]] = {
     "face detector": _detector,
     "video": _video,
     "onnxruntime": _onnxruntime,
+    "prediction": _prediction,
     "openvino": _openvino,
     "cache": _storage,
     "memory": _memory,

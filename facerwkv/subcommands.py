@@ -42,7 +42,8 @@ def check_data(
 @cache_app.command("list")
 def list_cache(folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """List the decoded images that are kept, with their size and age."""
-    from facerwkv.data.cache import cache_folder, list_caches
+    from facerwkv.core.files import cache_folder
+    from facerwkv.data.cache import list_caches
 
     caches = list_caches(folder or cache_folder())
     if as_json:
@@ -60,7 +61,8 @@ def remove_cache(
     folder: FolderOption = None,
 ) -> None:
     """Remove kept images; they are decoded again when they are wanted."""
-    from facerwkv.data.cache import cache_folder, remove_caches
+    from facerwkv.core.files import cache_folder
+    from facerwkv.data.cache import remove_caches
 
     gone = remove_caches(folder or cache_folder(), keys or [], everything)
     print(f"Removed {len(gone)}: {sum(each.bytes for each in gone) / 1e6:,.1f} MB")

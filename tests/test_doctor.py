@@ -1,8 +1,10 @@
 import json
+import sys
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from facerwkv import doctor
 from facerwkv.core.errors import InputError
@@ -40,10 +42,15 @@ def test_what_people_read(capsys):
     assert capsys.readouterr().out.split() == ["warn", "cache", "[full]", "→", "empty", "it"]
 
 
-def test_what_an_exported_model_needs_is_named(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda distribution: None)
-    (check,) = doctor.CHECKS["onnxruntime"]()
-    assert (check.status, check.next_step) == ("ok", "pip install 'facerwkv[export]'")
+def test_doctor_says_what_predicts_and_why(monkeypatch):
+    (check,) = doctor.CHECKS["prediction"]()
+    where = "cuda" if torch.cuda.is_available() else "onnxruntime's CPUExecutionProvider, as there is no GPU"
+    assert (check.status, where in check.found) == ("ok", True)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (check,) = doctor.CHECKS["prediction"]()
+    assert "facerwkv_fer on onnxruntime's CPUExecutionProvider, as PyTorch is not here" in check.found
+    (devices,) = doctor.CHECKS["devices"]()
+    assert (devices.status, devices.next_step) == ("ok", 'pip install "facerwkv[train]"')
 
 
 def test_the_cache_folder_is_the_one_of_the_environment(monkeypatch, tmp_path):

@@ -14,7 +14,8 @@ from tests.packages import ROOT, UV, call, fetched, tracked
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.slow
-EXTRAS = ("av", "fastapi", "onnx", "openvino", "pyarrow", "ray")
+EXTRAS = ("av", "fastapi", "lightning", "onnx", "openvino", "pyarrow", "ray", "timm", "torch", "torchvision")
+LARGEST = 350_000_000  # bytes of an installation that predicts
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,9 @@ def test_one_wheel_is_for_every_python_and_every_processor_of_its_kind(wheel, py
     assert [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".c", ".h"))] == [
         "facerwkv/kernels/native/_native.so"
     ]
-    levels = "from facerwkv.kernels.calls import library; print(*library().handle.facerwkv_levels().decode().split())"
-    assert call(python, "-c", levels, cwd=wheel.parent).split()[0] in ("baseline", "plain")
+    threads = "import ctypes; ctypes.CDLL('libgomp.so.1', ctypes.RTLD_GLOBAL)\n"  # PyTorch brings them
+    levels = "from facerwkv.kernels.native.loading import load; print(load().handle.facerwkv_levels().decode())"
+    assert call(python, "-c", threads + levels, cwd=wheel.parent).split()[0] in ("baseline", "plain")
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf (binutils) is not installed")
@@ -68,7 +70,7 @@ def test_the_wheel_has_all_that_is_no_code(wheel):
     data = [
         path
         for path in (ROOT / "facerwkv").rglob("*")
-        if path.suffix in {".yaml", ".safetensors", ".json", ".html", ".js", ".css"}
+        if path.suffix in {".yaml", ".safetensors", ".onnx", ".json", ".html", ".js", ".css"}
     ]
     assert len(data) > 20
     assert [str(path.relative_to(ROOT)) for path in data if str(path.relative_to(ROOT)) not in names] == []
@@ -100,7 +102,7 @@ def test_the_core_needs_no_extra_and_names_the_one_that_is_missing(python, tmp_p
     found = f"import importlib.util as i; print([m for m in {EXTRAS} if i.find_spec(m)])"
     assert call(python, "-c", found, cwd=tmp_path).strip() == "[]"
     doctor = call(python.parent / "facerwkv", "doctor", cwd=tmp_path)
-    for extra in ("video", "serve", "export", "parquet", "ray", "openvino"):
+    for extra in ("train", "video", "serve", "parquet", "ray", "openvino"):
         assert f"pip install 'facerwkv[{extra}]'" in doctor
 
 
@@ -119,3 +121,9 @@ def test_it_works_with_the_lowest_and_the_newest_versions(wheel, tmp_path, versi
     work.mkdir()
     photos = (ROOT.parent / "shared" / "media").glob("couple.jpg")  # where it is missing, a drawn one
     assert call(place / "bin" / "python", "-P", ROOT / "tests" / "smoke.py", work, *photos, seconds=1500) == "works\n"
+
+
+def test_what_predicts_is_small(python):
+    files = [path for path in (python.parents[1] / "lib").rglob("*") if path.is_file() and not path.is_symlink()]
+    size = sum(path.stat().st_blocks * 512 for path in files if path.suffix != ".pyc")
+    assert size < LARGEST, f"{size:,}"

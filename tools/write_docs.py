@@ -23,9 +23,10 @@ from facerwkv.data.check import describe_all as describe_data
 from facerwkv.data.datasets import DATASETS
 from facerwkv.evaluation.compare import RESULT, markdown
 from facerwkv.experiments.study import mean_and_deviation
-from facerwkv.models.checkpoint import SHIPPED, WEIGHTS, load_checkpoint, shipped
+from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.models.describe import COUNTS, claims, describe_all, measure
-from facerwkv.models.zoo import MODELS, licence_of, model_line
+from facerwkv.models.folder import WEIGHTS
+from facerwkv.models.zoo import MODELS, SHIPPED, licence_of, model_line, shipped
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
 

@@ -82,6 +82,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def cache_folder() -> Path:
+    """Where caches lie unless a recipe names another folder: FACERWKV_HOME, else ~/.cache/facerwkv."""
+    return Path(os.environ.get("FACERWKV_HOME") or "~/.cache/facerwkv").expanduser()
+
+
 def read_json(path: str | os.PathLike, advice: str = "Restore it from a copy, or remove it.") -> dict[str, Any]:
     """The object in a JSON file. InputError, which ends with `advice`, where there is none or `parse_json` fails."""
     try:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from facerwkv.core.devices import cores
 from facerwkv.core.errors import InputError
-from facerwkv.data.cache import cache_folder
+from facerwkv.core.files import cache_folder
 from facerwkv.data.readers import CORNERS, SPLIT_NAMES, csv_rows, face_box, meaning, progress, text_rows
 from facerwkv.data.samples import Sample, Splits, mark, read_image
 from facerwkv.media.faces import FaceDetector

@@ -60,11 +60,6 @@ class Cache:
         return Cache, (self.path, self.unreadable)
 
 
-def cache_folder() -> Path:
-    """Where caches lie unless a recipe names another folder: FACERWKV_HOME, else ~/.cache/facerwkv."""
-    return Path(os.environ.get("FACERWKV_HOME") or "~/.cache/facerwkv").expanduser()
-
-
 @dataclass(frozen=True)
 class Stored:
     """A cache of a folder: its key, bytes, days since it was built, and what is in it."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from facerwkv.core.errors import InputError, first_line
@@ -160,6 +159,8 @@ def _rest(sample: Sample) -> tuple[Any, ...]:
 
 
 def _yolo_names(root: Path) -> Numbers:
+    import yaml  # of the extra "train"
+
     for file in (root / "data.yaml", root / "dataset.yaml", root / "data.yml"):
         if file.is_file():
             try:

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.files import cache_folder
 from facerwkv.data.boxes import DETECT, with_faces
-from facerwkv.data.cache import Cache, cache_folder, open_cache
+from facerwkv.data.cache import Cache, open_cache
 from facerwkv.data.config import DataConfig, TransformConfig
 from facerwkv.data.leaks import apart, drop_leaks
 from facerwkv.data.load import load_dataset

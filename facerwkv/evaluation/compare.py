@@ -32,9 +32,10 @@ from facerwkv.data.record import same_source
 from facerwkv.evaluation.evaluate import Split, evaluate_folder, finish
 from facerwkv.evaluation.figures import comparison_figure, to_png
 from facerwkv.evaluation.result import SUMMARY
-from facerwkv.models.checkpoint import HUB, Checkpoint, load_checkpoint
-from facerwkv.models.checkpoint import shipped as weights
+from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.models.folder import HUB, Checkpoint
 from facerwkv.models.zoo import MODELS, TIMM, model_line
+from facerwkv.models.zoo import shipped as weights
 from facerwkv.training.module import check_inputs, train
 from facerwkv.training.recipe import Recipe, shipped
 from facerwkv.training.run import RECIPE, TIME, environment, read_run, run_of, write_json

@@ -30,7 +30,8 @@ from facerwkv.evaluation.report import console_subgroups, console_table, write_r
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, score_subgroups
 from facerwkv.models.card import known_licence, licence_of_training
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, reports_of, save_checkpoint
+from facerwkv.models.checkpoint import load_checkpoint, save_checkpoint
+from facerwkv.models.folder import Checkpoint, reports_of
 from facerwkv.training.recipe import apply
 from facerwkv.training.run import SPLITS, read_run, run_of
 

@@ -17,12 +17,12 @@ from typing import Any
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic_folder
 from facerwkv.core.metrics import score_titles
-from facerwkv.export import Exported, export_onnx
+from facerwkv.export import Exported, export_onnx, open_checkpoint
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.faces import COARSE_SIDE, ONE_SEARCH, OVERLAP, SMALLEST_SIDE, FaceDetector
 from facerwkv.media.images import MAX_PIXELS
 from facerwkv.models.card import INTENDED
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, without_paths
+from facerwkv.models.folder import Checkpoint, without_paths
 from facerwkv.models.onnx import Description
 
 PAGE, SHARED = (Path(__file__).with_name(name) for name in ("page", "shared"))
@@ -55,7 +55,7 @@ def export_web(source: Checkpoint | str | Path, out: str | Path, runtime: str | 
     target = Path(out).expanduser().resolve()
     version, runtime_files = _runtime(runtime)
     _check_free(target)
-    checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
+    checkpoint = open_checkpoint(source)
     detector = FaceDetector() if checkpoint.transform.sees_faces else None
     with atomic_folder(target) as folder:
         exported = export_onnx(checkpoint, folder / MODEL)

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.packages import pytorch
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Opened
 from facerwkv.media.sources import each_image, is_group, is_one
+from facerwkv.models.onnx import OnnxModel
 
 
 def embed(
@@ -19,14 +21,13 @@ def embed(
     They are not normalised: divide by their lengths for cosines. Sources and options are those of `predict`; an image
     without a face gives (0, D), one that cannot be read InputError. InputError for an exported model.
     """
-    import torch
-
+    options = Options.of(options, changes, "image")
+    if isinstance(predictor.model, OnnxModel) and predictor.model.folder is None:
+        raise InputError(f"An exported {predictor.name} gives logits only. Give embed the checkpoint it was made from.")
+    torch = pytorch("embed")
     from facerwkv.data.normalise import normalise
 
-    options = Options.of(options, changes, "image")
     model: Any = predictor.unfolded()
-    if not hasattr(model, "forward_head"):
-        raise InputError(f"An exported {predictor.name} gives logits only. Give embed the checkpoint it was made from.")
 
     def vectors(opened: Opened) -> np.ndarray:
         if message := opened.fields.get("message"):
@@ -34,7 +35,9 @@ def embed(
         if not opened.crops:
             return np.zeros((0, model.head_hidden_size), np.float32)
         with torch.inference_mode():
-            images = torch.from_numpy(np.stack([crop.image for crop in opened.crops])).to(predictor.device)
+            images = torch.from_numpy(np.stack([crop.image for crop in opened.crops])).to(
+                next(model.parameters()).device
+            )
             x = normalise(images, predictor.checkpoint.transform)
             return model.forward_head(model.forward_features(x), pre_logits=True).float().cpu().numpy()
 

@@ -1,36 +1,32 @@
 """Which patches decided: how much each patch of a face speaks for a label, in units of the label's logit.
 
 "gradient" is the gradient times the input, summed over a patch. "occlusion" is what the logit loses when a patch shows
-nothing but the mean colour of the transform. "tokens" is what each token hands on through the last time mix, whose
-output is linear in the tokens' values: the value times its gradient, exact and not an approximation there. None of them
-says what a person feels, or why.
+nothing but the mean colour of the transform, in whole numbers; it alone needs no PyTorch. "tokens" is what each token
+hands on through the last time mix, whose output is linear in the tokens' values: the value times its gradient, exact
+and not an approximation there. None of them says what a person feels, or why.
 """
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic
-from facerwkv.data.normalise import normalise
-from facerwkv.data.transforms import TransformConfig
+from facerwkv.core.packages import has_pytorch, pytorch
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, Source
 from facerwkv.media.container import Watch
 from facerwkv.media.draw import draw_patches
-from facerwkv.media.geometry import Box
+from facerwkv.media.geometry import Box, cells
 from facerwkv.models.onnx import OnnxModel
 
-OTHERS = (8, 8)  # the grid for models that have no patches
 BATCH = 32
 COLUMNS, MOST_TILES = 6, 36
 
@@ -83,20 +79,20 @@ def explain(
 ) -> list[Explanation]:
     """An explanation for each face of an image, as `predict` finds them; [] where there is none.
 
-    method: a name in METHODS; None for gradient, and for occlusion of an exported model, which has no gradients. label:
+    method: a name in METHODS; None for gradient, and for occlusion where there is no PyTorch to take one. label:
     whose logit is explained; None for each face's likeliest. `options`, or single ones as keywords, are those of
     `predict`; `max_pixels` goes before theirs. `watch` is called before each part of the work; what it raises ends it.
     InputError for names that are not known, an image that cannot be read or has more than `max_faces`, and a model that
     the method does not fit.
     """
     checkpoint, options = predictor.checkpoint, Options.of(options, changes, "image")
-    exported = isinstance(checkpoint.model, OnnxModel)
+    exported = isinstance(predictor.model, OnnxModel) and not (predictor.model.folder and has_pytorch())
     method = method or ("occlusion" if exported else "gradient")
     if method not in METHODS:
         raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if label is not None and label not in checkpoint.labels:
         raise InputError(f"{checkpoint.title} knows no label {label!r}; it has {', '.join(checkpoint.labels)}.")
-    if exported and method != "occlusion":
+    if exported and method != "occlusion" and predictor.model.folder is None:
         raise InputError(
             f"An exported {checkpoint.title} has no gradients and no tokens: choose occlusion, or its checkpoint."
         )
@@ -108,31 +104,15 @@ def explain(
     if max_faces is not None and len(opened.crops) > max_faces:
         name = opened.fields["source"]
         raise InputError(f"{name} has {len(opened.crops)} faces; {max_faces} are explained at most. Cut out a part.")
-    model: Any = FromPixels(checkpoint.model, checkpoint.transform) if exported else predictor.unfolded()
     explanations = []
     for crop in opened.crops:
         watch()
-        x = normalise(torch.from_numpy(crop.image)[None].to(predictor.device), checkpoint.transform)
-        with torch.no_grad():
-            probs = (model(x)[0].float() / checkpoint.temperature).softmax(-1)
+        probs = predictor.probabilities(predictor.model(crop.image[None]))[0]
         number = int(probs.argmax()) if label is None else checkpoint.labels.index(label)
-        scores = METHODS[method](model, x, number, watch).detach().float().cpu().numpy()
+        scores = METHODS[method](predictor, crop.image, number, watch)
         name = checkpoint.labels[number]
         explanations.append(Explanation(name, float(probs[number]), method, scores, crop.image, crop.box))
     return explanations
-
-
-class FromPixels(nn.Module):
-    """Normalised images (B, c, h, w) → logits of a model that takes pixels, uint8 (B, h, w, c)."""
-
-    def __init__(self, model: nn.Module, transform: TransformConfig):
-        super().__init__()
-        self.model = model
-        self.mean, self.std = (torch.tensor(values).view(1, -1, 1, 1) for values in transform.normalisation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pixels = ((x.cpu() * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        return self.model(pixels.permute(0, 2, 3, 1).contiguous())
 
 
 def deliver(found: Mapping[str, Sequence[Explanation]], out: Path, as_json: bool) -> None:
@@ -170,80 +150,46 @@ def sheet(images: Sequence[Image.Image]) -> Image.Image:
     return board
 
 
-def patch_grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """The patches (Hp, Wp) that a model cuts images of this height and width into; 8 x 8 where it cuts none."""
-    stem: Any = getattr(model, "stem", None)
-    return stem.grid(*size) if hasattr(stem, "grid") else OTHERS
-
-
-def gradient(model: nn.Module, x: Tensor, number: int, watch: Watch = _unwatched) -> Tensor:
-    """x (1, c, h, w) → gradient times input of logit `number`, summed over the patches (Hp, Wp)."""
-    x = x.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(model(x)[0, number], x)
-    pixels, (grid, cells) = (x * slope).sum(1)[0], _cells(model, x)
-    return torch.stack([pixels[cell].sum() for cell in cells]).unflatten(0, grid)
-
-
-@torch.no_grad()
-def occlusion(model: nn.Module, x: Tensor, number: int, watch: Watch = _unwatched) -> Tensor:
-    """x (1, c, h, w) → what logit `number` loses when a patch shows the mean colour, for all patches (Hp, Wp)."""
-    grid, cells = _cells(model, x)
-    hidden = x.repeat(len(cells), 1, 1, 1)
-    for image, (rows, columns) in zip(hidden, cells, strict=True):
-        image[:, rows, columns] = 0
+def occlusion(predictor: Predictor, image: np.ndarray, number: int, watch: Watch = _unwatched) -> np.ndarray:
+    """uint8 (h, w, c) → what logit `number` loses when a patch shows the mean colour, for all patches (Hp, Wp)."""
+    model, (mean, _) = predictor.model, predictor.checkpoint.transform.normalisation
+    colour, places = np.rint(np.array(mean) * 255).clip(0, 255), cells(model.patches, image.shape[:2])
+    hidden = np.repeat(image[None], len(places), 0)
+    for one, place in zip(hidden, places, strict=True):
+        one[place] = colour
     logits = []
-    for images in hidden.split(BATCH):
+    for start in range(0, len(hidden), BATCH):
         watch()
-        logits.append(model(images)[:, number])
-    return (model(x)[0, number] - torch.cat(logits)).unflatten(0, grid)
+        logits.append(model(hidden[start : start + BATCH])[:, number])
+    return (model(image[None])[0, number] - np.concatenate(logits)).reshape(model.patches)
 
 
-def tokens(model: Any, x: Tensor, number: int, watch: Watch = _unwatched) -> Tensor:
-    """x (1, c, h, w) → each token's value in the last time mix times its gradient of logit `number` (Hp, Wp).
+def _by_gradients(method: str, predictor: Predictor, image: np.ndarray, number: int, watch: Watch) -> np.ndarray:
+    pytorch(f"The method {method}, unlike occlusion,")
+    import torch
 
-    They add up to the time mix's output, before its gate, times that output's gradient: nothing is left over.
-    """
-    mix: Any = model.blocks[-1].time_mix if hasattr(model, "blocks") and hasattr(model, "stem") else None
-    if not hasattr(mix, "hook_value"):
-        raise InputError(
-            "Tokens hand on values in RWKV blocks and in attention; this model has none. Choose gradient or occlusion."
-        )
-    watched = Watched()
-    path = ("blocks", str(len(model.blocks) - 1), "time_mix", "hook_value")
-    (slope,) = torch.autograd.grad(_with(model, path, watched)(x)[0, number], watched.value)
-    return (watched.value * slope).flatten(2).sum(-1)[0].unflatten(0, patch_grid(model, (x.shape[-2], x.shape[-1])))
+    from facerwkv.data.normalise import normalise
+    from facerwkv.models import evidence
+
+    network = predictor.unfolded()
+    x = normalise(torch.from_numpy(image)[None].to(next(network.parameters()).device), predictor.checkpoint.transform)
+    return getattr(evidence, method)(network, x, number).detach().float().cpu().numpy()
 
 
-class Watched(nn.Module):
-    """Hands on what it is called with, and keeps it as `value`, where gradients end."""
-
-    value: Tensor
-
-    def forward(self, value: Tensor) -> Tensor:
-        self.value = value.detach().requires_grad_()
-        return self.value
-
-
-def _with(module: nn.Module, path: Sequence[str], part: nn.Module) -> nn.Module:
-    """A module that shares everything with this one but the part at `path`: a hook would be in other threads' way."""
-    twin, (name, *below) = copy.copy(module), path
-    own = _with(module.get_submodule(name), below, part) if below else part
-    twin.__dict__["_modules"] = module._modules | {name: own}
-    return twin
+def methods_for(predictor: Predictor) -> list[str]:
+    """Those of METHODS that fit a model; for one in onnxruntime as far as that is known without loading PyTorch."""
+    in_pytorch = not isinstance(predictor.model, OnnxModel)
+    tried, fitting = METHODS if in_pytorch else ["occlusion"], []
+    for method in tried:
+        with suppress(InputError):
+            if explain(predictor, np.zeros((64, 64, 3), np.uint8), method, mode="scene"):
+                fitting.append(method)
+    reachable = not in_pytorch and has_pytorch() and predictor.model.folder
+    return list(METHODS) if fitting and reachable else fitting
 
 
-METHODS: dict[str, Callable[[Any, Tensor, int, Watch], Tensor]] = {
-    "gradient": gradient,
+METHODS: dict[str, Callable[[Predictor, np.ndarray, int, Watch], np.ndarray]] = {
+    "gradient": partial(_by_gradients, "gradient"),
     "occlusion": occlusion,
-    "tokens": tokens,
+    "tokens": partial(_by_gradients, "tokens"),
 }
-
-
-def _cells(model: Any, x: Tensor) -> tuple[tuple[int, int], list[tuple[slice, slice]]]:
-    """The grid of patches (Hp, Wp), and rows and columns of the pixels of each, in raster order."""
-    grid = patch_grid(model, (x.shape[-2], x.shape[-1]))
-    rows, columns = (
-        [slice(*pair) for pair in pairwise(np.linspace(0, side, cells + 1).round().astype(int).tolist())]
-        for side, cells in zip(x.shape[-2:], grid, strict=True)
-    )
-    return grid, [(row, column) for row in rows for column in columns]

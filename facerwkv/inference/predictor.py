@@ -1,6 +1,5 @@
 """Images and frames → results: read, find the faces, classify them in batches."""
 
-import copy
 import functools
 import logging
 import os
@@ -9,17 +8,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from facerwkv.core.devices import choose_device
+from facerwkv.core.devices import has_gpu
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import first_time
+from facerwkv.core.packages import has_pytorch, pytorch
 from facerwkv.core.processes import PerProcess
 from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.batcher import Batcher
@@ -40,9 +37,8 @@ from facerwkv.media.images import (
 from facerwkv.media.sources import each_image, is_group, is_one, why_no_image
 from facerwkv.media.upright import roll_of, upright
 from facerwkv.models.card import is_bounded, known_licence
-from facerwkv.models.checkpoint import DEFAULT, EXPORTED, Checkpoint, load_checkpoint
-from facerwkv.models.fold import fold
-from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx
+from facerwkv.models.folder import DEFAULT, EXPORTED, GRAPH, Checkpoint, find
+from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx, read_packed
 
 Engine = Literal["torch", "onnx", "openvino"]
 Detector = Callable[[np.ndarray], Sequence[FaceBox | Sequence[float]]]
@@ -51,10 +47,6 @@ Source = ImageSource | NamedImage
 
 HELD = 256 * 2**20
 """Bytes of frames that wait together for a batch."""
-SMALL = 2_000_000
-"""Weights times crops up to which threads take turns in the model: such a batch is many short operations, and threads
-that are in them at once wait for Python's lock at each."""
-
 logger = logging.getLogger("facerwkv")
 _warn_once = functools.cache(logger.warning)
 _warning = threading.Lock()
@@ -70,36 +62,48 @@ def load(
 ) -> "Predictor":
     """A trained model, ready to predict: a shipped one by name (None: facerwkv_fer), a folder, or "hf-hub:ORG/NAME".
 
-    A file that `facerwkv export` wrote, FILE.onnx, runs in onnxruntime, or in OpenVINO if that is the `engine`; every
-    other checkpoint runs in PyTorch ("torch"); None chooses by the file. `device` is "auto" (the first available of
-    cuda, mps and cpu) or a device's name. `detector_model` is YuNet's ONNX file; `detector` finds the faces
-    instead: FaceDetector(threshold=..., max_side=..., min_face=...), or what `Predictor` takes. `name` is what messages
-    call the model.
-    If the model may be used for research only, a notice is logged once per process, and once per machine where that can
-    be kept. InputError if there is no such
-    checkpoint, device or file.
+    `engine` "onnx" is onnxruntime, which needs no PyTorch: None takes it for FILE.onnx, which `facerwkv export` wrote,
+    and for shipped and packed models, unless PyTorch is here and `device` is a GPU, or "auto" (the first available of
+    cuda, mps and cpu) finds one. "openvino" runs the same files, "torch" every other checkpoint. `detector_model` is
+    YuNet's ONNX file; `detector` finds the faces instead: FaceDetector(threshold=..., max_side=..., min_face=...), or
+    what `Predictor` takes. `name` is what messages call the model. If the model may be used for research only, a notice
+    is logged once per process, and once per machine where that can be kept. InputError if there is no such checkpoint,
+    device or file, or a package is missing.
     """
     source = name_or_folder or DEFAULT
-    exported = Path(source).suffix.lower() == EXPORTED
+    exported = Path(source).suffix.lower() == EXPORTED and Path(source).name != GRAPH
     if engine not in (None, *get_args(Engine)):
         raise InputError(f"engine is {engine!r}; choose one of {', '.join(get_args(Engine))}.")
     if exported and engine == "torch":
         raise InputError(f"{source} runs in onnxruntime. Leave the engine out, or give the model's checkpoint.")
-    if not exported and engine in get_args(Runtime):
-        raise InputError(
-            f"The engine {engine} runs an exported file, not {source}. Write one: facerwkv export --model {source} "
-            "--out FILE.onnx. Then give that: --model FILE.onnx."
-        )
     runtime: Runtime = "openvino" if engine == "openvino" else "onnx"
-    checkpoint = read_onnx(source, device, runtime) if exported else load_checkpoint(source)
     if detector_model and detector:
         raise InputError("Give detector_model or detector, not both: FaceDetector(FILE) is a detector of that model.")
+    folder = Path() if exported else find(source)
+    if exported:
+        checkpoint = read_onnx(source, device, runtime)
+    elif (engine or chosen_engine(folder, device)) == "torch":
+        pytorch(f"The device {device}" if device not in ("auto", "cpu") else f"The engine torch, for {source},")
+        from facerwkv.models.checkpoint import load_folder
+
+        checkpoint = load_folder(folder)
+    else:
+        checkpoint = read_packed(folder, device, runtime)
     predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else detector, name)
     if text := notice(checkpoint):
         with _warning:
             if first_time(text):
                 _warn_once(text)
     return predictor
+
+
+def chosen_engine(folder: Path, device: str = "auto") -> Engine:
+    """What runs the checkpoint in a folder where nothing else is asked for."""
+    if device not in ("auto", "cpu"):
+        return "torch"
+    if not has_pytorch() or ((folder / GRAPH).is_file() and not (device == "auto" and has_gpu())):
+        return "onnx"
+    return "torch"
 
 
 _kept = functools.lru_cache(maxsize=4)(load)
@@ -121,15 +125,11 @@ def notice(checkpoint: Checkpoint) -> str | None:
     return f"{checkpoint.title} may be used for research only: its licence is {licence!r}."
 
 
-def _frozen(model: nn.Module, device: torch.device) -> Any:
-    """A copy of a model in evaluation mode on a device: whoever trains the model goes on undisturbed."""
-    return copy.deepcopy(model).eval().requires_grad_(False).to(device)
-
-
 class Predictor:
     """A checkpoint that names the expressions in images. Any number of threads may use one at once.
 
-    `model` is its inference form (`fold`), `unfolded()` a copy of the checkpoint's own, for gradients and states.
+    `model` takes images, uint8 (B, h, w, c), and gives logits, float32 (B, C): an OnnxModel, or a TorchModel.
+    `unfolded()` is a copy of the checkpoint's own network in PyTorch, for gradients and states.
 
     `detector` finds the faces: any callable from an image, uint8 (H, W, 3) RGB, to boxes (x1, y1, x2, y2 in pixels, or
     FaceBox); without one, YuNet. `name` is what messages call the model, by default its own name. InputError if
@@ -144,14 +144,12 @@ class Predictor:
         name: str | None = None,
     ):
         self.checkpoint, self.name = checkpoint, name or checkpoint.name
-        self.device, self.model = torch.device("cpu"), checkpoint.model
-        self._in_turn, self._turn = 0, PerProcess(threading.Lock)
-        if not isinstance(checkpoint.model, OnnxModel):  # that one's device was chosen when it was read
-            self.device = choose_device(device)
-            self.model = fold(checkpoint.model, checkpoint.transform).to(self.device)
-            weights = sum(weight.numel() for weight in checkpoint.model.parameters())
-            self._in_turn = SMALL // max(1, weights) if self.device.type == "cpu" else 0
-        self.unfolded = PerProcess(functools.partial(_frozen, checkpoint.model, self.device))
+        self.model: Any = checkpoint.model
+        if not isinstance(self.model, OnnxModel):  # that one's device was chosen when it was read
+            from facerwkv.models.engine import TorchModel
+
+            self.model = TorchModel(checkpoint, device)
+        self.unfolded = PerProcess(functools.partial(_unfolded, checkpoint, device))
         self._detector = detector or (FaceDetector() if checkpoint.transform.sees_faces else None)
         both = checkpoint.transform.crop == "both"
         crops = {mode: {"crop": "both", "no_box": "whole"} if both else {"crop": mode} for mode in ("scene", "face")}
@@ -164,10 +162,9 @@ class Predictor:
         return self.checkpoint.labels
 
     def __repr__(self) -> str:
-        if isinstance(self.model, OnnxModel):
-            return f"{self.name} ({len(self.labels)} labels) on {self.model.runs_on}"
-        millions = sum(weight.numel() for weight in self.checkpoint.model.parameters()) / 1e6
-        return f"{self.name} ({len(self.labels)} labels, {millions:.1f} M parameters) on {self.device}"
+        weights = getattr(self.model, "weights", 0)
+        size = f", {weights / 1e6:.1f} M parameters" if weights else ""
+        return f"{self.name} ({len(self.labels)} labels{size}) on {self.model.runs_on}"
 
     @overload
     def predict(
@@ -275,7 +272,6 @@ class Predictor:
 
         `index` is its number among others, for those without a name; `moment` its result's `time`, `frame`, `duration`.
         """
-        torch.get_num_threads()  # else a new thread's first products and kernels take all cores, whatever was set
         detector, crops = self._detector_for(options.mode), []
         data = source.data if isinstance(source, NamedImage) else source
         if isinstance(source, NamedImage):
@@ -348,21 +344,32 @@ class Predictor:
 
     def classify(self, crops: Sequence[Crop], options: Sequence[Options]) -> list[Face]:
         """A face for each crop, each with its own options."""
-        batch = torch.from_numpy(np.stack([crop.image for crop in crops])).to(self.device)
-        with torch.inference_mode(), self._turn() if len(crops) <= self._in_turn else nullcontext():
-            logits = self.model(batch)
-            if flipped := [i for i, each in enumerate(options) if each.tta == "flip"]:
-                logits[flipped] = (logits[flipped] + self.model(batch[flipped].flip(2))) / 2
-        return self.faces(crops, logits.float().cpu(), options)
+        images = np.stack([crop.image for crop in crops])
+        logits = self.model(images)
+        if flipped := [i for i, each in enumerate(options) if each.tta == "flip"]:
+            logits[flipped] = (logits[flipped] + self.model(images[flipped, :, ::-1])) / 2
+        return self.faces(crops, logits, options)
 
-    def faces(self, crops: Sequence[Crop], logits: Tensor, options: Sequence[Options]) -> list[Face]:
+    def faces(self, crops: Sequence[Crop], logits: np.ndarray, options: Sequence[Options]) -> list[Face]:
         """What logits, float32 (N, C), mean for N crops. InputError where they are not finite."""
-        if not torch.isfinite(logits).all():
-            raise InputError(f"{self.name} answers with NaN or infinity: its weights are broken; train it again.")
         labels, faces = self.checkpoint.labels, []
-        rows = (logits / self.checkpoint.temperature).softmax(-1).tolist()
-        for crop, row, asked in zip(crops, rows, options, strict=True):
+        for crop, row, asked in zip(crops, self.probabilities(logits).tolist(), options, strict=True):
             probs = dict(zip(labels, row, strict=True))
             label = max(probs, key=probs.__getitem__)
             faces.append(Face(label, probs[label], probs, crop.box, crop.detection, threshold=asked.threshold))
         return faces
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Logits, float32 (N, C) → probabilities, float32 (N, C). InputError where they are not finite."""
+        if not np.isfinite(logits).all():
+            raise InputError(f"{self.name} answers with NaN or infinity: its weights are broken; train it again.")
+        scaled = logits / np.float32(self.checkpoint.temperature)
+        weights = np.exp(scaled - scaled.max(-1, keepdims=True))
+        return weights / weights.sum(-1, keepdims=True)
+
+
+def _unfolded(checkpoint: Checkpoint, device: str) -> Any:
+    pytorch("What looks into a network")
+    from facerwkv.models.engine import unfolded
+
+    return unfolded(checkpoint, device)

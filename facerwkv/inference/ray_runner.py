@@ -12,16 +12,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from facerwkv.core.devices import choose_device
+from facerwkv.core.devices import set_threads
 from facerwkv.core.errors import InputError
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Engine, Predictor, load
 from facerwkv.inference.results import Result, raising
 from facerwkv.media.faces import PACKAGED
 from facerwkv.media.sources import is_video
-from facerwkv.models.checkpoint import EXPORTED, weights_hash
+from facerwkv.models.folder import GRAPH, WEIGHTS
+from facerwkv.models.onnx import OnnxModel
+from facerwkv.models.zoo import CONFIG
 
 
 def predict_on_ray(
@@ -46,12 +46,14 @@ def predict_on_ray(
     if videos := [name for name in names if is_video(name)]:
         raise InputError(f"Ray's workers take images, and {videos[0]} is a video: predict it without the runner ray.")
     loaded = (model, device, detector_model, engine)
-    identity = identity_of(load(*loaded), model, detector_model, engine, options)  # it also checks what was given
+    predictor = load(*loaded)  # it also checks what was given
+    identity = identity_of(predictor, model, detector_model, engine, options)
+    unit = "GPU" if predictor.model.runs_on.startswith("cuda") else "CPU"
     ray, lenient = _started(), options.model_copy(update={"errors": None})
 
     def results() -> Iterator[Result]:
         with closing(Journal(journal or ":memory:", identity)) as done:
-            fresh = _classified(ray, [name for name in names if done.get(name) is None], loaded, lenient)
+            fresh = _classified(ray, [name for name in names if done.get(name) is None], loaded, unit, lenient)
             for name in names:
                 values = done.get(name)
                 if values is None:
@@ -70,26 +72,33 @@ def identity_of(
 ) -> dict[str, Any]:
     """All that changes an answer, as plain values; of weights and files the start of their SHA-256."""
     checkpoint, content = predictor.checkpoint, hashlib.sha256()
-    exported = str(model).lower().endswith(EXPORTED)
-    if exported:
-        content.update(Path(str(model)).expanduser().read_bytes())
+    if isinstance(predictor.model, OnnxModel):
+        folder = predictor.model.folder
+        files = (
+            [Path(str(model)).expanduser()] if folder is None else [folder / name for name in (CONFIG, WEIGHTS, GRAPH)]
+        )
+        for file in files:
+            content.update(file.read_bytes())
     else:
+        from facerwkv.models.checkpoint import weights_hash
+
         meaning = [checkpoint.name, checkpoint.labels, checkpoint.temperature, checkpoint.transform.model_dump_json()]
         content.update(json.dumps([*meaning, weights_hash(checkpoint.model.state_dict())]).encode())
     detector = Path(detector_model) if detector_model else PACKAGED
     return {
         "model": content.hexdigest()[:16],
         "detector": hashlib.sha256(detector.read_bytes()).hexdigest()[:16],
-        "engine": engine or ("onnx" if exported else "torch"),
+        "engine": engine or ("onnx" if isinstance(predictor.model, OnnxModel) else "torch"),
         **options.model_dump(mode="json", exclude={"errors"}),
     }
 
 
-def _classified(ray: Any, names: Sequence[str], loaded: tuple[Any, ...], options: Options) -> Iterator[dict[str, Any]]:
+def _classified(
+    ray: Any, names: Sequence[str], loaded: tuple[Any, ...], unit: str, options: Options
+) -> Iterator[dict[str, Any]]:
     """The plain values of each image's result, in order."""
     if not names:
         return
-    unit = "GPU" if choose_device(loaded[1]).type == "cuda" else "CPU"
     count = max(1, int(ray.cluster_resources().get(unit, 1)))
     batch_size = min(options.batch_size, math.ceil(len(names) / count))
     blocks = math.ceil(len(names) / batch_size)
@@ -128,7 +137,7 @@ class Worker:
 
     def __init__(self, loaded: tuple[Any, ...], options: Options, folder: str):
         os.chdir(folder)
-        torch.set_num_threads(1)
+        set_threads(1)
         self.predictor, self.options = load(*loaded), options
 
     def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[str]]:

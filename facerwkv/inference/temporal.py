@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import torch
+import numpy as np
 
 from facerwkv.core.errors import InputError
-from facerwkv.data.normalise import normalise
+from facerwkv.core.packages import pytorch
 from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Opened, Result
 from facerwkv.media.tracks import Tracker
 from facerwkv.mixers import MIXERS
-from facerwkv.models.facerwkv import FaceRWKV
 
 
 class Temporal:
@@ -22,17 +21,19 @@ class Temporal:
     """
 
     def __init__(self, predictor: Predictor, tracker: Tracker):
-        model = predictor.checkpoint.model
+        pytorch("temporal")
+        from facerwkv.models.facerwkv import FaceRWKV
+
+        model = predictor.unfolded()
         if not (isinstance(model, FaceRWKV) and model.recurrent and MIXERS[model.config.mixer].endless):
             mixers = ", ".join(name for name, mixer in MIXERS.items() if mixer.endless)
             raise InputError(
                 f"{predictor.name} carries no state from frame to frame. Leave temporal out, or train a model that "
                 f"does: mixer {mixers}, scan forward, shift token, and pool last or mean, such as facerwkv4_small."
             )
-        self.predictor, self.tracker, self.model = predictor, tracker, predictor.unfolded()
+        self.predictor, self.tracker, self.model = predictor, tracker, model
         self.states: dict[int | None, dict[str, Any]] = {}
 
-    @torch.inference_mode()
     def __call__(self, opened: Opened) -> Result:
         crops, logits = opened.crops, []
         time, rgb = opened.fields.get("time") or 0.0, opened.fields.get("image")
@@ -41,12 +42,21 @@ class Temporal:
             self.states.clear()
         for crop in crops:
             track = next(numbers) if crop.box else None
-            pixels = torch.from_numpy(crop.image)[None].to(self.predictor.device)
-            tokens, _ = self.model.embed(normalise(pixels, self.predictor.checkpoint.transform))
-            row, state = self.model.stream(tokens, self.states.get(track))
-            self.states[track] = state | {"sum": torch.zeros_like(state["sum"]), "tokens": 0}
-            logits.append(row[0].float().cpu())
+            row, self.states[track] = self._step(crop.image, self.states.get(track))
+            logits.append(row)
         alive = {None, *self.tracker.alive}  # None: the whole image
         self.states = {track: state for track, state in self.states.items() if track in alive}
         options = [opened.options] * len(crops)
-        return opened.result(self.predictor.faces(crops, torch.stack(logits), options) if logits else ())
+        return opened.result(self.predictor.faces(crops, np.stack(logits), options) if logits else ())
+
+    def _step(self, image: np.ndarray, state: dict[str, Any] | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Image uint8 (h, w, c) and the state before it → logits (C,) and the state after it."""
+        import torch
+
+        from facerwkv.data.normalise import normalise
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(image)[None].to(next(self.model.parameters()).device)
+            tokens, _ = self.model.embed(normalise(pixels, self.predictor.checkpoint.transform))
+            row, state = self.model.stream(tokens, state)
+            return row[0].float().cpu().numpy(), state | {"sum": torch.zeros_like(state["sum"]), "tokens": 0}

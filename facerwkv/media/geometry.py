@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -58,3 +59,12 @@ def strongest(boxes: np.ndarray, scores: np.ndarray, most: float) -> list[int]:
 
     corners = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes.tolist()]
     return [int(i) for i in cv2.dnn.NMSBoxes(corners, scores.tolist(), 0.0, most)]
+
+
+def cells(grid: tuple[int, int], size: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Rows and columns of the pixels of each cell of a grid (Hp, Wp) on an image of size (h, w), in raster order."""
+    rows, columns = (
+        [slice(*pair) for pair in pairwise(np.linspace(0, side, count + 1).round().astype(int).tolist())]
+        for side, count in zip(size, grid, strict=True)
+    )
+    return [(row, column) for row in rows for column in columns]

@@ -26,6 +26,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _by_torch(torch: Any, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    torch.get_num_threads()  # else a new thread's first kernels take all cores, whatever was set
     # The batch is made before the permutation: only its stride lets torch answer in this layout, in half the time.
     channels_last = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
     made = torch.nn.functional.interpolate(channels_last, size=size, mode="bilinear", antialias=True)

@@ -16,7 +16,6 @@ from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.core.settings import Positive, Share, Text
 from facerwkv.data.datasets import DATASETS, YOURS
-from facerwkv.models.stem import has_resnet_stem
 
 FINE = "apache-2.0"
 SPLITS = ("test", "val")  # the first that was scored is shown
@@ -182,6 +181,8 @@ def _about(checkpoint: Any) -> str:
 
 def _data(checkpoint: Any) -> str:
     """The images it was trained on, and what training started from, other than random weights."""
+    from facerwkv.models.stem import has_resnet_stem
+
     data, recipe = checkpoint.card.get("data", {}), checkpoint.card.get("recipe", {})
     counts = ", ".join(f"{count:,} {split}" for split, count in data.get("images", {}).items())
     text = f"{data.get('source', 'not recorded')}: {counts} images."

@@ -1,4 +1,7 @@
-"""An exported model: one ONNX file with the graph and all that prediction must know of it.
+"""A model for onnxruntime or OpenVINO, without PyTorch: an exported file, or a checkpoint's folder that was packed.
+
+An exported model is one ONNX file with the graph and all that prediction must know of it. A packed folder (folder.py)
+has the graph alone beside the weights and the description that PyTorch's form reads; both become one file in memory.
 
 The graph takes "images", uint8 (batch, h, w, channels) with values 0..255 as the evaluation transform gives them:
 RGB, or grey, or the scene's channels and then the face's. Normalisation is part of the graph, and the batch may have
@@ -14,20 +17,37 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from safetensors.numpy import load
 
+from facerwkv.core import packages
+from facerwkv.core.devices import threads
 from facerwkv.core.errors import InputError, first_line, shown
 from facerwkv.core.files import parse_json
 from facerwkv.core.processes import PerProcess
-from facerwkv.core.runtime import onnxruntime, open_graph
+from facerwkv.core.runtime import INSTALL, UNKNOWN_OPERATOR, onnxruntime, open_graph
 from facerwkv.core.settings import Text
 from facerwkv.models.card import known_licence
-from facerwkv.models.checkpoint import AGAIN, Checkpoint, Described
+from facerwkv.models.folder import (
+    AGAIN,
+    GRAPH,
+    Checkpoint,
+    Described,
+    Stored,
+    made_for,
+    read,
+    require_finite,
+    require_hash,
+    without_paths,
+)
 from facerwkv.models.openvino import OpenVinoSession
+from facerwkv.models.protobuf import joined
+from facerwkv.models.zoo import CONFIG
 
 INPUT, OUTPUT = "images", "logits"
+MADE_FOR = "facerwkv_made_for"  # among the metadata of a graph without weights: `made_for`
+PATCHES = "facerwkv_patches"  # among the metadata: the grid (Hp, Wp) that the network cuts images into
+OTHERS = (8, 8)  # of models that cut none
 LARGEST = 2**31  # bytes: a protocol buffer cannot be larger
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
 AUTOMATIC = ("cuda", "cpu")  # CoreML computes in half precision, so it must be asked for
@@ -84,25 +104,35 @@ class Session(Protocol):
     def __call__(self, images: np.ndarray) -> np.ndarray: ...
 
 
-class OnnxModel(nn.Module):
+class OnnxModel:
     """Images, uint8 (B, h, w, c), any B → logits, float32 (B, C), by a session; no gradients.
 
+    `folder` is the checkpoint's that it was read from, where PyTorch finds the same model; an exported file has none.
     InputError for images of another shape or type than the graph's.
     """
 
-    def __init__(self, session: Session):
-        super().__init__()
-        self.session = session
+    def __init__(self, session: Session, folder: Path | None = None):
+        self.session, self.folder = session, folder
         self.shape, self.runs_on = tuple(session.ends[0][2]), session.runs_on
+        self.patches = _patches(session.metadata.get(PATCHES, ""), self.shape)
 
-    def forward(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.shape:
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        if images.dtype != np.uint8 or images.shape[1:] != self.shape:
             given, wanted = (" x ".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise InputError(
                 f"This ONNX graph takes uint8 images of {wanted}, not {images.dtype} of {given}; export the model "
                 "with an image_size of that kind, or resize the images."
             )
-        return torch.from_numpy(self.session(images.cpu().numpy()))
+        return self.session(np.ascontiguousarray(images))
+
+
+def _patches(text: str, shape: tuple[int | str, ...]) -> tuple[int, int]:
+    """A grid that divides images of a shape, as the metadata have it, or OTHERS."""
+    found = [int(number) for number in text.split("x") if number.isdigit()]
+    fits = len(found) == 2 and all(
+        count > 0 and isinstance(side, int) and side % count == 0 for side, count in zip(shape, found, strict=False)
+    )
+    return (found[0], found[1]) if fits else OTHERS
 
 
 def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx") -> Checkpoint:
@@ -113,9 +143,7 @@ def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx")
     exported model.
     """
     path = Path(os.path.expanduser(path))
-    graph = _read(path)
-    kind: Any = OpenVinoSession if runtime == "openvino" else OnnxRuntimeSession
-    session: Session = kind(graph, path, device)
+    session = open_session(_read(path), path, device, runtime)
     if missing := Description.model_fields.keys() - session.metadata.keys():
         raise InputError(
             f"{path} is an ONNX file, but none that `facerwkv export` wrote: its metadata lack "
@@ -130,16 +158,72 @@ def read_onnx(path: str | Path, device: str = "auto", runtime: Runtime = "onnx")
         raise InputError(f"{path}: {error} {AGAIN}") from error
     except ValueError as error:
         raise InputError(f"{path}: metadata.{name} is not JSON: {error}. {AGAIN}") from error
+    return _checkpoint(session, described, path)
+
+
+def read_packed(folder: Path, device: str = "auto", runtime: Runtime = "onnx") -> Checkpoint:
+    """A checkpoint's folder, which `find` gave, as it was packed: its model is an OnnxModel.
+
+    `device` is as for `read_onnx`. InputError for a folder without a graph, and for one that is damaged.
+    """
+    path = folder / GRAPH
+    if not path.is_file():
+        raise InputError(
+            f"{folder} was not packed for onnxruntime, so it needs PyTorch: {packages.INSTALL}. Or export it where "
+            f"PyTorch is, and give the file: facerwkv export --model {folder} --out FILE.onnx"
+        )
+    stored, weights = read_arrays(folder)
+    try:
+        model = joined(path.read_bytes(), weights)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}). {AGAIN}") from error
+    session = open_session(model, path, device, runtime)
+    if session.metadata.get(MADE_FOR) != made_for(stored):
+        raise InputError(f"{path} was made for another {CONFIG} than the one beside it: pack the model again.")
+    return _checkpoint(session, stored, path, folder)
+
+
+def read_arrays(folder: Path) -> tuple[Stored, dict[str, np.ndarray]]:
+    """What a checkpoint's config.json says, and its weights."""
+    try:
+        stored, file, weights = read(folder, load)
+    except (KeyError, TypeError) as error:  # of numbers that numpy does not know, bfloat16 say
+        raise InputError(f"Only PyTorch reads the weights in {folder} ({error}): {packages.INSTALL}") from error
+    require_hash(
+        stored, file, ((name, f"torch.{one.dtype}", one.shape, one.tobytes()) for name, one in weights.items())
+    )
+    require_finite(((name, bool(np.isfinite(array).all())) for name, array in weights.items()), f"{file}")
+    return stored, weights
+
+
+def whole_file(checkpoint: Checkpoint) -> bytes:
+    """What `read_packed` read, as one ONNX file, the same as `facerwkv export` writes."""
+    folder = checkpoint.model.folder
+    if folder is None:
+        raise InputError(f"{checkpoint.title} is an exported model already: copy its file.")
+    description = Description.of(checkpoint, without_paths(checkpoint.card))
+    metadata = description.metadata() | {PATCHES: "x".join(map(str, checkpoint.model.patches))}
+    return joined((folder / GRAPH).read_bytes(), read_arrays(folder)[1], metadata)
+
+
+def open_session(model: bytes, path: Path, device: str = "cpu", runtime: Runtime = "onnx") -> Session:
+    """A session for the bytes of an ONNX file."""
+    kind: Any = OpenVinoSession if runtime == "openvino" else OnnxRuntimeSession
+    return kind(model, path, device)
+
+
+def _checkpoint(session: Session, described: Described, path: Path, folder: Path | None = None) -> Checkpoint:
+    """InputError where the graph's ends are not what is said of it."""
     transform, labels = described.transform, described.labels
     wanted = [("tensor(uint8)", INPUT, [*transform.image_size, transform.channels])]
     wanted += [("tensor(float)", OUTPUT, [len(labels)])]
     if session.ends != wanted:
         raise InputError(
-            f"{path} is damaged: its graph has {session.ends}, its metadata say {shown(wanted)}. Export it again."
+            f"{path} is damaged: its graph has {session.ends}, its description says {shown(wanted)}. Export or "
+            "pack it again."
         )
-    return Checkpoint(
-        OnnxModel(session), described.model, labels, transform, described.temperature, dict(described.card)
-    )
+    model = OnnxModel(session, folder)
+    return Checkpoint(model, described.model, labels, transform, described.temperature, dict(described.card))
 
 
 class OnnxRuntimeSession:
@@ -163,13 +247,15 @@ class OnnxRuntimeSession:
 
 def _opened(graph: bytes, path: Path, device: str) -> Any:
     """onnxruntime's session for a graph."""
-    providers = _providers(device, onnxruntime(path).get_available_providers())
+    runtime = onnxruntime(path)
+    providers = _providers(device, runtime.get_available_providers())
     try:
-        session = open_graph(graph, path, torch.get_num_threads(), providers)
+        session = open_graph(graph, path, threads(), providers)
     except Exception as error:  # onnxruntime's have no common ancestor
-        raise InputError(
-            f"{path} cannot be run by onnxruntime ({first_line(error)}). It is damaged: export it again."
-        ) from error
+        newer = any(words in str(error) for words in UNKNOWN_OPERATOR)
+        step = f"It needs a later version: {INSTALL}" if newer else "It is damaged: export or pack it again."
+        reason = first_line(error)
+        raise InputError(f"{path} cannot be run by onnxruntime {runtime.__version__} ({reason}). {step}") from error
     if device != "auto" and session.get_providers()[0] != providers[0][0]:
         raise InputError(f"onnxruntime has {providers[0][0]} but cannot start it; choose --device cpu.")
     return session

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from facerwkv.core.devices import threads
 from facerwkv.core.errors import InputError
 from facerwkv.core.processes import PerProcess
+from facerwkv.models.protobuf import METADATA, fields
 
 EXTRA = 'pip install "facerwkv[openvino]"'
 TELEMETRY = "openvino_telemetry"
 FRAMEWORK = "framework"  # where OpenVINO keeps the metadata of an ONNX file
-METADATA = 14  # the number of this field of an ONNX file
 _importing = threading.Lock()
 TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}  # as onnxruntime calls them
 
@@ -78,10 +78,10 @@ def _opened(graph: bytes, path: Path, target: str) -> tuple[Any, Any]:
         device = target.lower().replace(".", ":")
         raise InputError(f"OpenVINO has no device {device!r} here. Choose auto or one of: {known}.")
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-    settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if target == "CPU" else {}
+    settings |= {"INFERENCE_NUM_THREADS": threads()} if target == "CPU" else {}
     try:
         # a tensor may name the "location" of its values, where OpenVINO would look; a node of that name counts
-        if any(graph.find(b"location", *ends) >= 0 for number, *ends in _fields(graph) if number != METADATA):
+        if any(graph.find(b"location", *ends) >= 0 for number, *ends in fields(graph) if number != METADATA):
             raise ValueError("its weights lie in other files, which are not read")
         model = core.read_model(graph)
         return model, core.compile_model(model, target, settings)
@@ -104,32 +104,3 @@ def openvino(wanted_by: Any) -> Any:
                 del sys.modules[TELEMETRY]
             else:
                 sys.modules[TELEMETRY] = known
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of every field of a protocol buffer. ValueError for what is none."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind, start = key & 7, at
-        if kind == 0:
-            _, at = _varint(message, at)
-        elif kind == 2:
-            length, start = _varint(message, at)
-            at = start + length
-        else:
-            raise ValueError(f"a field of kind {kind}")
-        yield key >> 3, start, at
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where the next begins."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at == len(message):
-            raise ValueError("it is cut off")
-        byte, at = message[at], at + 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise ValueError("a number that is too long")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from facerwkv.core.errors import InputError, shown
 from facerwkv.core.files import read_json
+from facerwkv.core.packages import pytorch
 from facerwkv.models.config import FRAME, BackboneConfig, ModelConfig, VRWKVConfig
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Model:
     def build(self) -> Callable[[Any], "nn.Module"]:
         """Config → model with fresh weights."""
         file, _, name = self.network.rpartition(".")
+        pytorch("A network to train, or to look into,")
         return getattr(import_module(f"facerwkv.models.{file}"), name)
 
     @property

@@ -18,7 +18,8 @@ from facerwkv.core.metrics import of_confusion
 from facerwkv.data.loader import DataModule
 from facerwkv.models.arrays import DAMAGED
 from facerwkv.models.card import licence_of_training
-from facerwkv.models.checkpoint import Checkpoint, require_weights, save_checkpoint
+from facerwkv.models.checkpoint import require_weights, save_checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.training.run import RECIPE, RESUME, leads
 
 

@@ -30,7 +30,8 @@ from facerwkv.data.normalise import normalise
 from facerwkv.data.record import Record, write_record
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.card import known_licence
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, load_weights
+from facerwkv.models.checkpoint import load_checkpoint, load_weights
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, licence_of, model_line, shipped
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
@@ -287,7 +288,7 @@ def _refitted(recipe: Recipe, start: Checkpoint) -> nn.Module:
         if len(unlike) != 1 or not re.search(getattr(model, "tables", "$^"), name):
             continue
         if name == "position.table":
-            image = old.mT.unflatten(-1, start.model.position.grid)  # type: ignore[union-attr]
+            image = old.mT.unflatten(-1, start.model.position.grid)
             weights[name] = functional.interpolate(image, model.position.grid, mode="bicubic").flatten(2).mT
         else:
             lines = old.movedim(unlike[0], -1)

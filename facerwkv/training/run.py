@@ -37,7 +37,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import read_json, write_text
 from facerwkv.core.settings import utf8
-from facerwkv.models.checkpoint import shipped
+from facerwkv.models.zoo import shipped
 from facerwkv.training.recipe import Recipe, TrainPart
 
 RECIPE, ENVIRONMENT, DATA, CURVES, RESUME = "recipe.yaml", "environment.json", "data.json", "metrics.csv", "resume.ckpt"

@@ -1,21 +1,18 @@
 """What the service takes and answers: options, results, and facts of itself and its model."""
 
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
-from facerwkv.core.errors import InputError
 from facerwkv.core.metrics import score_titles
-from facerwkv.inference.explain import METHODS, explain
+from facerwkv.inference.explain import methods_for
 from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, notice
 from facerwkv.inference.results import Result
 from facerwkv.media.draw import COLOURS
 from facerwkv.models.card import INTENDED, licence
-from facerwkv.models.checkpoint import without_paths
+from facerwkv.models.folder import without_paths
 from facerwkv.web.guard import Limits
 
 VERSION = version("facerwkv")
@@ -35,11 +32,7 @@ def as_json(result: Result) -> dict[str, Any]:
 def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     """The model: what it knows and takes, what it may be used for; and what may be asked of the service."""
     checkpoint = predictor.checkpoint
-    transform, methods, empty = checkpoint.transform, [], np.zeros((64, 64, 3), np.uint8)
-    for method in METHODS:
-        with suppress(InputError):  # one that does not fit the model
-            if explain(predictor, empty, method, mode="scene"):
-                methods.append(method)
+    transform, methods = checkpoint.transform, methods_for(predictor)
     return {
         "name": checkpoint.title,
         "labels": list(predictor.labels),

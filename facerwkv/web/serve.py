@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from facerwkv.core.devices import set_threads
 from facerwkv.core.errors import InputError
 from facerwkv.inference.predictor import Engine, load
 
@@ -60,6 +61,7 @@ def serve(
         if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9a-fA-F:]+", each):
             raise InputError(f"{each!r} is no host: give its name alone, such as faces.example.org.")
     with _listening(host, port) as listening:
+        set_threads(1)  # requests share the cores; if each used all of them, they would wait for one another
         predictor = load(model, device, detector_model, engine)
         path = f"{root_path}/" + (f"?token={quote(token, safe='')}" if token else "")
         print(f"{predictor!r}\nOpen http://{_name(host)}:{listening.getsockname()[1]}{path}")
@@ -108,12 +110,9 @@ def _prefix(root_path: str) -> str:
 def _set_up(access_log: bool) -> None:
     """What holds for the whole process."""
     import cv2
-    import torch
 
     from facerwkv.web.observe import ACCESS
 
-    # The requests share the cores; if each used all of them, they would wait for one another.
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damaged uploads are no news
     warnings.filterwarnings("ignore", module="PIL")

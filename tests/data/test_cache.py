@@ -17,8 +17,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.files import cache_folder
 from facerwkv.data import cache
-from facerwkv.data.cache import cache_folder, open_cache
+from facerwkv.data.cache import open_cache
 from facerwkv.data.load import load_dataset
 from facerwkv.data.samples import Sample
 from facerwkv.data.toy.scenes import toy_samples

@@ -259,7 +259,8 @@ def test_where_results_go_depends_on_what_was_scored(run, own3, eight, tmp_path)
     assert set(load_checkpoint(tmp_path / "packed").card["metrics"]) == {"val"}
 
 
-def test_a_card_takes_the_run_s_own_test(run, tmp_path, caplog):
+def test_a_card_takes_the_run_s_own_test(run, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("facerwkv.models.graph.write_graph", lambda folder: 0.0)  # it takes seconds
     copy = shutil.copytree(run, tmp_path / "run")
     scored = replace(Evaluation.load(run / "val"), split="test")
     for own in (True, False):

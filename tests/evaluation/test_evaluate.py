@@ -14,7 +14,7 @@ from facerwkv.data.loader import DataConfig, DataModule
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.evaluation.evaluate import align_labels, evaluate, run_logits
 from facerwkv.evaluation.result import Evaluation
-from facerwkv.models.checkpoint import Checkpoint
+from facerwkv.models.folder import Checkpoint
 
 LABELS = ("anger", "fear", "happiness")
 

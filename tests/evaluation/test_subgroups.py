@@ -15,7 +15,8 @@ from facerwkv.data.transforms import TransformConfig
 from facerwkv.evaluation.report import console_subgroups, write_report
 from facerwkv.evaluation.result import Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, holm, score_subgroups
-from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import save_checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.zoo import create_model
 from tests.data import trees
 

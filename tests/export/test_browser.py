@@ -30,7 +30,8 @@ from facerwkv.export.browser import META, MODEL, PAGE, RUNTIME_FILES, SHARED, ex
 from facerwkv.inference.predictor import Predictor
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.images import open_image
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint
+from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.zoo import create_model
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -13,14 +13,17 @@ from typer.testing import CliRunner
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.data.normalise import normalise
 from facerwkv.data.toy.scenes import render
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.export import export_onnx
-from facerwkv.inference.explain import METHODS, deliver, explain, gradient, occlusion, patch_grid, tokens
+from facerwkv.inference.explain import METHODS, deliver, explain, occlusion
 from facerwkv.inference.predictor import Predictor, load
 from facerwkv.media.draw import AGAINST, FOR, draw_patches
 from facerwkv.mixers import MIXERS
-from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import save_checkpoint
+from facerwkv.models.evidence import gradient, patch_grid, tokens
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.zoo import create_model
 
 
@@ -57,8 +60,11 @@ class Sum(nn.Module):
 
 def test_gradient_and_occlusion_agree_on_a_linear_model_and_add_up_to_its_logit():
     torch.manual_seed(0)
-    model, x = Sum(), torch.rand(1, 3, 16, 16)
-    first, second = gradient(model, x, 3), occlusion(model, x, 3)
+    model, image = Sum(), np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    transform = TransformConfig(image_size=(16, 16), crop="scene")
+    x = normalise(torch.from_numpy(image)[None], transform)
+    first = gradient(model, x, 3)
+    second = torch.from_numpy(occlusion(Predictor(Checkpoint(model, "sum", EXPRESSIONS, transform), "cpu"), image, 3))
     assert first.shape == patch_grid(model, (16, 16)) == (8, 8)
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first.sum(), (model(x) - model.linear.bias)[0, 3], rtol=1e-4, atol=1e-5)

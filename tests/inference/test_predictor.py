@@ -22,7 +22,8 @@ from facerwkv.inference.options import Options
 from facerwkv.inference.predictor import Predictor, load, notice
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.images import NamedImage, UnreadableImage, open_image
-from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import save_checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.zoo import create_model
 
 SIZE = (48, 48)
@@ -154,8 +155,8 @@ def test_a_batch_answers_as_each_image_alone(face, batch_size):
 
 def test_faces_of_several_images_share_batches(monkeypatch, face):
     sizes = []
-    forward = face.model.forward
-    monkeypatch.setattr(face.model, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
+    forward = face.model.network.forward
+    monkeypatch.setattr(face.model.network, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
     assert len(face.predict([noise(seed) for seed in range(5)], batch_size=4)) == 5
     assert sizes == [4, 4, 2]
 

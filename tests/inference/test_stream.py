@@ -29,7 +29,8 @@ from facerwkv.media.frames import read_frames
 from facerwkv.media.geometry import overlap
 from facerwkv.media.images import UnreadableImage
 from facerwkv.media.tracks import Tracker, smoother
-from facerwkv.models.checkpoint import Checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import save_checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.zoo import create_model
 from tests import commands
 from tests.media.made import ffmpeg, tone
@@ -202,8 +203,8 @@ def test_frames_answer_as_images_do(predictor):
 
 def test_faces_of_several_frames_share_a_batch(monkeypatch, predictor):
     sizes = []
-    forward = predictor.model.forward
-    monkeypatch.setattr(predictor.model, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
+    forward = predictor.model.network.forward
+    monkeypatch.setattr(predictor.model.network, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
     assert len(list(stream(predictor, frames_of(range(20)), batch_size=8))) == 20
     assert sizes == [8, 8, 4]
 

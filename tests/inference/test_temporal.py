@@ -13,7 +13,7 @@ from facerwkv.inference.stream import stream
 from facerwkv.inference.temporal import Temporal
 from facerwkv.media.tracks import PATIENCE, Tracker
 from facerwkv.mixers import MIXERS
-from facerwkv.models.checkpoint import Checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.zoo import create_model
 
 SIZE = (32, 32)

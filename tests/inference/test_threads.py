@@ -125,14 +125,14 @@ def test_a_new_thread_computes_on_as_many_cores_as_pytorch_was_told(images):
 
 @pytest.mark.parametrize(("count", "together"), [(1, False), (4, True)])
 def test_threads_take_turns_with_small_batches_of_a_small_model(images, count, together):
-    predictor, both, met = load("facerwkv_fer_tiny", "cpu"), threading.Barrier(2), []
+    predictor, both, met = load("facerwkv_fer_tiny", "cpu", engine="torch"), threading.Barrier(2), []
 
     def meet(*_: Any) -> None:
         with suppress(threading.BrokenBarrierError):
             both.wait(10 if together else 0.2)
             met.append(True)
 
-    predictor.model.register_forward_pre_hook(meet)
+    predictor.model.network.register_forward_pre_hook(meet)
     side_by_side(lambda _: predictor.predict([images[0]] * count, mode="scene"), 2, 2)
     assert met == [True] * (2 * together)
 

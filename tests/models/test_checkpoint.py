@@ -13,8 +13,9 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
 from facerwkv.models.card import model_card
-from facerwkv.models.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, load_checkpoint
-from facerwkv.models.zoo import create_model
+from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.models.folder import CARD, GRAPH, WEIGHTS, Checkpoint
+from facerwkv.models.zoo import CONFIG, create_model
 
 SCORE = {"value": 0.712, "low": 0.697, "high": 0.727}
 ROW = {"precision": 0.5, "recall": 0.25, "f1": 0.333, "support": 1000}
@@ -35,6 +36,12 @@ CARD_OF_A_RUN = {
     },
     "metrics": {"test": SCORED},
 }
+
+
+@pytest.fixture(autouse=True)
+def without_graphs(monkeypatch):
+    """What it takes to write one is tested in test_graph.py."""
+    monkeypatch.setattr("facerwkv.models.graph.write_graph", lambda folder: 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +134,8 @@ def test_the_hub_s_copy_is_read_like_a_folder(trained, tmp_path, monkeypatch):
     assert load_checkpoint("hf-hub:ann/fer").labels == EXPRESSIONS
     assert facerwkv.load(Path("hf-hub:ann/fer@v2"), "cpu").labels == EXPRESSIONS
     assert facerwkv.Predictor.from_pretrained("hf-hub:ann/fer@v2", device="cpu").labels == EXPRESSIONS
-    assert asked == [("ann/fer", revision, [WEIGHTS, CONFIG]) for revision in (None, "v2", "v2")]
+    files = [WEIGHTS, CONFIG, GRAPH]
+    assert asked == [("ann/fer", revision, files) for revision in (None, "v2", "v2")]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.datasets import DATASETS
 from facerwkv.evaluation.evaluate import evaluate_folder
 from facerwkv.models.card import model_card
-from facerwkv.models.checkpoint import CARD, DEFAULT, SHIPPED, WEIGHTS, load_checkpoint, reports_of, shipped
+from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.models.describe import print_one
-from facerwkv.models.zoo import create_model
+from facerwkv.models.folder import CARD, DEFAULT, WEIGHTS, reports_of
+from facerwkv.models.zoo import SHIPPED, create_model, shipped
 
 MEGABYTES = {"facerwkv_fer": 10, "facerwkv_fer_tiny": 2, "facerwkv_ferplus": 10}
 every = pytest.mark.parametrize("name", MEGABYTES)

@@ -8,7 +8,8 @@ import torch
 from facerwkv.core.errors import InputError
 from facerwkv.export import export_onnx
 from facerwkv.inference.predictor import notice
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import load_checkpoint, save_checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.onnx import read_onnx
 from facerwkv.models.zoo import create_model
 from facerwkv.training import module

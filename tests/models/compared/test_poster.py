@@ -4,7 +4,8 @@ import torch
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from facerwkv.models.checkpoint import load_checkpoint, save_checkpoint
+from facerwkv.models.folder import Checkpoint
 from facerwkv.models.zoo import create_model
 
 STORED, OUTPUT_LAYER, LANDMARK_HEAD = 58_316_594, 12_846_336, 95_744
