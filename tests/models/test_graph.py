@@ -32,7 +32,7 @@ LARGEST = 10_000_000  # bytes of a shipped folder
 
 def tiny(seed: int = 0) -> Checkpoint:
     torch.manual_seed(seed)
-    model = create_model("facerwkv_fer_tiny", width=16, depth=1, image_size=(16, 16), patch_size=8, num_classes=7)
+    model = create_model("facerwkv_fer_tiny", width=16, depth=2, image_size=(16, 16), patch_size=8, num_classes=7)
     transform = TransformConfig(image_size=(16, 16), crop="face", in_chans=1, mean=(0.5,), std=(0.25,))
     return Checkpoint(model.eval(), "facerwkv_fer_tiny", EXPRESSIONS, transform, 1.5, {"licence": "Apache-2.0"})
 
