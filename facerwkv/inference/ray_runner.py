@@ -19,9 +19,7 @@ from facerwkv.inference.predictor import Engine, Predictor, load
 from facerwkv.inference.results import Result, raising
 from facerwkv.media.faces import PACKAGED
 from facerwkv.media.sources import is_video
-from facerwkv.models.folder import GRAPH, WEIGHTS
-from facerwkv.models.onnx import OnnxModel
-from facerwkv.models.zoo import CONFIG
+from facerwkv.models.folder import EXPORTED, GRAPH, WEIGHTS
 
 
 def predict_on_ray(
@@ -72,23 +70,21 @@ def identity_of(
 ) -> dict[str, Any]:
     """All that changes an answer, as plain values; of weights and files the start of their SHA-256."""
     checkpoint, content = predictor.checkpoint, hashlib.sha256()
-    if isinstance(predictor.model, OnnxModel):
-        folder = predictor.model.folder
-        files = (
-            [Path(str(model)).expanduser()] if folder is None else [folder / name for name in (CONFIG, WEIGHTS, GRAPH)]
-        )
-        for file in files:
+    exported, folder = str(model).lower().endswith(EXPORTED), getattr(predictor.model, "folder", None)
+    meaning = [checkpoint.name, checkpoint.labels, checkpoint.temperature, checkpoint.transform.model_dump_json()]
+    if exported or folder:
+        for file in [folder / name for name in (WEIGHTS, GRAPH)] if folder else [Path(str(model)).expanduser()]:
             content.update(file.read_bytes())
     else:
         from facerwkv.models.checkpoint import weights_hash
 
-        meaning = [checkpoint.name, checkpoint.labels, checkpoint.temperature, checkpoint.transform.model_dump_json()]
-        content.update(json.dumps([*meaning, weights_hash(checkpoint.model.state_dict())]).encode())
+        meaning.append(weights_hash(checkpoint.model.state_dict()))
+    content.update(json.dumps(meaning).encode())
     detector = Path(detector_model) if detector_model else PACKAGED
     return {
         "model": content.hexdigest()[:16],
         "detector": hashlib.sha256(detector.read_bytes()).hexdigest()[:16],
-        "engine": engine or ("onnx" if isinstance(predictor.model, OnnxModel) else "torch"),
+        "engine": engine or ("onnx" if exported or folder else "torch"),
         **options.model_dump(mode="json", exclude={"errors"}),
     }
 

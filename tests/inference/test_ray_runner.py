@@ -69,7 +69,7 @@ class TestIdentity:
 
     @pytest.fixture(scope="class")
     def predictor(self):
-        return load(MODEL, "cpu")
+        return load(MODEL, "cpu", engine="torch")
 
     def refused(self, tmp_path, first: dict, second: dict) -> str:
         Journal(tmp_path / "j", first).close()
