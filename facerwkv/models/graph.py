@@ -58,7 +58,8 @@ def write_graph(folder: Path) -> float:
     checkpoint, (stored, weights) = load_folder(folder), read_arrays(folder)
     images, expected = _expected(checkpoint)
     network = ForBytes(checkpoint.model, checkpoint.transform)
-    graph = _traced(network, checkpoint, {MADE_FOR: made_for(stored)}, weights)
+    rows, columns = patch_grid(checkpoint.model, checkpoint.transform.image_size)
+    graph = _traced(network, checkpoint, {MADE_FOR: made_for(stored), PATCHES: f"{rows}x{columns}"}, weights)
     difference = _difference(checkpoint.title, joined(graph, weights), folder / GRAPH, images, expected)
     with atomic(folder / GRAPH) as partial:
         partial.write_bytes(graph)
@@ -114,8 +115,7 @@ def _traced(
     optimizer.remove_unused_nodes(exported.model)
     for weight in weights:
         graph.inputs.remove(weight)
-    rows, columns = patch_grid(checkpoint.model, checkpoint.transform.image_size)
-    exported.model.metadata_props.update({**metadata, PATCHES: f"{rows}x{columns}"})
+    exported.model.metadata_props.update(metadata)
     for node in graph.all_nodes():
         node.metadata_props.clear()  # where in which file of this computer it was traced
     return bytes(exported.model_proto.SerializeToString())

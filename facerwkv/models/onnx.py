@@ -202,8 +202,7 @@ def whole_file(checkpoint: Checkpoint) -> bytes:
     if folder is None:
         raise InputError(f"{checkpoint.title} is an exported model already: copy its file.")
     description = Description.of(checkpoint, without_paths(checkpoint.card))
-    metadata = description.metadata() | {PATCHES: "x".join(map(str, checkpoint.model.patches))}
-    return joined((folder / GRAPH).read_bytes(), read_arrays(folder)[1], metadata)
+    return joined((folder / GRAPH).read_bytes(), read_arrays(folder)[1], description.metadata())
 
 
 def open_session(model: bytes, path: Path, device: str = "cpu", runtime: Runtime = "onnx") -> Session:
