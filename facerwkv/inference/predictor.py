@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, overload
 
 import numpy as np
 
-from facerwkv.core.devices import has_gpu
+from facerwkv.core.devices import has_gpu, threads
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import first_time
 from facerwkv.core.packages import has_pytorch, pytorch
@@ -272,6 +272,7 @@ class Predictor:
 
         `index` is its number among others, for those without a name; `moment` its result's `time`, `frame`, `duration`.
         """
+        threads()  # else PyTorch's first products in a new thread take all cores, whatever was set
         detector, crops = self._detector_for(options.mode), []
         data = source.data if isinstance(source, NamedImage) else source
         if isinstance(source, NamedImage):
