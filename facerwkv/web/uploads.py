@@ -142,5 +142,5 @@ def content_type(request: Request) -> str:
 
 def base_name(given: str) -> str:
     """The last component of the path that a client gave, on one line; never a path here."""
-    name = re.split(r"[/\\]", given)[-1]
+    name = re.split(r"[/\\]", given)[-1].replace("%22", '"')  # so do browsers write it in a form
     return "".join(letter for letter in name if letter.isprintable()).strip()[:LONGEST_NAME] or "upload"

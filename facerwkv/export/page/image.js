@@ -1,4 +1,4 @@
-// A file, or a video's frame → its pixels, upright and opaque.
+// A file, or a video's frame → its pixels, upright and opaque; in a page or a worker.
 
 import { uprightBitmap } from "./orient.js";
 
@@ -21,10 +21,9 @@ export async function openImage(file, mostPixels) {
   throw new Error(`It has ${size} pixels, more than the ${mostPixels.toLocaleString("en")} that are allowed.`);
 }
 
-/** ImageData of a bitmap or a video; transparency lies over white. */
+/** ImageData of a bitmap; transparency lies over white. */
 export function pixelsOf(source, width, height) {
-  const canvas = Object.assign(document.createElement("canvas"), { width, height });
-  const brush = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+  const brush = new OffscreenCanvas(width, height).getContext("2d", { alpha: false, willReadFrequently: true });
   brush.fillStyle = "white";
   brush.fillRect(0, 0, width, height);
   brush.drawImage(source, 0, 0, width, height);

@@ -1,17 +1,25 @@
 // The model and the face detector, run by onnxruntime-web on this computer.
 
 import { findFaces } from "./faces.js";
+import { openImage, pixelsOf } from "./image.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.min.mjs";
+import { reduced } from "./panel.js";
 import { toInput } from "./transform.js";
 
 env.wasm.numThreads = 1; // more need headers that a plain static server does not send
 
-/** All that is loaded is loaded here: { meta, predict }. */
+/** All that is loaded is loaded here: { meta, look }. `look` takes a file or an ImageBitmap, and gives its faces, its
+ * size and a bitmap to draw it. */
 export async function loadModel() {
   const meta = await (await load("meta.json")).json();
   const model = await session("model.onnx");
   const detector = meta.detector && (await session("yunet.onnx"));
-  return { meta, predict: (image) => predict(image, meta, model, detector) };
+  const look = async (image) => {
+    const bitmap = image instanceof ImageBitmap ? image : await openImage(image, meta.most_pixels);
+    const size = [bitmap.width, bitmap.height];
+    return { faces: await predict(pixelsOf(bitmap, ...size), meta, model, detector), size, bitmap: await reduced(bitmap) };
+  };
+  return { meta, look };
 }
 
 /** The faces of an image, or the whole image with box null: a list of { box, detection, label, score, probs }. */

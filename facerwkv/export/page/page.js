@@ -1,12 +1,13 @@
 // The page: images come in, are classified one after the other, and shown.
 
 import { card } from "./card.js";
-import { create, download, find, percent, receiveFiles } from "./elements.js";
-import { openImage, pixelsOf } from "./image.js";
-import { loadModel } from "./model.js";
+import { create, download, example, find, receiveFiles } from "./elements.js";
+import { uprightBitmap } from "./orient.js";
 import { ImagePanel, reduced } from "./panel.js";
+import { asCsv, asJson } from "./results.js";
+import { openModel } from "./thread.js";
 
-const results = []; // as `facerwkv predict --json` gives them
+const shown = []; // { panel, result }, the newest last
 let model;
 let turn = Promise.resolve(); // images wait for each other
 let waiting = 0;
@@ -16,19 +17,28 @@ async function start() {
   receiveFiles(take, find("files"));
   say("Loading the model…");
   try {
-    model = await loadModel();
+    model = await openModel();
   } catch (error) {
     return say(`The model could not be loaded: ${error.message}`, true);
   }
+  const { meta } = model;
   find("camera").addEventListener("click", () => (stream ? stopCamera() : startCamera()));
-  find("save").addEventListener("click", save);
-  find("clear").addEventListener("click", clear);
-  find("model-name").textContent = model.meta.name;
-  find("model-licence").textContent = (model.meta.licence ?? "no licence stated").split(":")[0];
-  find("card-body").append(...card(model.meta));
+  find("example").addEventListener("click", () => {
+    example("example.jpg").then((file) => take([file]), (error) => say(error.message, true));
+  });
+  find("json").addEventListener("click", () => download("facerwkv.json", asJson(results()), "application/json"));
+  find("csv").addEventListener("click", () => download("facerwkv.csv", asCsv(results(), meta.labels), "text/csv"));
+  find("clear").addEventListener("click", () => [...shown].forEach(remove));
+  find("likeliest-first").addEventListener("change", (event) => {
+    ImagePanel.likeliestFirst = event.target.checked;
+    shown.forEach(({ panel }) => panel.showFaces());
+  });
+  find("model-name").textContent = meta.name;
+  find("model-licence").textContent = String(meta.licence ?? "no licence stated").split(":")[0];
+  find("card-body").append(...card(meta));
   find("card").hidden = false;
   find("camera").hidden = !navigator.mediaDevices; // browsers give it to https and to this computer's own pages alone
-  find("files").disabled = find("camera").disabled = false;
+  for (const id of ["files", "example", "camera"]) find(id).disabled = false;
   say("");
 }
 
@@ -37,53 +47,60 @@ function say(text, isError = false) {
   find("status").classList.toggle("error", isError);
 }
 
-/** The model runs where the page does, so what was said must be on the screen before. */
-const painted = () => new Promise((resolve) => setTimeout(resolve, 20));
-
-const titleOf = ({ label, score }, i, { length }) => [
-  length > 1 ? `${i + 1} ` : "", create("b", { textContent: label }), ` ${percent(score)}`,
-];
-
 function take(files) {
   if (!model) return;
   if (files.length && stream) stopCamera();
   waiting += files.length;
-  for (const file of files) turn = turn.then(() => look(file));
+  for (const file of files) {
+    const entry = { result: null };
+    entry.panel = new ImagePanel(file.name, model.meta, { onRemove: () => remove(entry) });
+    entry.panel.element.setAttribute("aria-busy", "true");
+    shown.push(entry);
+    find("results").prepend(entry.panel.element);
+    turn = turn.then(() => preview(file, entry));
+    turn = turn.then(() => look(file, entry));
+  }
+  find("tools").hidden = shown.length === 0;
 }
 
-async function look(file) {
-  say(`${file.name}… (${waiting} to go)`);
-  await painted();
-  const panel = new ImagePanel(file.name, model.meta, titleOf);
-  try {
-    const bitmap = await openImage(file, model.meta.most_pixels);
-    const result = await predict(file.name, bitmap, bitmap.width, bitmap.height);
-    panel.show(result, await reduced(bitmap));
-    results.push(result);
-  } catch (error) {
-    panel.fail(error.message);
-    results.push({ source: file.name, status: "unreadable", size: [0, 0], faces: [], message: error.message });
-  }
-  find("results").append(panel.element);
-  find("tools").hidden = false;
+async function preview(file, { panel }) {
+  panel.preview(await uprightBitmap(file).then(reduced).catch(() => null));
+}
+
+async function look(file, entry) {
   waiting--;
+  if (!shown.includes(entry)) return;
+  const { panel } = entry;
+  panel.say("Looking …");
+  say(waiting ? `${file.name}… (${waiting} more to go)` : `${file.name}…`);
+  try {
+    const { bitmap, ...result } = await predict(file.name, file);
+    entry.result = result;
+    panel.show(result, bitmap);
+  } catch (error) {
+    entry.result = { source: file.name, status: "unreadable", size: [0, 0], faces: [], message: error.message };
+    panel.fail(error.message);
+  }
+  panel.element.removeAttribute("aria-busy");
   if (!waiting) say("");
 }
 
-async function predict(source, image, width, height) {
-  const found = await model.predict(pixelsOf(image, width, height));
-  const faces = found.map(({ box, detection, ...face }) => ({ ...(box && { box, detection }), ...face }));
-  return { source, status: faces.length ? "ok" : "no_face", size: [width, height], faces };
+async function predict(source, image) {
+  const { faces, size, bitmap } = await model.look(image);
+  const plain = faces.map(({ box, detection, ...face }) => ({ ...(box && { box, detection }), ...face }));
+  return { source, status: faces.length ? "ok" : "no_face", size, faces: plain, bitmap };
 }
 
 async function startCamera() {
   find("camera").disabled = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: true });
-    stream.getVideoTracks()[0].addEventListener("ended", stopCamera); // it was unplugged
+    const [track] = stream.getVideoTracks();
+    track.addEventListener("ended", stopCamera); // it was unplugged
     const video = create("video", { srcObject: stream, muted: true, playsInline: true });
     await video.play();
-    turn = turn.then(() => watch(video)).catch(failCamera);
+    const mirrored = track.getSettings().facingMode !== "environment";
+    turn = turn.then(() => watch(video, mirrored)).catch(failCamera);
     find("camera").textContent = "Stop camera";
     say("");
   } catch (error) {
@@ -92,16 +109,31 @@ async function startCamera() {
   find("camera").disabled = false;
 }
 
-/** Frame after frame, as fast as they are classified. */
-async function watch(video) {
-  const [own, panel] = [stream, new ImagePanel("Camera", model.meta, titleOf)];
+/** Frame after frame, as fast as they are classified, while the page is seen. */
+async function watch(video, mirrored) {
+  const [own, panel] = [stream, new ImagePanel("Camera", model.meta)];
   find("live").replaceChildren(panel.element);
   while (stream === own) {
-    const result = await predict("Camera", video, video.videoWidth, video.videoHeight);
-    if (stream === own) panel.show(result, video);
-    await painted();
+    await new Promise((resolve) => requestAnimationFrame(resolve)); // never on a hidden page
+    if (stream !== own) break;
+    const { bitmap, ...result } = await predict("Camera", await createImageBitmap(video));
+    if (stream === own) panel.show(...(mirrored ? mirror(result, bitmap) : [result, bitmap]));
   }
   find("live").replaceChildren();
+}
+
+/** As a mirror shows it: a result and its image. */
+function mirror(result, bitmap) {
+  const canvas = create("canvas", { width: bitmap.width, height: bitmap.height });
+  const pen = canvas.getContext("2d");
+  pen.scale(-1, 1);
+  pen.drawImage(bitmap, -bitmap.width, 0);
+  bitmap.close();
+  const [wide] = result.size;
+  const faces = result.faces.map(({ box, ...face }) => {
+    return box ? { box: [wide - box[2], box[1], wide - box[0], box[3]], ...face } : face;
+  });
+  return [{ ...result, faces }, canvas];
 }
 
 function failCamera(error) {
@@ -115,14 +147,12 @@ function stopCamera() {
   find("camera").textContent = "Start camera";
 }
 
-function save() {
-  download("results.jsonl", results.map((result) => `${JSON.stringify(result)}\n`).join(""), "application/jsonl");
-}
+const results = () => shown.map(({ result }) => result).filter(Boolean);
 
-function clear() {
-  results.length = 0;
-  find("results").replaceChildren();
-  find("tools").hidden = true;
+function remove(entry) {
+  shown.splice(shown.indexOf(entry), 1);
+  entry.panel.remove(find("files"));
+  find("tools").hidden = shown.length === 0;
 }
 
 await start();

@@ -5,41 +5,47 @@ import { create, percent } from "./elements.js";
 const LOOKS = { scene: "the whole image", face: "every face", both: "every face and the scene around it" };
 const SPLITS = ["test", "val"]; // the first that was scored is shown
 
-/** The elements of a card. `meta.scores` are the titles and formats of facerwkv/core/metrics.py. */
+/** What there is of a value that should be an object: somebody else's checkpoint may hold anything. */
+const object = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
+const number = (value) => (Number.isFinite(value) ? value.toLocaleString("en") : "–");
+
+/** The elements of a card, with what is known. `meta.scores` are the titles and formats of facerwkv/core/metrics.py. */
 export function card(meta) {
-  const { data, metrics = {}, weaknesses = [] } = meta.card ?? {};
+  const { data, metrics, weaknesses } = object(meta.card);
   const { crop, in_chans: channels, image_size: [height, width] } = meta.transform;
-  const counts = Object.entries(data?.images ?? {}).map(([split, number]) => `${number.toLocaleString("en")} ${split}`);
+  const { source, images } = object(data);
+  const counts = Object.entries(object(images)).map(([split, images]) => `${number(images)} ${split}`);
   const looks = `${LOOKS[crop]}, in ${channels === 1 ? "grey" : "colour"}, ${width} x ${height} pixels`;
   const rows = [
     ["Model", `${meta.name}, looks at ${looks}`],
     ["Labels", meta.labels.join(", ")],
-    ["Trained on", data?.source && `${data.source}: ${counts.join(", ")} images`],
+    ["Trained on", source && (counts.length ? `${source}: ${counts.join(", ")} images` : source)],
     ["Licence", meta.notice ?? meta.licence ?? "unknown"],
     ["Intended use", meta.intended_use],
     ["Computed by", meta.runtime],
-    ...weaknesses.map((text) => ["Weakness", text]),
+    ...(Array.isArray(weaknesses) ? weaknesses : []).map((text) => ["Weakness", text]),
   ].filter(([, text]) => text);
   const nodes = rows.flatMap(([name, text]) => [
     create("dt", { textContent: name }), create("dd", { textContent: text }),
   ]);
-  const scored = SPLITS.map((split) => metrics[split]).find(Boolean);
+  const scored = SPLITS.map((split) => object(metrics)[split]).find((split) => Object.keys(object(split)).length);
   const never = create("p", { className: "hint", textContent: "It was never scored on a data set." });
   return [create("dl", {}, ...nodes), ...(scored ? scores(scored, meta.scores) : [never])];
 }
 
 function scores(scored, formats) {
   const text = (value, { percent: share, digits }) =>
-    value == null ? "–" : share ? percent(value, digits) : value.toFixed(digits);
+    !Number.isFinite(value) ? "–" : share ? percent(value, digits) : value.toFixed(digits);
   const overall = Object.entries(formats).filter(([name]) => scored[name]).map(([name, format]) => {
-    const [value, low, high] = ["value", "low", "high"].map((key) => text(scored[name][key], format));
+    const [value, low, high] = ["value", "low", "high"].map((key) => text(object(scored[name])[key], format));
     return [format.title, `${value} (${low} to ${high})`];
   });
-  const classes = Object.entries(scored.per_class ?? {}).map(([label, row]) => {
-    const shares = ["precision", "recall", "f1"].map((name) => text(row[name], { percent: true, digits: 1 }));
-    return [label, ...shares, row.support.toLocaleString("en")];
+  const classes = Object.entries(object(scored.per_class)).map(([label, row]) => {
+    const shares = ["precision", "recall", "f1"].map((name) => text(object(row)[name], { percent: true, digits: 1 }));
+    return [label, ...shares, number(object(row).support)];
   });
-  const title = `Scores on ${scored.n.toLocaleString("en")} images of ${scored.source}, ${scored.split}`;
+  const where = [scored.source, scored.split].filter(Boolean).join(", ") || "an unnamed data set";
+  const title = `Scores on ${number(scored.n)} images of ${where}`;
   const tables = [
     table(["Score", "Value (95% interval)"], overall),
     table(["Label", "Precision", "Recall", "F1", "Images"], classes),

@@ -36,10 +36,10 @@ export function drawFaces(pen, faces, meta, toPixels, names, bounds) {
 }
 
 /** Name, label and score above a box, or as much as fits; at the lower edge for the whole image. */
-function drawTag(pen, { at, name, label, score, colour }, bounds) {
+function drawTag(pen, { at, name, label, score, unsure, colour }, bounds) {
   Object.assign(pen, { font: FONT, textBaseline: "middle" });
   const [x, y, width] = at ?? [8, bounds.height - 8, bounds.width];
-  const full = `${name} ${label} ${percent(score)}`.trim();
+  const full = `${name} ${label}${unsure ? "?" : ""} ${percent(score)}`.trim();
   const text = pen.measureText(full).width + 14 > Math.max(1.5 * width, 80) ? `${name}` : full;
   const long = pen.measureText(text).width + 14;
   const left = Math.max(2, Math.min(x, bounds.width - long - 2));
@@ -52,7 +52,7 @@ function drawTag(pen, { at, name, label, score, colour }, bounds) {
   pen.fillText(text, left + 7, top + TAG / 2 + 0.5);
 }
 
-/** A bar per label. `show` takes probabilities by name, or null for none. */
+/** A bar per label. `show` takes probabilities by name, or null for none; and whether the likeliest is the first. */
 export function bars(meta) {
   const rows = meta.labels.map((label) => {
     const fill = create("span", { className: "fill" });
@@ -61,7 +61,10 @@ export function bars(meta) {
     const track = create("span", { className: "track" }, fill);
     return { label, fill, value, element: create("li", {}, create("span", { textContent: label }), track, value) };
   });
-  const show = (probs) => {
+  const list = create("ul", { className: "bars" });
+  const show = (probs, likeliestFirst = false) => {
+    const sorted = likeliestFirst ? rows.toSorted((a, b) => probs[b.label] - probs[a.label]) : rows;
+    list.append(...sorted.map(({ element }) => element));
     const most = probs && Math.max(...Object.values(probs));
     for (const { label, fill, value, element } of rows) {
       const share = probs?.[label] ?? 0;
@@ -71,5 +74,5 @@ export function bars(meta) {
     }
   };
   show(null);
-  return { element: create("ul", { className: "bars" }, ...rows.map((row) => row.element)), show };
+  return { element: list, show };
 }

@@ -3,8 +3,8 @@
 import { bars, drawFaces, fit } from "./draw.js";
 import { create, find, percent } from "./elements.js";
 import { announce, complain } from "./messages.js";
-import { socket } from "./service.js";
-import { byName, chips, drawStack, Exponential, likeliest, nameOf, WHOLE } from "./tracks.js";
+import { rest, socket } from "./service.js";
+import { area, byName, chips, drawStack, Exponential, likeliest, nameOf, WHOLE } from "./tracks.js";
 
 const SENT_SIDE = 640; // pixels of the longer side of a frame that is sent
 const HISTORY = 20; // seconds
@@ -14,16 +14,16 @@ const REFUSED = {
   NotReadableError: "The camera cannot be opened. Close the other program that uses it, then start it again.",
 };
 const CLOSED = {
-  1001: "No image came from the camera for too long. Start it again.",
   1009: "The camera's frames are larger than the service accepts.",
   1013: "The service's limit of cameras is reached. Close another page that uses one, then start the camera again.",
 };
 const LOST = "The connection to the service ended. Start the camera again.";
+const TRIES = 6; // connections without a result, one second longer apart each time
 
 const [video, overlay, button] = [find("camera-video"), find("camera-boxes"), find("camera-switch")];
 const still = create("canvas");
 let settings, panel, showChips;
-let live = null; // what belongs to the camera that is on: media, socket, smooth, points, times, chosen, mirrored
+let live = null; // what belongs to the camera that is on: media, socket, tries, smooth, points, times, chosen, mirrored
 
 export function setUpCamera(given) {
   settings = given;
@@ -35,6 +35,7 @@ export function setUpCamera(given) {
   find("camera-smooth").addEventListener("input", (event) => {
     find("camera-smooth-text").value = +event.target.value ? percent(event.target.value / 100) : "off";
   });
+  document.addEventListener("visibilitychange", () => live && (document.hidden ? pause("Paused") : connect(live)));
   new ResizeObserver(() => fit(overlay, video.clientWidth, video.clientHeight)).observe(video);
 }
 
@@ -57,7 +58,12 @@ async function start() {
   button.disabled = true;
   try {
     const media = await openCamera();
-    live = { media, smooth: new Map(), points: new Map(), times: [], chosen: null };
+    live = { media, tries: 0, smooth: new Map(), points: new Map(), times: [], chosen: null };
+    media.getVideoTracks()[0].addEventListener("ended", () => {
+      if (live?.media !== media) return;
+      stopCamera();
+      complain("The camera was disconnected. Connect it, then start it again.");
+    });
     live.mirrored = media.getVideoTracks()[0].getSettings().facingMode !== "environment";
     if (find("camera").hidden) stopCamera(); // another tab was opened before the browser said yes
     else await follow(live);
@@ -82,27 +88,48 @@ async function follow(own) {
   if (own === live) connect(own);
 }
 
+/** Open a connection, unless the page is hidden: then no frame would come, and the service would close it. */
 function connect(own) {
-  own.socket = new WebSocket(socket({ mode: settings.mode }));
-  own.socket.addEventListener("open", () => video.requestVideoFrameCallback(() => send(own)));
-  own.socket.addEventListener("message", (event) => {
-    if (own !== live) return;
+  if (own !== live || document.hidden) return;
+  const opened = new WebSocket(socket({ mode: settings.mode }));
+  own.socket = opened;
+  const current = () => own === live && own.socket === opened;
+  opened.addEventListener("open", () => current() && video.requestVideoFrameCallback(() => send(own, opened)));
+  opened.addEventListener("message", (event) => {
+    if (!current()) return;
+    own.tries = 0;
     show(JSON.parse(event.data));
-    video.requestVideoFrameCallback(() => send(own));
+    video.requestVideoFrameCallback(() => send(own, opened));
   });
-  own.socket.addEventListener("close", (event) => {
-    if (own !== live) return;
-    stopCamera();
-    complain(CLOSED[event.code] ?? LOST);
-  });
+  opened.addEventListener("close", (event) => current() && reconnect(own, event));
 }
 
-function send(own) {
-  if (own !== live) return;
+async function reconnect(own, { code }) {
+  pause("Reconnecting");
+  if (code in CLOSED || ++own.tries > TRIES) {
+    stopCamera();
+    complain(CLOSED[code] ?? LOST);
+    return;
+  }
+  await rest(1000 * own.tries);
+  if (!own.socket) connect(own);
+}
+
+/** Let go of the connection, but not of the camera. */
+function pause(why) {
+  const { socket } = live;
+  Object.assign(live, { socket: null, times: [], chosen: null });
+  for (const each of [live.smooth, live.points]) each.clear(); // the service's clock and faces start anew
+  socket?.close();
+  find("camera-rate").textContent = why;
+}
+
+function send(own, opened) {
+  if (own.socket !== opened) return;
   const share = Math.min(1, SENT_SIDE / Math.max(video.videoWidth, video.videoHeight));
   [still.width, still.height] = [Math.round(video.videoWidth * share), Math.round(video.videoHeight * share)];
   still.getContext("2d").drawImage(video, 0, 0, still.width, still.height);
-  const post = (blob) => own === live && own.socket.readyState === WebSocket.OPEN && own.socket.send(blob);
+  const post = (blob) => opened.readyState === WebSocket.OPEN && opened.send(blob);
   still.toBlob(post, "image/jpeg", 0.9);
 }
 
@@ -129,6 +156,7 @@ function showState() {
   find("camera-rate").hidden = !live;
   find("camera-rate").textContent = "";
   find("camera-history").hidden = !live;
+  find("camera-nobody").hidden = true;
   announce(live ? "The camera is on." : "The camera is off.");
 }
 
@@ -152,6 +180,7 @@ function show(result) {
   forget(result.time);
   showRate();
   showFaces(faces, result.size);
+  find("camera-nobody").hidden = faces.length > 0;
   const chosen = faces.find((face) => face.number === live.chosen) ?? largest(faces);
   showChips(faces.map(({ number, label }) => ({ number, label, text: nameOf(number) })), chosen?.number);
   panel.show(chosen?.probs ?? null);
@@ -164,7 +193,9 @@ function smoothFace(face, time, labels, amount) {
   const probs = smooth.next(labels.map((label) => face.probs[label]), amount);
   const points = live.points.get(number) ?? live.points.set(number, []).get(number);
   points.push({ time, probs });
-  return { ...face, number, label: likeliest(probs, labels), score: Math.max(...probs), probs: byName(probs, labels) };
+  const score = Math.max(...probs);
+  const unsure = score < settings.threshold;
+  return { ...face, number, label: likeliest(probs, labels), score, unsure, probs: byName(probs, labels) };
 }
 
 function forget(now) {
@@ -174,7 +205,6 @@ function forget(now) {
   }
 }
 
-const area = ({ box }) => (box ? (box[2] - box[0]) * (box[3] - box[1]) : 0);
 const largest = (faces) => faces.toSorted((a, b) => area(b) - area(a))[0];
 
 function showRate() {

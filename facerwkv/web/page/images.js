@@ -1,14 +1,16 @@
 // Images: predict each, show its faces, overlay the deciding patches, save the results.
 
-import { count, create, download, find, percent } from "./elements.js";
+import { count, create, download, example, find, listed, percent } from "./elements.js";
 import { announce, bytes, complain } from "./messages.js";
 import { uprightBitmap } from "./orient.js";
 import { ImagePanel, reduced, squareAround } from "./panel.js";
-import { askJson, form } from "./service.js";
+import { asCsv, asJson } from "./results.js";
+import { patiently, upload } from "./service.js";
 
 const [FOR, AGAINST] = ["214 47 39", "33 102 172"];
+const TRIES = 3; // of a request, before a person is asked
 
-const shown = []; // { file, panel, patches by method and label, failed }
+const shown = []; // { file, panel, patches by method and label, failure: its result, retry: the button, waiting, leave }
 let settings;
 let work = Promise.resolve();
 
@@ -16,45 +18,80 @@ export function setUpImages(given) {
   settings = given;
   const { limits, methods, labels } = settings.meta;
   const most = `Up to ${count(limits.files, "image")} at once, ${bytes(limits.upload_bytes)} each`;
-  find("image-limits").textContent = most;
+  find("image-limits").textContent = `${most}. They are gone when the page is reloaded.`;
   find("image-files").addEventListener("change", (event) => {
     addImages([...event.target.files]);
     event.target.value = "";
   });
+  find("image-example").addEventListener("click", () => {
+    example("page/example.jpg").then((file) => addImages([file]), (error) => complain(error.message));
+  });
   find("patch-method").append(...methods.map((name) => create("option", { textContent: name })));
   find("patch-label").append(...labels.map((name) => create("option", { textContent: name })));
-  find("patches").disabled = methods.length === 0;
+  find("patch-choice").hidden = methods.length === 0;
   for (const id of ["patches", "patch-method", "patch-label"]) find(id).addEventListener("change", patchesChanged);
   find("patch-opacity").addEventListener("input", () => shown.forEach(({ panel }) => panel.paint()));
-  find("images-json").addEventListener("click", () => download("facerwkv.json", asJson(), "application/json"));
-  find("images-csv").addEventListener("click", () => download("facerwkv.csv", asCsv(labels), "text/csv"));
+  find("likeliest-first").addEventListener("change", (event) => {
+    ImagePanel.likeliestFirst = event.target.checked;
+    shown.forEach(({ panel, failure }) => failure || panel.showFaces());
+  });
+  find("images-json").addEventListener("click", () => download("facerwkv.json", asJson(results()), "application/json"));
+  find("images-csv").addEventListener("click", () => download("facerwkv.csv", asCsv(results(), labels), "text/csv"));
+  find("images-again").addEventListener("click", retryAll);
   find("images-clear").addEventListener("click", () => [...shown].forEach(remove));
+  window.addEventListener("online", retryAll);
 }
 
-/** Predict images one after the other; each is shown when its result arrives. */
+/** Predict images one after the other; each is shown at once, and its result when it arrives. */
 export function addImages(files) {
-  complain("");
+  const videos = files.filter(({ type }) => type.startsWith("video/"));
+  const images = files.filter((file) => !videos.includes(file));
   const { files: most } = settings.meta.limits;
-  if (files.length > most) complain(`These are ${files.length} images; the first ${most} are used.`);
-  for (const file of files.slice(0, most)) {
-    const entry = { file };
-    entry.panel = new ImagePanel(file.name, settings.meta, titleOf, (...drawing) => paintPatches(entry, ...drawing));
-    const cross = { type: "button", className: "remove plain", "aria-label": `Remove ${file.name}`, textContent: "×" };
-    const button = create("button", cross);
-    button.addEventListener("click", () => remove(entry));
-    entry.panel.header.append(button);
-    shown.push(entry);
-    find("image-list").prepend(entry.panel.element);
-    enqueue(() => predict(entry));
-  }
+  complain([
+    videos.length && `${listed(videos)} is left out here: drop a video alone, or choose it in the tab Video.`,
+    images.length > most && `These are ${images.length} images; the first ${most} are used.`,
+  ].filter(Boolean).join(" "));
+  const added = images.slice(0, most).map(add);
+  for (const entry of added) enqueue(() => preview(entry));
+  added.forEach(again);
   update();
 }
 
-const titleOf = ({ box, label }, i) => [`${box ? `Face ${i + 1}` : "Whole image"}: `, create("b", { textContent: label })];
+function add(file) {
+  const entry = { file, patches: {}, failure: null, leave: new AbortController() };
+  const overlay = (...drawing) => paintPatches(entry, ...drawing);
+  entry.panel = new ImagePanel(file.name, settings.meta, { overlay, onRemove: () => remove(entry) });
+  entry.retry = entry.panel.button("Retry", `Retry ${file.name}`, () => again(entry), "");
+  entry.panel.buttons.prepend(entry.retry);
+  shown.push(entry);
+  find("image-list").prepend(entry.panel.element);
+  return entry;
+}
 
-/** Predict all images again, in the mode that is chosen now. */
+/** Null where this browser cannot show the format. */
+async function preview(entry) {
+  if (!shown.includes(entry)) return;
+  const bitmap = await uprightBitmap(entry.file).then(reduced).catch(() => null);
+  if (shown.includes(entry)) entry.panel.preview(bitmap);
+  else bitmap?.close();
+}
+
+/** Predict all images again, with the options that are chosen now. */
 export function againImages() {
-  shown.filter((entry) => !entry.failed).forEach((entry) => enqueue(() => predict(entry)));
+  shown.filter(({ failure, retry }) => !failure || !retry.hidden).forEach(again);
+}
+
+function retryAll() {
+  shown.filter(({ retry }) => !retry.hidden).forEach(again);
+}
+
+/** Predict an image, after those that came before it. */
+function again(entry) {
+  if (entry.retry === document.activeElement) find("image-files").focus();
+  entry.retry.hidden = true;
+  entry.panel.element.setAttribute("aria-busy", "true");
+  if (!entry.waiting) enqueue(() => predict(entry));
+  entry.waiting = true;
 }
 
 function enqueue(job) {
@@ -64,27 +101,41 @@ function enqueue(job) {
 async function predict(entry) {
   const { file, panel } = entry;
   if (!shown.includes(entry)) return;
-  panel.element.setAttribute("aria-busy", "true");
+  entry.waiting = false;
+  panel.say("Looking …");
   try {
-    const { upload_bytes: most } = settings.meta.limits;
-    if (file.size > most) throw new Error(`${file.name} is larger than ${bytes(most)}. Make it smaller first.`);
-    const query = { mode: settings.mode, on_no_face: settings.onNoFace };
-    const { results } = await askJson("predict", { query, method: "POST", body: form("files", file) });
+    const query = { mode: settings.mode, on_no_face: settings.onNoFace, threshold: settings.threshold };
+    const { results } = await send(entry, "predict", { query, field: "files" });
     entry.patches = {};
-    // null where this browser cannot show the format
-    panel.show(results[0], panel.source ?? await uprightBitmap(file).then(reduced).catch(() => null));
+    entry.failure = null;
+    panel.show({ ...results[0], source: file.name }, panel.source);
     const spoken = results[0].faces.map((face) => `${face.label} ${percent(face.score)}`);
     announce(`${file.name}: ${[panel.found, ...spoken].join(", ")}`);
     if (find("patches").checked) await explain(entry);
   } catch (error) {
-    complain(error.message);
-    if (!panel.result) { // an image with an earlier result keeps it
-      entry.failed = true;
-      panel.fail(error.message);
-    }
+    if (shown.includes(entry)) failed(entry, error);
   }
-  panel.element.removeAttribute("aria-busy");
+  if (!entry.waiting) panel.element.removeAttribute("aria-busy");
   update();
+}
+
+/** One of the requests with an image as their body. */
+function send({ file, panel, leave: { signal } }, path, options) {
+  const { upload_bytes: most } = settings.meta.limits;
+  if (file.size > most) throw new Error(`${file.name} is larger than ${bytes(most)}. Make it smaller first.`);
+  const onProgress = (share) => panel.say(share < 1 ? `Uploading, ${percent(share)}` : "Looking …");
+  const onWait = (error, seconds) => panel.say(`${error.message} Trying again in ${seconds} s.`);
+  const attempt = () => upload(path, { ...options, file, signal, onProgress });
+  return patiently(attempt, { signal, tries: TRIES, onWait });
+}
+
+function failed(entry, error) {
+  const { panel, retry, file } = entry;
+  complain(error.message);
+  retry.hidden = !error.passing;
+  if (panel.result) return; // an image with an earlier result keeps it
+  entry.failure = { source: file.name, status: "unreadable", size: [0, 0], faces: [], message: error.message };
+  panel.fail(error.message);
 }
 
 const patchKey = () => `${find("patch-method").value} ${find("patch-label").value}`;
@@ -120,7 +171,7 @@ async function explain(entry) {
   if (!shown.includes(entry) || !panel.result?.faces.length || patches[key]) return;
   const mode = panel.result.faces[0].box ? settings.mode : "scene";
   const query = { method: find("patch-method").value, label: find("patch-label").value, mode };
-  const answer = await askJson("explain", { query, method: "POST", body: form("file", file) });
+  const answer = await send(entry, "explain", { query, field: "file" });
   patches[key] = answer.explanations;
   panel.paint();
   const spoken = answer.explanations.map(({ label, prob }) => `${label} ${percent(prob)}`).join(", ");
@@ -128,34 +179,18 @@ async function explain(entry) {
 }
 
 function remove(entry) {
-  const { element, source } = entry.panel;
-  const next = element.nextElementSibling ?? element.previousElementSibling;
-  if (element.contains(document.activeElement)) (next?.querySelector(".remove") ?? find("image-files")).focus();
   shown.splice(shown.indexOf(entry), 1);
-  element.remove();
-  source?.close();
+  entry.leave.abort();
+  entry.panel.remove(find("image-files"));
   update();
 }
 
 function update() {
   find("image-tools").hidden = shown.length === 0;
+  find("images-again").hidden = shown.filter(({ retry }) => !retry.hidden).length < 2;
 }
 
-const results = () => shown.map(({ panel }) => panel.result).filter(Boolean);
-
-/** As `facerwkv predict --out FILE.json` writes it. */
-function asJson() {
-  return `[\n${results().map(({ size, ...result }) => JSON.stringify(result)).join(",\n")}\n]\n`;
-}
-
-/** As `facerwkv predict --out FILE.csv` writes it. */
-function asCsv(labels) {
-  const rows = [["source", "status", "x1", "y1", "x2", "y2", "label", "score", ...labels]];
-  for (const { source, status, faces } of results()) {
-    for (const { box, label, score, probs } of faces.length ? faces : [{ probs: {}, label: "", score: "" }]) {
-      rows.push([source, status, ...(box ?? ["", "", "", ""]), label, score, ...labels.map((name) => probs[name] ?? "")]);
-    }
-  }
-  const cell = (value) => (/[",\n\r]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  return rows.map((row) => `${row.map(cell).join(",")}\n`).join("");
+/** Also of the images that failed. */
+function results() {
+  return shown.map(({ panel, failure }) => panel.result ?? failure).filter(Boolean);
 }

@@ -5,8 +5,9 @@ import { card } from "./card.js";
 import { find, receiveFiles } from "./elements.js";
 import { addImages, againImages, setUpImages } from "./images.js";
 import { complain } from "./messages.js";
-import { askJson } from "./service.js";
-import { chooseVideo, remembered, resume, setUpVideo } from "./video.js";
+import { askJson, patiently } from "./service.js";
+import { chooseVideo, setUpVideo } from "./video.js";
+import { remembered } from "./videos.js";
 
 const tabs = [...document.querySelectorAll('[role="tab"]')];
 
@@ -17,7 +18,7 @@ function openTab(chosen) {
     tab.tabIndex = tab === chosen ? 0 : -1;
     find(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
   }
-  find("no-face-choice").hidden = chosen.id === "tab-camera";
+  showLooks();
   if (chosen.id !== "tab-camera") stopCamera();
   if (chosen.id !== "tab-video") find("video-player").pause();
 }
@@ -44,45 +45,51 @@ function setUpModel(meta) {
   find("card-body").append(...card(meta));
   const radios = [...document.querySelectorAll('[name="mode"]')];
   radios[0].nextElementSibling.title = `The model was trained on ${meta.mode === "face" ? "faces" : "whole images"}`;
-  for (const radio of radios.slice(1)) radio.disabled = !meta.modes.includes(radio.value);
-  find("no-face").disabled = !meta.modes.includes("scene");
-  for (const radio of radios) radio.addEventListener("change", () => (againImages(), againCamera()));
+  find("mode").hidden = meta.modes.length < 2;
+  for (const radio of radios) radio.addEventListener("change", () => (showLooks(), againImages(), againCamera()));
   find("no-face").addEventListener("change", againImages);
+  find("threshold").addEventListener("change", againImages);
 }
 
-/** Files that were dropped or pasted go to their tab; of those without a known type the open tab decides. */
-function take(files) {
-  const isVideo = ({ type }) => type.startsWith("video/") || (!type && !find("video").hidden);
-  const images = files.filter((file) => !isVideo(file));
-  if (images.length) {
-    openTab(find("tab-images"));
-    addImages(images);
-  } else if (files.length) {
-    openTab(find("tab-video"));
-    chooseVideo(files[0]);
-  }
+/** A choice without an effect is not shown: what to do without a face, where none is looked for or nothing waits for it. */
+function showLooks() {
+  const { meta, mode } = settings;
+  const looksAtFaces = (mode === "auto" ? meta.mode : mode) === "face";
+  find("no-face-choice").hidden = !find("camera").hidden || !looksAtFaces || !meta.modes.includes("scene");
 }
+
+/** Files that were dropped or pasted go to their tab; of those that may be either the open tab decides. */
+function take(files) {
+  const either = ["", "image/gif", "image/webp"];
+  const isVideo = ({ type }) => type.startsWith("video/") || (either.includes(type) && !find("video").hidden);
+  if (files.length === 0) return;
+  const videos = files.every(isVideo);
+  openTab(find(videos ? "tab-video" : "tab-images"));
+  (videos ? chooseVideo : addImages)(files);
+}
+
+const settings = {
+  meta: null,
+  get mode() { return document.querySelector('[name="mode"]:checked').value; },
+  get onNoFace() { return find("no-face").checked ? "scene" : "empty"; },
+  /** A probability, or "" for none. */
+  get threshold() { return find("threshold").value && find("threshold").value / 100; },
+};
 
 async function begin() {
-  setUpTabs();
+  document.body.classList.add("started"); // the sentence about a missing script goes
   document.querySelector('[href="#card"]').addEventListener("click", () => (find("card").open = true));
   try {
-    const meta = await askJson("meta");
-    const settings = {
-      meta,
-      get mode() { return document.querySelector('[name="mode"]:checked').value; },
-      get onNoFace() { return find("no-face").checked ? "scene" : "empty"; },
-    };
-    setUpModel(meta);
+    settings.meta = await patiently(() => askJson("meta"), { onWait: (error) => complain(error.message) });
+    complain("");
+    setUpTabs();
+    setUpModel(settings.meta);
     setUpImages(settings);
     setUpCamera(settings);
     setUpVideo(settings);
+    openTab(find(remembered() ? "tab-video" : "tab-images"));
     receiveFiles(take);
     document.body.classList.add("ready");
-    if (remembered()) {
-      openTab(find("tab-video"));
-      resume();
-    }
   } catch (error) {
     complain(error.message);
   }

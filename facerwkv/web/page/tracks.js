@@ -7,14 +7,17 @@ export const WHOLE = 0; // the track of what has no face's box
 
 export const nameOf = (number) => (number === WHOLE ? "Whole image" : `Face ${number}`);
 
-/** The faces of a video, the longest visible first: number and points {time, probs in the labels' order}. */
+/** The faces of a video, the longest visible first: number, points {time, probs in the labels' order, unsure}, and
+ * `best` {time, box}, where it is largest. */
 export function tracksOf(results, labels) {
   const tracks = new Map();
   for (const { time, faces } of results) {
     for (const face of faces) {
       const number = face.track ?? WHOLE;
-      if (!tracks.has(number)) tracks.set(number, { number, points: [] });
-      tracks.get(number).points.push({ time, probs: labels.map((label) => face.probs[label]) });
+      if (!tracks.has(number)) tracks.set(number, { number, points: [], best: { time, box: face.box } });
+      const track = tracks.get(number);
+      track.points.push({ time, probs: labels.map((label) => face.probs[label]), unsure: face.unsure });
+      if (area(face) > area(track.best)) track.best = { time, box: face.box };
     }
   }
   return [...tracks.values()].sort((a, b) => b.points.length - a.points.length || a.number - b.number);
@@ -28,27 +31,26 @@ export class Exponential {
   }
 }
 
-export function smoothed(points, amount) {
-  const smooth = new Exponential();
-  return amount ? points.map(({ time, probs }) => ({ time, probs: smooth.next(probs, amount) })) : points;
-}
+export const area = ({ box }) => (box ? (box[2] - box[0]) * (box[3] - box[1]) : 0);
 
 /** The label that is likeliest. */
 export const likeliest = (probs, labels) => labels[probs.indexOf(Math.max(...probs))];
 
 export const byName = (probs, labels) => Object.fromEntries(labels.map((label, i) => [label, probs[i]]));
 
-/** Buttons that choose one of several faces. What comes back shows {number, label, text} of each, and the chosen. */
+/** Buttons that choose one of several faces. What comes back shows {number, label, text, picture} of each, and the
+ * chosen; the picture is a face's canvas, if there is one. */
 export function chips(root, meta, onChoose) {
   const buttons = new Map();
   return function show(faces, chosen) {
     const numbers = new Set(faces.map((face) => face.number));
     for (const [number, chip] of buttons) if (!numbers.has(number)) chip.button.remove(), buttons.delete(number);
-    for (const { number, label, text } of faces) {
+    for (const { number, label, text, picture } of faces) {
       if (!buttons.has(number)) buttons.set(number, newChip(root, number, onChoose));
       const { button, dot, words } = buttons.get(number);
       dot.style.backgroundColor = colourOf(meta, label);
       words.textContent = text;
+      if (picture && picture.parentNode !== button) button.prepend(picture);
       button.setAttribute("aria-pressed", String(number === chosen));
     }
   };

@@ -1,139 +1,149 @@
-// A video: choose, upload, follow its job, then a player beside its timeline.
+// A video: choose, upload, follow its job to the end.
 
-import { bars, colourOf, drawFaces, fit } from "./draw.js";
-import { count, create, find, percent } from "./elements.js";
-import { announce, bytes, clock, complain } from "./messages.js";
-import { ask, askJson, link, upload } from "./service.js";
-import { Timeline } from "./timeline.js";
-import { byName, chips, likeliest, nameOf, smoothed, tracksOf } from "./tracks.js";
+import { count, create, find, listed, percent } from "./elements.js";
+import { announce, bytes, complain } from "./messages.js";
+import { askJson, patiently, rest, upload } from "./service.js";
+import { beginOf, forget, list, putDown, remember, remembered } from "./videos.js";
+import { close, setUpViewer, view, viewed } from "./viewer.js";
 
 const PAUSE = 400; // milliseconds between two looks at a job
-const REMEMBERED = "facerwkv-video"; // in the tab's own storage, until it is closed
-const TITLES = { "results.csv": "Download CSV", "results.json": "Download JSON", "drawn.mp4": "Download drawn MP4" };
+const TRIES = 3; // of an upload, before a person is asked
 
-const [player, overlay] = [find("video-player"), find("video-boxes")];
-let settings, panel, timeline, showChips;
+let settings;
 let file = null;
 let running = null; // the AbortController of what is uploaded or read
-let shown = null; // what is shown: job, results, tracks, points of the chosen one, step, whether the player shows `file`
 
 export function setUpVideo(given) {
   settings = given;
-  const { limits, labels, colours } = settings.meta;
-  panel = bars(settings.meta);
-  find("video-bars").append(panel.element);
-  showChips = chips(find("video-chips"), settings.meta, choose);
-  timeline = new Timeline(find("timeline"), colours, seek);
-  find("video-limits").textContent = `Up to ${bytes(limits.video_bytes)}`;
-  find("video-legend").append(...labels.map((label) => {
-    const swatch = create("span", { className: "swatch" });
-    swatch.style.backgroundColor = colourOf(settings.meta, label);
-    return create("li", {}, swatch, label);
-  }));
-  listen();
-}
-
-function listen() {
-  find("video-file").addEventListener("change", (event) => event.target.files[0] && chooseVideo(event.target.files[0]));
+  setUpViewer(settings);
+  const { video_bytes: most, kept_seconds: kept } = settings.meta.limits;
+  find("video-limits").textContent = `Up to ${bytes(most)}. The results are kept for ${count(Math.round(kept / 60), "minute")}.`;
+  find("video-file").addEventListener("change", ({ target: { files } }) => files.length && chooseVideo([...files]));
   find("video-form").addEventListener("submit", (event) => {
     event.preventDefault();
     if (file) analyse();
   });
   find("video-cancel").addEventListener("click", () => running?.abort());
-  find("video-remove").addEventListener("click", removeVideo);
-  find("video-frames").addEventListener("change", follow);
-  find("video-smooth").addEventListener("input", (event) => {
-    find("video-smooth-text").value = +event.target.value ? percent(event.target.value / 100) : "off";
-    choose(shown.chosen);
+  find("video-another").addEventListener("click", putAway);
+  find("video-remove").addEventListener("click", async () => {
+    const id = viewed();
+    putAway();
+    await forget(id);
+    showForm();
   });
-  player.addEventListener("error", () => shown?.own && playDrawn());
-  for (const name of ["timeupdate", "seeking", "seeked", "loadedmetadata"]) player.addEventListener(name, follow);
-  player.addEventListener("play", run);
-  new ResizeObserver(follow).observe(player);
+  if (remembered()) resume(remembered());
+  else showForm();
 }
 
 /** Take a video that was chosen or dropped; it is uploaded when the person says so. */
-export async function chooseVideo(chosen) {
-  complain("");
+export function chooseVideo([chosen, ...others]) {
   const { video_bytes: most } = settings.meta.limits;
-  if (chosen.size > most) {
-    complain(`${chosen.name} is larger than ${bytes(most)}. Cut it or make it smaller first.`);
-    return;
-  }
-  if (running) {
-    complain("One video at a time: wait for this one, or cancel it.");
-    return;
-  }
-  if (shown) await removeVideo();
+  complain(others.length ? `One video at a time: ${chosen.name} is taken, ${listed(others)} left out.` : "");
+  if (running) return complain(`One video at a time: ${chosen.name} is left out. Wait for the other, or cancel it.`);
+  if (chosen.size > most) return complain(`${chosen.name} is larger than ${bytes(most)}. Cut it or make it smaller first.`);
+  if (viewed()) putAway();
   file = chosen;
   find("video-name").replaceChildren(create("b", { textContent: file.name }), ` ${bytes(file.size)}`);
-  find("video-start").disabled = false;
-  find("video-start").focus();
+  find("video-submit").textContent = "Analyse the video";
+  find("video-submit").disabled = false;
+  find("video-submit").focus();
 }
 
-function analyse() {
-  const [stride, fps] = [find("video-stride").value, find("video-fps").value];
-  const query = { stride, fps, mode: settings.mode, on_no_face: settings.onNoFace };
-  const onProgress = (share) => showProgress(`Uploading, ${percent(share)}`, share);
+/** Back to the form; what was shown is in the list. */
+function putAway() {
+  close();
+  putDown();
+  unchoose();
+  showForm();
+  find("video-file").focus();
+}
+
+function unchoose() {
+  file = null;
+  find("video-form").reset();
+  find("video-name").replaceChildren(create("b", { textContent: "Choose a video" }), " or drop it here");
+  find("video-submit").disabled = true;
+}
+
+function showForm() {
+  find("video-form").hidden = Boolean(viewed());
+  find("videos").hidden = true;
+  if (!viewed()) list(resume);
+}
+
+async function analyse() {
+  const names = ["start", "end", "stride", "fps", "smooth"];
+  const chosen = Object.fromEntries(names.map((name) => [name, find(`video-${name}`).value.trim()]));
+  const { mode, onNoFace: on_no_face, threshold } = settings;
+  const query = { ...chosen, mode, on_no_face, threshold };
+  let sent = 0;
+  const onProgress = (share) => showProgress(`Uploading, ${percent(sent = share)}`, share);
   showProgress("Uploading", 0);
-  return work((signal) => upload("jobs", { query, field: "file", file, signal, onProgress }));
+  const attempt = (signal) => upload("jobs", { query, field: "file", file, signal, onProgress });
+  await work(async (signal) => {
+    try {
+      const job = await patiently(() => attempt(signal), { signal, tries: TRIES, onWait: waiting });
+      remember(job.id, seconds(chosen.start));
+      return job;
+    } catch (error) {
+      if (!error.passing) throw error;
+      find("video-submit").textContent = "Upload again";
+      throw new Error(`The upload broke off at ${percent(sent)}. ${error.message} The video is still chosen.`);
+    }
+  });
 }
 
-/** The id of the video that was here before the page was reloaded. */
-export const remembered = () => sessionStorage.getItem(REMEMBERED);
+/** Seconds of 90.5, 1:30.5 or 0:01:30.5, which the service has accepted. */
+const seconds = (text) => text.split(":").reduce((sum, part) => 60 * sum + Number(part), 0);
 
-/** Resume the video that was here before the page was reloaded. */
-export function resume() {
-  const id = remembered();
-  sessionStorage.removeItem(REMEMBERED); // should it be gone, that is said once
+const waiting = (error, pause) => showProgress(`${error.message} Trying again in ${pause} s.`, null);
+
+/** Follow a video that was uploaded earlier. */
+function resume(id) {
+  unchoose();
+  remember(id);
   showProgress("Looking for the video", null);
-  return work(() => askJson(`jobs/${id}`));
+  return work((signal) => look(id, signal));
 }
 
-/** Follow a job to its end; `begin` gives it. */
+/** Follow the job that `begin` gives to its end. Only Cancel removes it: after anything else it can be shown again. */
 async function work(begin) {
   complain("");
+  find("videos").hidden = true;
   running = new AbortController();
   const { signal } = running;
   let job = null;
+  const ended = () => job && !["queued", "running"].includes(job.state);
   try {
-    job = await begin(signal);
-    sessionStorage.setItem(REMEMBERED, job.id);
-    job = await finished(job, signal);
-    if (job.files.includes("results.json")) await showJob(job);
-    else await forget(job);
+    for (job = await begin(signal); !ended(); job = await look(job.id, signal)) {
+      showProgress(...progressOf(job));
+      await rest(PAUSE, signal);
+    }
+    if (job.files.includes("results.json")) await show(job, signal);
+    else putDown();
     if (job.message) complain(job.message);
   } catch (error) {
-    if (job) await forget(job).catch(() => {});
-    if (error.name === "AbortError") announce("Cancelled.");
-    else complain(error.message);
+    if (error.name === "AbortError") {
+      if (job && !ended()) await forget(job.id);
+      putDown();
+      announce("Cancelled.");
+    } else {
+      if (error.status === 404) putDown(); // it is not there any more
+      complain(error.message);
+    }
   }
   running = null;
   find("video-progress").hidden = true;
-  find("video-form").hidden = Boolean(shown);
-  if (!shown) find(file ? "video-start" : "video-file").focus();
+  showForm();
+  if (!viewed()) find(file ? "video-submit" : "video-file").focus();
 }
 
-/** Look at a job until it ends. */
-async function finished(job, signal) {
-  while (["queued", "running"].includes(job.state)) {
-    showProgress(...progressOf(job));
-    await new Promise((resolve) => setTimeout(resolve, PAUSE));
-    signal.throwIfAborted();
-    job = await askJson(`jobs/${job.id}`);
-  }
-  return job;
-}
+const look = (id, signal) => patiently(() => askJson(`jobs/${id}`, { signal }), { signal, onWait: waiting });
 
 function progressOf({ state, progress, frames, fps }) {
   if (state === "queued") return ["Waiting for its turn", null];
   const rate = fps ? `, ${fps.toFixed(1)} per second` : "";
   return [`Reading: ${count(frames ?? 0, "frame")}${rate}`, progress];
-}
-
-function forget(job) {
-  sessionStorage.removeItem(REMEMBERED);
-  return ask(`jobs/${job.id}`, { method: "DELETE", keepalive: true });
 }
 
 function showProgress(text, share) {
@@ -148,117 +158,8 @@ function showProgress(text, share) {
   else find("video-bar").value = share;
 }
 
-async function showJob(job) {
-  const results = (await askJson(`jobs/${job.id}/results.json`)).filter(({ status }) => status !== "unreadable");
-  const tracks = tracksOf(results, settings.meta.labels);
-  const length = Math.max(job.seconds ?? 0, results.at(-1)?.time ?? 0);
-  const url = file && URL.createObjectURL(file);
-  shown = { job, results, tracks, length, step: stepOf(results), own: Boolean(file), url };
-  find("video-frames").disabled = false;
-  if (file) player.src = url;
-  else playDrawn();
-  find("video-title").textContent = job.source;
-  find("video-result").hidden = false;
-  find("video-downloads").replaceChildren(...job.files.map((name) => create("a", {
-    className: "button", href: link(`jobs/${job.id}/${name}`), download: "", textContent: TITLES[name],
-  })));
-  choose(tracks[0]?.number ?? null);
-  announce(`${job.source} is read: ${count(results.length, "frame")}, ${count(tracks.length, "face")}.`);
-  find("timeline").focus();
-}
-
-/** The usual time between two frames that were looked at. */
-function stepOf(results) {
-  const steps = results.slice(1).map(({ time }, i) => time - results[i].time).sort((a, b) => a - b);
-  return steps[steps.length >> 1] || 1;
-}
-
-/** The browser cannot play the file, or lost it: the service's own, with its faces drawn, takes its place. */
-function playDrawn() {
-  shown.own = false;
-  find("video-frames").disabled = true; // they are part of its images
-  if (shown.job.files.includes("drawn.mp4")) player.src = link(`jobs/${shown.job.id}/drawn.mp4`);
-}
-
-function choose(number) {
-  const { labels } = settings.meta;
-  const track = shown.tracks.find((each) => each.number === number);
-  shown.chosen = number;
-  shown.points = smoothed(track?.points ?? [], find("video-smooth").value / 100);
-  showChips(shown.tracks.map((each) => chipOf(each, labels)), number);
-  timeline.show(shown.points, shown.length, shown.step);
-  follow();
-}
-
-function chipOf({ number, points }, labels) {
-  const length = Math.min(shown.length, points.length * shown.step).toFixed(1);
-  const sums = labels.map((_, i) => points.reduce((sum, { probs }) => sum + probs[i], 0));
-  return { number, label: likeliest(sums, labels), text: `${nameOf(number)}, ${length} s` };
-}
-
-function seek(time) {
-  player.currentTime = time;
-  follow();
-}
-
-function run() {
-  follow();
-  if (!player.paused) requestAnimationFrame(run);
-}
-
-/** Everything that depends on the player's time. */
-function follow() {
-  if (!shown) return;
-  const time = player.currentTime;
-  const { labels } = settings.meta;
-  const point = at(shown.points, time);
-  const label = point && likeliest(point.probs, labels);
-  const said = point ? `${label} ${percent(Math.max(...point.probs))}` : "not visible";
-  const text = shown.chosen === null ? "No face was found in any frame."
-    : `${clock(time)}  ${nameOf(shown.chosen)}: ${said}`;
-  find("video-moment").textContent = text;
-  panel.show(point ? byName(point.probs, labels) : null);
-  timeline.move(time, text);
-  paintFaces(time);
-}
-
-/** The last of what has a time that is not later than `time`, unless it is long over. */
-function at(all, time) {
-  let [low, high] = [0, all.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (all[middle].time <= time + 1e-3) low = middle + 1;
-    else high = middle;
-  }
-  const found = all[low - 1];
-  return found && time - found.time <= 2.5 * shown.step ? found : null;
-}
-
-function paintFaces(time) {
-  const bounds = { width: player.clientWidth, height: player.clientHeight };
-  const pen = fit(overlay, bounds.width, bounds.height);
-  const faces = at(shown.results, time)?.faces ?? [];
-  if (!shown.own || !player.videoWidth || !find("video-frames").checked) return;
-  const [wide, tall] = [player.videoWidth, player.videoHeight];
-  const scale = Math.min(bounds.width / wide, bounds.height / tall);
-  const [left, top] = [(bounds.width - wide * scale) / 2, (bounds.height - tall * scale) / 2];
-  const toPixels = ([x1, y1, x2, y2]) => [left + x1 * scale, top + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale];
-  drawFaces(pen, faces, settings.meta, toPixels, faces.map(({ track }) => track ?? ""), bounds);
-}
-
-async function removeVideo() {
-  const { job, url } = shown;
-  shown = null;
-  file = null;
-  player.removeAttribute("src");
-  player.load();
-  if (url) URL.revokeObjectURL(url);
-  showChips([], null);
-  find("video-result").hidden = true;
-  find("video-form").hidden = false;
-  find("video-form").reset();
-  find("video-name").replaceChildren(create("b", { textContent: "Choose a video" }), " or drop it here");
-  find("video-start").disabled = true;
-  find("video-file").focus();
-  await forget(job).catch((error) => complain(error.message));
+async function show(job, signal) {
+  const results = await patiently(() => askJson(`jobs/${job.id}/results.json`, { signal }), { signal, onWait: waiting });
+  const { frames, faces } = view(job, results, file, beginOf(job.id));
+  announce(`${job.source} is read: ${count(frames, "frame")}, ${count(faces, "face")}.`);
 }

@@ -10,7 +10,7 @@ def test_nothing_scrolls_sideways_on_a_phone(visit, media):
     page = visit(viewport={"width": 360, "height": 740}, has_touch=True).page
     choose(page, media / "couple.jpg", media / "selfie-many-people.jpg")
     page.get_by_label("Show the deciding patches").check()
-    page.locator("summary").click()
+    page.locator("#card summary").click()
     for tab in ("Images", "Camera", "Video"):
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") == 360, tab
@@ -54,10 +54,54 @@ def test_tabs_and_the_file_chooser_work_with_keys(page):
 
 
 def test_a_dropped_video_opens_its_tab(page, media):
-    hand_over(page, media / "one_face.mp4", "video/mp4", "drop")
+    hand_over(page, "drop", media / "one_face.mp4")
     expect(page.get_by_role("tab", name="Video")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#video-name")).to_contain_text("one_face.mp4")
     expect(page.get_by_role("button", name="Analyse the video")).to_be_enabled()
+
+
+def test_of_several_dropped_videos_the_first_is_taken_and_the_others_are_named(page, media):
+    hand_over(page, "drop", media / "face_then_none.mov", media / "one_face.mp4")
+    said = "One video at a time: face_then_none.mov is taken, one_face.mp4 left out."
+    expect(page.get_by_role("alert")).to_have_text(said)
+    expect(page.locator("#video-name")).to_contain_text("face_then_none.mov")
+
+
+def test_a_choice_without_an_effect_is_not_shown(page):
+    choice = page.get_by_label("Without a face, look at the whole image")
+    expect(choice).to_be_visible()
+    page.get_by_role("radio", name="Whole image").check()
+    expect(choice).to_be_hidden()
+    page.get_by_role("radio", name="Faces").check()
+    expect(choice).to_be_visible()
+    page.get_by_role("tab", name="Camera").click()
+    expect(choice).to_be_hidden()
+
+
+CARDS = [
+    None,
+    [],
+    "card",
+    {"metrics": None, "weaknesses": "none", "data": [1]},
+    {"metrics": {"test": {}}, "data": {"source": "x"}},
+    {"metrics": {"test": {"accuracy": {"value": 0.5}, "macro_f1": 3, "per_class": {"joy": None, "awe": {"f1": 1}}}}},
+    {"metrics": {"val": {"n": "many", "per_class": []}}, "data": {"images": {"train": None}, "source": 7}},
+]
+
+
+def test_an_incomplete_card_is_shown_as_far_as_it_goes(page, server):
+    with server.client() as client:
+        meta = client.get("/meta").json()
+    texts = page.evaluate(
+        """async ([meta, cards]) => {
+            const { card } = await import(new URL("page/card.js", document.baseURI));
+            return cards.map((each) => card({ ...meta, card: each }).map((node) => node.innerText).join(" "));
+        }""",
+        [meta, CARDS],
+    )
+    assert ["It was never scored" in text for text in texts] == [True, True, True, True, True, False, False]
+    assert "50.0% (– to –)" in texts[5]
+    assert "undefined" not in " ".join(texts)
 
 
 def test_every_control_has_a_name(page, media):
@@ -102,7 +146,7 @@ def test_texts_stand_out(visit, media, scheme):
     page = visit(color_scheme=scheme).page
     choose(page, media / "couple.jpg")
     page.get_by_label("Show the deciding patches").check()
-    page.locator("summary").click()
+    page.locator("#card summary").click()
     assert page.evaluate(CONTRAST) == []
     for tab in ("Camera", "Video"):
         page.get_by_role("tab", name=tab).click()
@@ -120,6 +164,7 @@ def test_the_colours_follow_the_systems(visit):
 def test_the_page_says_what_the_model_is_and_is_for(page, server):
     with server.client() as client:
         meta = client.get("/meta").json()
+    page.locator(".notice summary").click()
     page.get_by_role("link", name="Intended use").click()
     card = page.locator("#card-body")
     for text in (meta["name"], meta["notice"], meta["intended_use"], "28,006 train", "61.2% (59.7% to 62.7%)"):

@@ -10,21 +10,10 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from facerwkv.media.frames import VideoWriter
-from tests.web.page.visits import LONG, Visit, as_mjpeg, bars, percents
+from tests.web.page.visits import LONG, Visit, analyse, as_mjpeg, bars, percents
 
 FPS = "4"
 LENGTH = 19.685  # seconds of one_face.mp4
-
-
-def analyse(page, path, **numbers) -> str:
-    """Upload a video; the number of its job."""
-    page.get_by_role("tab", name="Video").click()
-    page.locator("#video-file").set_input_files(path)
-    for name, number in numbers.items():
-        page.locator(f"#video-{name}").fill(number)
-    with page.expect_response(lambda answer: answer.url.partition("?")[0].endswith("/jobs")) as caught:
-        page.get_by_role("button", name="Analyse the video").click()
-    return caught.value.json()["id"]
 
 
 @pytest.fixture(scope="module")
@@ -101,30 +90,12 @@ def test_the_timeline_is_stacked_in_the_labels_colours(watched, server):
     probs = [result["faces"][0]["probs"][label] for label in meta["labels"]]
     most = probs.index(max(probs))
     height = sum(probs[:most]) + probs[most] / 2
-    pixel = page.locator("#timeline canvas").evaluate(
+    pixel = page.locator("#timeline .row").evaluate(
         """(canvas, [across, down]) => [...canvas.getContext("2d").getImageData(
             across * canvas.width, down * canvas.height, 1, 1).data]""",
-        [result["time"] / LENGTH, height * 168 / 190],  # below the stack is the axis
+        [result["time"] / LENGTH, height],
     )
     assert pixel[:3] == list(bytes.fromhex(meta["colours"][most][1:]))
-
-
-def test_smoothing_is_off_until_it_is_wanted(watched, server):
-    page = watched.page
-    results = job_results(server, watched.job)
-    expect(page.locator("#video-smooth-text")).to_have_text("off")
-    page.locator("#timeline").press("Home")
-    page.locator("#timeline").press("ArrowRight")
-    page.locator("#video-smooth").fill("50")
-    mean = None
-    for result in results:
-        if result["time"] > 1.001:
-            break
-        probs = result["faces"][0]["probs"]
-        mean = probs if mean is None else {label: 0.5 * mean[label] + 0.5 * probs[label] for label in probs}
-    assert bars(page.locator("#video-bars")) == percents(mean)
-    page.locator("#video-smooth").fill("0")
-    assert bars(page.locator("#video-bars")) == percents(at_time(results, 1)["faces"][0]["probs"])
 
 
 def test_downloads_of_a_video_are_the_services_files(watched, server):
@@ -168,7 +139,7 @@ def test_a_video_outlives_a_reload_of_the_page(visit, server, media):
     page.reload()  # now that it is done
     expect(page.locator("#video-title")).to_have_text("one_face.mp4", timeout=LONG)
     expect(page.locator("#video-player")).to_have_attribute("src", re.compile(f"/jobs/{job}/drawn.mp4$"))
-    expect(page.locator("#video-frames")).to_be_disabled()  # the frames are drawn
+    expect(page.get_by_label("Frame the faces")).to_be_hidden()  # they are drawn
     with page.expect_response(lambda answer: answer.request.method == "DELETE"):
         page.get_by_role("button", name="Remove this video").click()
     expect(page.locator("#video-form")).to_be_visible()
@@ -211,6 +182,26 @@ def test_a_chip_chooses_the_face(visit, server, media, tmp_path):
         chip.click()
         expect(chip).to_have_attribute("aria-pressed", "true")
         assert bars(page.locator("#video-bars")) == percents(face["probs"])
+    expect(page.locator("#timeline .row")).to_have_count(2)
+    expect(page.locator("#timeline .row.chosen")).to_have_count(1)
+    expect(page.locator("#video-chips canvas.thumb")).to_have_count(2)
+    page.locator("#timeline .row").first.click()
+    expect(chips.first).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_form_says_from_where_to_where_and_how_smooth(visit, server, media):
+    page = visit().page
+    page.get_by_label("Unsure below").fill("101")  # is left out: no such probability
+    page.get_by_label("Unsure below").fill("99")
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#video-smooth").select_option("strong")
+    job = analyse(page, media / "one_face.mp4", start="0:02", end="4.5", fps="2")
+    expect(page.locator("#video-result")).to_be_visible(timeout=LONG)
+    results = job_results(server, job)
+    assert (results[0]["time"], results[-1]["time"]) == (pytest.approx(2, abs=0.1), pytest.approx(4.5, abs=0.6))
+    expect(page.locator("#video-moment")).to_have_text(re.compile(r"0:02\.0\s+Face 1: \w+ \d+%, unsure"))
+    page.reload()  # now the drawn one is played, which begins there
+    expect(page.locator("#video-moment")).to_have_text(re.compile(r"0:02\.0\s+Face 1: \w+ \d+%, unsure"))
 
 
 def test_what_the_browser_cannot_play_is_played_as_it_was_drawn(visit, media, tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 from fractions import Fraction
+from mimetypes import guess_type
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,9 +17,9 @@ expect.set_options(timeout=WAIT)
 
 
 class Visit:
-    """A page that is open, and everything that went wrong on it."""
+    """A page that is open, and everything that went wrong on it. `before(page)` is called before it is loaded."""
 
-    def __init__(self, browser, url, **options):
+    def __init__(self, browser, url, before=lambda page: None, wait=True, **options):
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.page.set_default_timeout(WAIT)
@@ -29,16 +30,25 @@ class Visit:
         self.page.on("request", lambda request: self._check(request.url))
         self.page.on("websocket", lambda socket: self._check(socket.url))
         self.host = urlsplit(url).netloc
+        before(self.page)
         self.page.goto(url)
-        expect(self.page.locator("body.ready")).to_be_attached()
+        if wait:
+            expect(self.page.locator("body.ready")).to_be_attached()
 
     def _check(self, address):
         if urlsplit(address).netloc != self.host and not address.startswith(("data:", "blob:")):
             self.faults.append(f"{address} was asked")
 
     def _failed(self, request):
-        if not (request.url.startswith("blob:") and request.failure == "net::ERR_ABORTED"):  # the player seeks
+        played = request.url.startswith("blob:") or "/drawn.mp4" in request.url  # a player seeks, or is put away
+        if not (played and request.failure == "net::ERR_ABORTED"):
             self.faults.append(f"{request.url} failed: {request.failure}")
+
+    def expect_faults(self, *parts: str):
+        """Everything that went wrong so far contains one of `parts`; it is forgotten."""
+        assert self.faults
+        assert [fault for fault in self.faults if not any(part in fault for part in parts)] == []
+        self.faults.clear()
 
     def close(self):
         self.context.close()
@@ -57,18 +67,20 @@ def as_mjpeg(video: Path, path: Path, frames: int) -> Path:
     return path
 
 
-def hand_over(page, path: Path, kind: str, event: str) -> None:
-    """Drop a file on the page, or paste it."""
+def hand_over(page, event: str, *paths: Path) -> None:
+    """Drop files on the page, or paste them."""
     page.evaluate(
-        """([name, kind, text, event]) => {
+        """([event, files]) => {
             const data = new DataTransfer();
-            const bytes = Uint8Array.from(atob(text), (letter) => letter.codePointAt(0));
-            data.items.add(new File([bytes], name, {type: kind}));
+            for (const [name, kind, text] of files) {
+                const bytes = Uint8Array.from(atob(text), (letter) => letter.codePointAt(0));
+                data.items.add(new File([bytes], name, {type: kind}));
+            }
             document.body.dispatchEvent(event === "drop"
                 ? new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true})
                 : new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
         }""",
-        [path.name, kind, base64.b64encode(path.read_bytes()).decode(), event],
+        [event, [[path.name, guess_type(path)[0], base64.b64encode(path.read_bytes()).decode()] for path in paths]],
     )
 
 
@@ -101,5 +113,16 @@ def percents(probs) -> dict[str, str]:
 
 def downloaded(page, name) -> str:
     with page.expect_download() as caught:
-        page.get_by_text(name).click()
+        page.get_by_role("button", name=name).click()
     return Path(caught.value.path()).read_text(encoding="utf-8")
+
+
+def analyse(page, path, **fields) -> str:
+    """Upload a video; the number of its job."""
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#video-file").set_input_files(path)
+    for name, text in fields.items():
+        page.locator(f"#video-{name}").fill(text)
+    with page.expect_response(lambda answer: answer.url.partition("?")[0].endswith("/jobs")) as caught:
+        page.locator("#video-submit").click()
+    return caught.value.json()["id"]
