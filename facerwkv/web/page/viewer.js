@@ -39,14 +39,16 @@ export function setUpViewer(given) {
   new ResizeObserver(follow).observe(player);
 }
 
-/** Show the results of a job; `file` is the video, if this page still has it, and `begin` where the drawn one starts. */
+/** Show the results of a job; `file` is the video, if this page still has it, and `begin` the start that was asked for:
+ * the drawn one starts with the first frame from there. */
 export function view(job, results, file, begin) {
   close();
   const read = results.filter(({ status }) => status !== "unreadable");
   const tracks = tracksOf(read, settings.meta.labels);
   const length = Math.max(job.seconds ?? 0, read.at(-1)?.time ?? 0);
   const url = file && URL.createObjectURL(file);
-  shown = { job, results: read, tracks, length, step: stepOf(read), own: Boolean(file), url, begin };
+  shown = { job, results: read, tracks, length, step: stepOf(read), own: Boolean(file), url };
+  shown.begin = begin && (read[0]?.time ?? begin);
   find("video-title").textContent = job.source;
   find("video-result").hidden = false;
   find("video-downloads").replaceChildren(...job.files.map((name) => create("a", {
