@@ -293,13 +293,19 @@ def export(
     out: Annotated[Path, typer.Option(metavar="FILE.onnx|FOLDER")],
     kind: Annotated[Literal["onnx", "web"], typer.Option("--format", help="web: a page for browsers.")] = "onnx",
     runtime: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For web: npm's onnxruntime-web.")] = None,
+    int8: Annotated[
+        str | None,
+        typer.Option(metavar="NAME:ROOT", help="8-bit products, calibrated on this data set's training images."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model as an ONNX file, or as a page that runs in the browser, and check its answers."""
     from facerwkv.export import export_onnx
     from facerwkv.export.browser import export_web
 
-    exported = export_web(model, out, runtime) if kind == "web" else export_onnx(model, out)
+    if int8 and kind == "web":
+        raise InputError("int8 is for --format onnx; leave one of them out.")
+    exported = export_web(model, out, runtime) if kind == "web" else export_onnx(model, out, int8)
     print(json.dumps(exported.to_dict()) if as_json else exported)
 
 

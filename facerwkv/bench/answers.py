@@ -14,6 +14,10 @@ class Disagreement(Exception):
     """What was to be timed computes something else than its reference."""
 
 
+class Skipped(Exception):
+    """What is compared with is not installed: why, and what to type."""
+
+
 def require_accurate(form: Form, reference: Form, inputs: Sequence[Tensor], gradients: bool = False) -> None:
     """Disagreement unless `form` errs at most twice as much as `reference` in float32 does, both against float64.
 

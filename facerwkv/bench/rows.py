@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from facerwkv.bench import data, kernels, memory, models
+from facerwkv.bench import data, kernels, memory, models, predict
 from facerwkv.bench.timing import BenchSetting, Measured
 
 FASTER, PART, MEGABYTES, GROWTH = "{:.2f} times faster", "{:.4f} of its time", "{:.1f} MB", "{:.2f} times the time"
@@ -69,6 +69,13 @@ def _model(size: str, peer: str, tokens: int, bar: float | None = None) -> Bench
     name, limit = f"facerwkv4_{size}", _at_least(bar) if bar else None
     what = f"{name}, {tokens:,} tokens, batch 1, forward, against {against[peer]}"
     return BenchRow("models", what, FASTER, partial(models.forward, name, peer, tokens), limit)
+
+
+def _classify(peer: str, batch: int, what: str) -> BenchRow:
+    """The shipped model in PyTorch against a peer of `predict.classify`."""
+    images = "one face" if batch == 1 else f"{batch} faces"
+    what = f"facerwkv_fer in PyTorch, {images} of 48 x 48, against {what}"
+    return BenchRow("predict", what, FASTER, partial(predict.classify, peer, batch))
 
 
 V1 = "RWKV-1's core, 8 heads of"
@@ -158,6 +165,52 @@ ROWS: dict[str, BenchRow] = {
         SHARE,
         partial(models.predict, "facerwkv_small", "auto", drift=True),
         Bar(1e-5),
+    ),
+    "detect_640x360": BenchRow(
+        "predict",
+        "Finding the faces of an image of 640 x 360 pixels, against OpenCV's YuNet with the same two searches",
+        PART,
+        predict.detect,
+        Bar(0.35),
+    ),
+    "classify_1_vs_onnx": _classify("onnx", 1, "the same in onnxruntime"),
+    "classify_32_vs_onnx": _classify("onnx", 32, "the same in onnxruntime"),
+    "classify_32_vs_mobilenet": _classify("mobilenetv3_small_100", 32, "timm's MobileNetV3-small"),
+    "classify_32_vs_resnet18": _classify("resnet18", 32, "timm's ResNet-18"),
+    "video_640x360": BenchRow(
+        "predict",
+        "A video of 640 x 360 pixels with one face, from the file to the label of every frame",
+        "{:.0f} frames per second",
+        partial(predict.video, None),
+        _at_least(90),
+    ),
+    "video_640x360_vs_fer": BenchRow(
+        "predict",
+        "The same against the package fer: OpenCV's cascade and a quantised network",
+        FASTER,
+        partial(predict.video, "fer"),
+        _at_least(6),
+    ),
+    "folder_two_cores": BenchRow(
+        "predict",
+        "A folder of photographs of 640 x 427, faces found and named, two cores against one",
+        FASTER,
+        predict.folder,
+        _at_least(1.8),
+    ),
+    "first_image_seconds": BenchRow(
+        "predict",
+        "`facerwkv predict IMAGE` from start to end: seconds of the processor",
+        "{:.2f} s",
+        partial(predict.first_image, "seconds"),
+        Bar(1.2),
+    ),
+    "first_image_memory": BenchRow(
+        "predict",
+        "The same: largest resident memory",
+        MEGABYTES,
+        partial(predict.first_image, "memory"),
+        Bar(250),
     ),
     "loader": BenchRow(
         "data",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facerwkv.bench import EVERYTHING, kernels, memory
-from facerwkv.bench.answers import Disagreement
+from facerwkv.bench.answers import Disagreement, Skipped
 from facerwkv.bench.page import JSON, LENGTHS, cells, write_page
 from facerwkv.bench.rows import ROWS, BenchRow
 from facerwkv.bench.timing import BenchSetting
@@ -24,13 +24,14 @@ CURVES = {"kernels": ("seconds", kernels.curve), "memory": ("bytes", memory.curv
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The chosen rows' results: name → the fields of `Measured`, or {"value": None, "problem": why}."""
+    """The chosen rows' results: name → the fields of `Measured`, or {"value": None, "problem": why}; with
+    "skipped" if what it is compared with is not installed."""
 
     rows: dict[str, dict[str, Any]]
 
     @property
     def ok(self) -> bool:
-        return not self.problems
+        return all(result["value"] is not None or result.get("skipped") for result in self.rows.values())
 
     @property
     def problems(self) -> list[str]:
@@ -87,6 +88,8 @@ def measure(row: BenchRow, setting: BenchSetting) -> dict[str, Any]:
         return asdict(row.measure(setting))
     except Disagreement as error:
         return {"value": None, "problem": f"The answers disagree, so there is no number: {error}."}
+    except Skipped as error:
+        return {"value": None, "problem": f"Skipped: {error}.", "skipped": True}
     except Exception as error:
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return {"value": None, "problem": reason.splitlines()[0]}

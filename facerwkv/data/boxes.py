@@ -4,7 +4,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from filelock import FileLock
 from facerwkv.core.devices import cores
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import cache_folder
+from facerwkv.core.threads import map_ahead
 from facerwkv.data.readers import CORNERS, SPLIT_NAMES, csv_rows, face_box, meaning, progress, text_rows
 from facerwkv.data.samples import Sample, Splits, mark, read_image
 from facerwkv.media.faces import FaceDetector
@@ -23,7 +23,6 @@ from facerwkv.media.images import UnreadableImage
 DETECT = "detect"
 SIZED = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("x1", "y1", "w", "h"))
 STORE = "faces.jsonl"  # a line per image: its mark, its largest face or null
-CHUNK = 64  # images searched between two writes
 
 
 def add_boxes(splits: Splits, boxes: str, problems: list[str]) -> Splits:
@@ -100,7 +99,7 @@ def largest_faces(samples: Sequence[Sample], store: Path) -> dict[str, Box | Non
 def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
     if not samples:
         return
-    detector = FaceDetector(threads=1)
+    detector = FaceDetector()
 
     def face(sample: Sample) -> tuple[str, Box | None]:
         try:
@@ -109,9 +108,7 @@ def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
             faces = []
         return sample.name, max(((face.x1, face.y1, face.x2, face.y2) for face in faces), key=area, default=None)
 
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(samples), CHUNK):
-            yield from pool.map(face, samples[start : start + CHUNK])
+    yield from map_ahead(face, samples, cores())
 
 
 def _read_boxes(path: Path, problems: list[str]) -> dict[tuple[str, ...], Box]:

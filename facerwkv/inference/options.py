@@ -80,6 +80,8 @@ class Options(Settings):
     """Only each n-th frame."""
     fps: Annotated[float | None, VIDEO] = None
     """At most this many frames per second."""
+    search_every: Annotated[PositiveInt, VIDEO] = 1
+    """Search every n-th frame for faces, and the others only around those of the frame before: new faces come late."""
     start: Annotated[Seconds, VIDEO_TIME] = 0.0
     """Start here: seconds, or mm:ss."""
     end: Annotated[Seconds | None, VIDEO_TIME] = None

@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args, overload
 
 import numpy as np
 
-from facerwkv.core.devices import has_gpu, threads
+from facerwkv.core.devices import cores, has_gpu, threads
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import first_time
 from facerwkv.core.packages import has_pytorch, pytorch
 from facerwkv.core.processes import PerProcess
+from facerwkv.core.threads import map_ahead
 from facerwkv.data.transforms import EvalTransform
 from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
@@ -47,6 +48,9 @@ Source = ImageSource | NamedImage
 
 HELD = 256 * 2**20
 """Bytes of frames that wait together for a batch."""
+OPENED = 8
+"""Images that are opened at once, at most: a large one is 300 MB."""
+
 logger = logging.getLogger("facerwkv")
 _warn_once = functools.cache(logger.warning)
 _warning = threading.Lock()
@@ -150,6 +154,7 @@ class Predictor:
 
             self.model = TorchModel(checkpoint, device)
         self.unfolded = PerProcess(functools.partial(_unfolded, checkpoint, device))
+        self._cores = min(cores(), OPENED)
         self._detector = detector or (FaceDetector() if checkpoint.transform.sees_faces else None)
         both = checkpoint.transform.crop == "both"
         crops = {mode: {"crop": "both", "no_box": "whole"} if both else {"crop": mode} for mode in ("scene", "face")}
@@ -222,8 +227,8 @@ class Predictor:
         InputError with `errors="raise"`.
         """
         options = options if options and not changes else Options.of(options, changes, "image")
-        self._detector_for(options.mode)
-        opened = (self.open(image, options, i) for i, image in enumerate(each_image(sources)))
+        numbered = enumerate(each_image(sources))
+        opened = map_ahead(lambda each: self.open(each[1], options, each[0]), numbered, self._at_once(options.mode))
         results = self._in_batches(opened, options)
         return raising(results) if options.errors == "raise" else results
 
@@ -244,21 +249,34 @@ class Predictor:
         that ends too early gives a last result that says why.
         """
         options = Options.of(options, changes)
-        results = self._in_batches(self.open_frames(frames, name, options), options, ahead, watch)
+        results = self._in_batches(self.open_frames(frames, name, options, ahead), options, ahead, watch)
         return raising(results) if options.errors == "raise" else results
 
-    def open_frames(self, frames: Iterable[tuple], name: str, options: Options) -> Iterator[Opened]:
+    def open_frames(
+        self, frames: Iterable[tuple], name: str, options: Options, ahead: int | None = None
+    ) -> Iterator[Opened]:
         """Each frame, searched for faces; as in `predict_frames`."""
         options = Options.of(options, {"channels": "rgb"}) if options.channels != "rgb" else options
-        self._detector_for(options.mode)
+        threads = min(self._at_once(options.mode), ahead or options.batch_size)
+        near: list[Sequence[float]] | None = None
+        if options.search_every > 1:
+            threads = 1  # each frame needs the one before
+
+        def open_frame(numbered: tuple[int, tuple]) -> Opened:
+            nonlocal near
+            time, rgb, number = (*numbered[1], numbered[0])[:3]
+            moment = {"time": time, "frame": number, "duration": getattr(numbered[1], "duration", None)}
+            around = near if numbered[0] % options.search_every else None
+            frame = self.open(NamedImage(name, rgb), options, near=around, **moment)
+            near = [crop.box for crop in frame.crops if crop.box]
+            return frame
 
         def opened() -> Iterator[Opened]:
             time, number = 0.0, -1
             try:
-                for count, frame in enumerate(frames):
-                    time, rgb, number = (*frame, count)[:3]
-                    moment = {"time": time, "frame": number, "duration": getattr(frame, "duration", None)}
-                    yield self.open(NamedImage(name, rgb), options, **moment)
+                for each in map_ahead(open_frame, enumerate(frames), threads):
+                    time, number = each.fields["time"], each.fields["frame"]
+                    yield each
             except UnreadableVideo as error:
                 fields = {"source": name, "status": "unreadable", "message": str(error)}
                 yield Opened(fields | {"time": time, "frame": number + 1}, [], options)
@@ -266,11 +284,18 @@ class Predictor:
         return opened()
 
     def open(
-        self, source: Source, options: Options, index: int = 0, max_pixels: int | None = None, **moment: Any
+        self,
+        source: Source,
+        options: Options,
+        index: int = 0,
+        max_pixels: int | None = None,
+        near: Sequence[Sequence[float]] | None = None,
+        **moment: Any,
     ) -> Opened:
         """An image, read and searched for faces: what the model will be shown.
 
         `index` is its number among others, for those without a name; `moment` its result's `time`, `frame`, `duration`.
+        With `near`, faces are searched around these boxes alone, if the detector can.
         """
         threads()  # else PyTorch's first products in a new thread take all cores, whatever was set
         detector, crops = self._detector_for(options.mode), []
@@ -285,6 +310,8 @@ class Predictor:
             message = why_no_image(data, name, str(error))
             return Opened({"source": name, "status": "unreadable", "message": message, **moment}, [], options)
         height, width = rgb.shape[:2]
+        if near is not None and isinstance(detector, FaceDetector):
+            detector = functools.partial(detector.near, places=near)
         faces = list(detector(rgb)) if detector else []
         corners = [(face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4] for face in faces]
         for i in by_rows(corners):
@@ -316,6 +343,11 @@ class Predictor:
             return None
         self._detector = self._detector or FaceDetector()
         return self._detector
+
+    def _at_once(self, mode: Mode) -> int:
+        """How many images are opened at once: a detector of the user's may serve one thread alone."""
+        detector = self._detector_for(mode)
+        return self._cores if detector is None or isinstance(detector, FaceDetector) else 1
 
     def _in_batches(
         self, images: Iterable[Opened], options: Options, ahead: int | None = None, watch: Watch | None = None

@@ -56,7 +56,7 @@ def stream(
     lenient = Options.of(options, {"on_no_face": "empty"}) if options.on_no_face == "error" else options
     results: Iterator[Result]
     if options.temporal:
-        results = map(Temporal(predictor, follow.tracker), predictor.open_frames(frames, name, lenient))
+        results = map(Temporal(predictor, follow.tracker), predictor.open_frames(frames, name, lenient, ahead))
     else:
         results = predictor.predict_frames(frames, name, lenient, ahead, watch)
     followed = map(follow, results)

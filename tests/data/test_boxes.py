@@ -71,7 +71,7 @@ def test_a_box_of_the_data_set_s_own_stays(home):
 
 @pytest.mark.parametrize("boxes", ["detect", "boxes.csv"])
 def test_each_row_of_an_image_with_several_faces_keeps_its_box(boxes, home, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FaceDetector", lambda **_: lambda rgb: [FaceBox(5, 5, 50, 45, 0.6, ())])
+    monkeypatch.setattr(module, "FaceDetector", lambda: lambda rgb: [FaceBox(5, 5, 50, 45, 0.6, ())])
     for name in ("a.png", "b.png"):
         Image.new("RGB", (60, 60)).save(tmp_path / name)
     rows = ["path,label,x1,y1,x2,y2", "a.png,sad,1,2,3,4", "a.png,sad,5,6,7,8", "a.png,sad", "b.png,sad"]
@@ -108,7 +108,7 @@ def test_a_search_that_was_cut_off_goes_on(scenes, home):
 
 def test_of_several_faces_the_largest_counts(scenes, home, monkeypatch):
     faces = [FaceBox(0, 0, 9, 9, 0.9, ()), FaceBox(5, 5, 50, 45, 0.6, ()), FaceBox(60, 0, 70, 10, 0.8, ())]
-    monkeypatch.setattr(module, "FaceDetector", lambda **_: lambda rgb: faces)
+    monkeypatch.setattr(module, "FaceDetector", lambda: lambda rgb: faces)
     boxes = {sample.name: sample.box for sample in load(scenes[0]).splits["train"]}
     assert boxes.pop("train/Happy/broken.png") is None
     assert set(boxes.values()) == {(5, 5, 50, 45)}

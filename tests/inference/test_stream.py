@@ -451,3 +451,14 @@ def test_memory_does_not_grow_with_the_length(predictor, tmp_path):
     assert result.frame == 19_995
     assert before
     assert resident() - before < 50
+
+
+def test_between_full_searches_faces_are_followed_and_nobody_new_is_found(shared):
+    image = np.asarray(Image.open(shared / "media" / "fer_justin.jpg").convert("RGB"))
+    images = [np.zeros_like(image)] * 2 + [np.roll(image, 2 * number, 1) for number in range(7)]
+    frames = [(number / 25, image) for number, image in enumerate(images)]
+    exact = [len(result.faces) for result in stream("facerwkv_fer_tiny", frames)]
+    seldom = [result.faces for result in stream("facerwkv_fer_tiny", frames, search_every=4)]
+    assert exact == [0, 0] + [1] * 7
+    assert [len(faces) for faces in seldom] == [0] * 4 + [1] * 5
+    assert len({faces[0].track for faces in seldom[4:]}) == 1

@@ -103,6 +103,17 @@ def test_images_of_one_size_may_be_searched_together(detector):
             assert (one.x1, one.y2, one.score) == pytest.approx((other.x1, other.y2, other.score), abs=1e-3)
 
 
+def test_near_places_the_faces_there_are_found_and_no_others(shared, detector):
+    image = read(shared / "media" / "selfie-many-people.jpg")
+    faces = detector(image)
+    corners = np.array([[face.x1, face.y1, face.x2, face.y2] for face in faces])
+    found = detector.near(image, corners[:3] + 6)
+    again = np.array([[face.x1, face.y1, face.x2, face.y2] for face in found])
+    assert overlap(corners[:3], again).max(1).min() > 0.75
+    assert detector.near(image, []) == []
+    assert detector.near(image, [(0, 0, 20, 20)]) == []
+
+
 def test_the_published_file_finds_what_the_packaged_one_finds(detector):
     image = drawn(0, (640, 360))
     assert FaceDetector(OPENCVS)(image) == detector(image) != []

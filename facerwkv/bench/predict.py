@@ -1,0 +1,154 @@
+"""Prediction from pixels to labels: finding faces, naming them, whole videos, and what a first image costs."""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+
+from facerwkv.bench.answers import Disagreement, Skipped, require_close
+from facerwkv.bench.memory import MB
+from facerwkv.bench.peers import fer, opencv_detector
+from facerwkv.bench.timing import BenchSetting, Measured, in_turns, relative
+from facerwkv.data.toy.scenes import render
+from facerwkv.inference.predictor import Predictor, load
+from facerwkv.inference.stream import stream
+from facerwkv.media.faces import COARSE_SIDE, FaceDetector
+from facerwkv.media.frames import VideoWriter, read_frames
+from facerwkv.media.geometry import overlap
+from facerwkv.models.checkpoint import load_checkpoint
+
+MODEL = "facerwkv_fer"
+WIDTH, HEIGHT = 640, 360
+FRAMES, RATE = 50, 25
+IMAGES = 200
+SAME = 0.95  # intersection over union
+TOLERANCE = 1e-4
+
+
+def detect(setting: BenchSetting) -> Measured:
+    """Finding the faces of 640 x 360 pixels, against OpenCV's YuNet with the same searches."""
+    detector = FaceDetector(threads=setting.threads)
+    peer, image, sides = opencv_detector(detector.threshold), _scene(), [WIDTH, COARSE_SIDE]
+    found = np.array([[face.x1, face.y1, face.x2, face.y2] for face in detector(image)])
+    theirs = peer(image, sides)[:, :4].clip(0, [WIDTH, HEIGHT] * 2)
+    if not len(found) or overlap(found, theirs).max(1).min() < SAME or overlap(theirs, found).max(1).min() < 0.5:
+        raise Disagreement("the faces are not those that OpenCV finds")
+    return relative(partial(detector, image), partial(peer, image, sides), setting)
+
+
+def classify(name: str, batch: int, setting: BenchSetting) -> Measured:
+    """Naming a batch of faces of 48 x 48 pixels in the model's inference form, against the same in onnxruntime ("onnx")
+    or a network of timm for the same input."""
+    predictor = load(MODEL, "cpu", engine="torch")
+    transform = predictor.checkpoint.transform
+    shape = (batch, *transform.image_size, transform.channels)
+    images = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    if name == "onnx":
+        with TemporaryDirectory() as folder:
+            from facerwkv.export import export_onnx
+
+            export_onnx(predictor.checkpoint, Path(folder) / "model.onnx")
+            torch.set_num_threads(setting.threads)
+            peer = load(Path(folder) / "model.onnx", "cpu").model
+        mine, its = (torch.inference_mode()(model)(images) for model in (predictor.model, peer))
+        require_close(mine, its, TOLERANCE, "the logits")
+        given = images
+    else:
+        timm = importlib.import_module("timm")
+        peer = timm.create_model(name, num_classes=len(predictor.labels), in_chans=transform.in_chans).eval()
+        given = images.permute(0, 3, 1, 2).float().div(255)
+    ours, theirs = (torch.inference_mode()(model) for model in (predictor.model, peer))
+    return relative(partial(ours, images), partial(theirs, given), setting)
+
+
+def video(against: str | None, setting: BenchSetting) -> Measured:
+    """Frames per second from a file to the labels of every frame; with a peer, the package "fer", how many times as
+    fast as it our pipeline is."""
+    peer = fer() if against else None
+    with TemporaryDirectory() as folder:
+        path, frames = Path(folder) / "film.mp4", max(2, FRAMES // setting.shrink)
+        with closing(VideoWriter(path)) as film:
+            for number in range(frames):
+                film.write(number / RATE, np.roll(_scene(), number % 8, 1))
+        predictor = cache(lambda: Predictor(load_checkpoint(MODEL), "cpu"))  # made on as many cores as are timed
+
+        def ours() -> None:
+            faces = [len(result.faces) for result in stream(predictor(), path)]
+            if faces != [1] * frames:
+                raise Disagreement(f"of {frames} frames with one face, {faces.count(1)} have one")
+
+        if peer:
+            theirs = partial(_each, peer, path)
+            return relative(ours, theirs, setting, inverse=True)
+        (taken,) = in_turns([ours], setting)
+        rates = [frames / seconds for seconds in taken]
+        return Measured(*(float(np.quantile(rates, share)) for share in (0.5, 0.25, 0.75)))
+
+
+def _each(peer: Callable[[np.ndarray], object], path: Path) -> None:
+    for frame in read_frames(path):
+        peer(frame.rgb)
+
+
+def folder(setting: BenchSetting) -> Measured:
+    """A folder of photographs, searched for faces and classified: how many times as fast on two cores as on one."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    if len(allowed) < 2:
+        raise Skipped("there are no two cores here that a process may choose")
+    with TemporaryDirectory() as name:
+        paths = [Path(name) / f"{number:04d}.jpg" for number in range(max(8, IMAGES // setting.shrink**2))]
+        for number, path in enumerate(paths):
+            Image.fromarray(render(number % 20, "test").image).resize((WIDTH, 427)).save(path, quality=90)
+        predictors: dict[int, Predictor] = {}
+
+        def on(count: int) -> list[str]:
+            os.sched_setaffinity(0, allowed[-count:])
+            torch.set_num_threads(count)
+            if count not in predictors:
+                predictors[count] = load(MODEL, "cpu")
+            return [face.label for result in predictors[count].predict_iter(paths) for face in result.faces]
+
+        try:
+            if on(1) != on(2):
+                raise Disagreement("two cores name other faces than one")
+            return relative(partial(on, 2), partial(on, 1), replace(setting, threads=2), inverse=True)
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+
+def first_image(what: str, setting: BenchSetting) -> Measured:
+    """The command line from start to end for one image: its CPU "seconds", or its largest resident "memory" in MB."""
+    with TemporaryDirectory() as folder:
+        path, values = Path(folder) / "image.png", []
+        Image.fromarray(_scene()).save(path)
+        for _ in range(1 + (setting.repeats or 3)):  # the first one compiles, and reads from the disk
+            command = [sys.executable, "-m", "facerwkv", "predict", str(path), "--device", "cpu"]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                _, process.returncode, used = os.wait4(process.pid, 0)
+            if process.returncode:
+                raise RuntimeError("facerwkv predict fails; run it to see why")
+            unit = 1 if sys.platform == "darwin" else 1024  # bytes
+            values.append(used.ru_utime + used.ru_stime if what == "seconds" else used.ru_maxrss * unit / MB)
+        return Measured(median(values[1:]))
+
+
+@cache
+def _scene() -> np.ndarray:
+    """A drawn scene with one face that is found."""
+    detector = FaceDetector()
+    for number in range(20):
+        image = Image.fromarray(render(number, "test").image).resize((WIDTH, HEIGHT))
+        if len(detector(np.asarray(image))) == 1:
+            return np.asarray(image)
+    raise Disagreement("no drawn scene has one face")

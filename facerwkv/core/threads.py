@@ -1,0 +1,41 @@
+"""A call for each of many items, a few of them ahead, in threads."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_ahead(call: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """`map`, whose calls run in threads: as many items as there are threads are taken and worked on ahead.
+
+    What the items or a call raises comes after the results before it. With one thread, or for one item, it is `map`.
+    """
+    if threads < 2:
+        yield from map(call, items)
+        return
+    taken: list[T] = []  # the first item: a second one makes it worth a thread
+    waiting: deque[Future[R]] = deque()
+    pool, source = ThreadPoolExecutor(threads), iter(items)
+    broken: Exception | None = None
+    try:
+        while broken is None:
+            try:
+                taken.append(next(source))
+            except Exception as error:  # also StopIteration
+                broken = error
+            if len(taken) > 1 or waiting:
+                waiting.extend(pool.submit(call, item) for item in taken)
+                taken.clear()
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        yield from map(call, taken)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if broken and not isinstance(broken, StopIteration):
+        raise broken
