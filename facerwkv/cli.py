@@ -17,7 +17,7 @@ from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
 from facerwkv.core.packages import lacking
 from facerwkv.experiments import EXPERIMENTS
-from facerwkv.inference.command import PredictionCommand
+from facerwkv.inference.command import PredictionCommand, print_schema
 from facerwkv.subcommands import JsonOption, data_app, models_app, show
 
 app = typer.Typer(
@@ -201,14 +201,6 @@ def compare(
     raise typer.Exit(0 if result.ok else 1)
 
 
-def _print_schema(asked: bool) -> None:
-    if asked:
-        from facerwkv.inference.schema import SCHEMA
-
-        print(json.dumps(SCHEMA, indent=2))
-        raise typer.Exit
-
-
 @app.command(cls=PredictionCommand)
 def predict(
     ctx: typer.Context,
@@ -232,7 +224,7 @@ def predict(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and failures only.")] = False,
     schema: Annotated[
-        bool, typer.Option("--schema", callback=_print_schema, is_eager=True, help="Print the JSON's schema and exit.")
+        bool, typer.Option("--schema", callback=print_schema, is_eager=True, help="Print the JSON's schema and exit.")
     ] = False,
 ) -> None:
     """Name the apparent expression in images and videos."""

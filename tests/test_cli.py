@@ -171,7 +171,7 @@ TYPED = [
 @pytest.mark.parametrize(("options", "key", "value"), TYPED)
 def test_what_is_typed_arrives_as_typed(options, key, value, monkeypatch, tmp_path):
     plans = []
-    monkeypatch.setattr("facerwkv.training.module.train", lambda plan, folder, resume: plans.append((plan, folder)))
+    monkeypatch.setattr("facerwkv.training.module.train", lambda plan, folder, **more: plans.append((plan, folder)))
     monkeypatch.setattr("facerwkv.evaluation.evaluate.finish", lambda folder: folder)
     assert facerwkv("train", *options, cwd=tmp_path).returncode == 0
     ((found, folder),) = plans

@@ -53,7 +53,7 @@ def classify(name: str, batch: int, setting: BenchSetting) -> Measured:
     predictor = load(MODEL, "cpu", engine="torch")
     transform = predictor.checkpoint.transform
     shape = (batch, *transform.image_size, transform.channels)
-    images = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     if name == "onnx":
         with TemporaryDirectory() as folder:
             from facerwkv.export import export_onnx
@@ -61,15 +61,13 @@ def classify(name: str, batch: int, setting: BenchSetting) -> Measured:
             export_onnx(predictor.checkpoint, Path(folder) / "model.onnx")
             torch.set_num_threads(setting.threads)
             peer = load(Path(folder) / "model.onnx", "cpu").model
-        mine, its = (torch.inference_mode()(model)(images) for model in (predictor.model, peer))
+        mine, its = (torch.from_numpy(model(images)) for model in (predictor.model, peer))
         require_close(mine, its, TOLERANCE, "the logits")
-        given = images
-    else:
-        timm = importlib.import_module("timm")
-        peer = timm.create_model(name, num_classes=len(predictor.labels), in_chans=transform.in_chans).eval()
-        given = images.permute(0, 3, 1, 2).float().div(255)
-    ours, theirs = (torch.inference_mode()(model) for model in (predictor.model, peer))
-    return relative(partial(ours, images), partial(theirs, given), setting)
+        return relative(partial(predictor.model, images), partial(peer, images), setting)
+    timm = importlib.import_module("timm")
+    peer = timm.create_model(name, num_classes=len(predictor.labels), in_chans=transform.in_chans).eval()
+    given = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255)
+    return relative(partial(predictor.model, images), partial(torch.inference_mode()(peer), given), setting)
 
 
 def video(against: str | None, setting: BenchSetting) -> Measured:

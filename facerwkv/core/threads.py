@@ -19,23 +19,24 @@ def map_ahead(call: Callable[[T], R], items: Iterable[T], threads: int) -> Itera
         return
     taken: list[T] = []  # the first item: a second one makes it worth a thread
     waiting: deque[Future[R]] = deque()
-    pool, source = ThreadPoolExecutor(threads), iter(items)
-    broken: Exception | None = None
+    raised: list[Future[R]] = []  # what the items raised
+    pool, source, ended = ThreadPoolExecutor(threads), iter(items), False
     try:
-        while broken is None:
+        while not ended:
             try:
                 taken.append(next(source))
-            except Exception as error:  # also StopIteration
-                broken = error
+            except StopIteration:
+                ended = True
+            except Exception as error:
+                ended, raised = True, [Future()]
+                raised[0].set_exception(error)
             if len(taken) > 1 or waiting:
                 waiting.extend(pool.submit(call, item) for item in taken)
                 taken.clear()
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         yield from map(call, taken)
-        while waiting:
-            yield waiting.popleft().result()
+        for future in (*waiting, *raised):
+            yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-    if broken and not isinstance(broken, StopIteration):
-        raise broken

@@ -1,5 +1,6 @@
 """The options of prediction as parameters of a command, made of the fields of `Options` when the command is called."""
 
+import json
 from collections.abc import Collection
 from inspect import Parameter, Signature
 from typing import Annotated, Any, Literal
@@ -97,3 +98,12 @@ def _parameters(names: Collection[str]) -> list[Any]:
     command = typer.Typer(add_completion=False, rich_markup_mode=None)
     command.command()(predict)
     return typer.main.get_command(command).params
+
+
+def print_schema(asked: bool) -> None:
+    """The callback of --schema: print the JSON schema of results and end."""
+    if asked:
+        from facerwkv.inference.schema import SCHEMA
+
+        print(json.dumps(SCHEMA, indent=2))
+        raise typer.Exit

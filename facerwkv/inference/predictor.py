@@ -37,7 +37,6 @@ from facerwkv.media.images import (
 )
 from facerwkv.media.sources import each_image, is_group, is_one, why_no_image
 from facerwkv.media.upright import roll_of, upright
-from facerwkv.models.card import is_bounded, known_licence
 from facerwkv.models.folder import DEFAULT, EXPORTED, GRAPH, Checkpoint, find
 from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx, read_packed
 
@@ -94,7 +93,7 @@ def load(
     else:
         checkpoint = read_packed(folder, device, runtime)
     predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else detector, name)
-    if text := notice(checkpoint):
+    if text := checkpoint.notice:
         with _warning:
             if first_time(text):
                 _warn_once(text)
@@ -119,14 +118,6 @@ def predict(source: Any, options: Options | None = None, *, model: str | Path | 
     A model is loaded once and kept. Everything else is as in `Predictor.predict`.
     """
     return _kept(model).predict(source, options, **changes)
-
-
-def notice(checkpoint: Checkpoint) -> str | None:
-    """What a user must know of the licence of a model's weights, or None."""
-    licence = known_licence(checkpoint.card) or ""
-    if not is_bounded(licence):
-        return None
-    return f"{checkpoint.title} may be used for research only: its licence is {licence!r}."
 
 
 class Predictor:

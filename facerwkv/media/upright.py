@@ -25,7 +25,7 @@ def roll_of(detector: Detector, rgb: np.ndarray, face: Any, box: Box) -> float:
     surest of a face that is upright. So what it doubts is looked at in four positions, and a tilt is the slope of the
     eyes. Measured in docs/log.md.
     """
-    landmarks = getattr(face, "landmarks", ())
+    landmarks: Sequence[Any] = getattr(face, "landmarks", ())
     if len(landmarks) < 2:
         return 0.0
     (right_x, right_y), (left_x, left_y) = landmarks[:2]

@@ -30,7 +30,7 @@ from facerwkv.core.errors import InputError, first_line, shown
 from facerwkv.core.files import read_json, write_text
 from facerwkv.core.settings import LISTED, Settings, Text
 from facerwkv.data.config import TransformConfig
-from facerwkv.models.card import Card, model_card
+from facerwkv.models.card import Card, is_bounded, known_licence, model_card
 from facerwkv.models.zoo import CONFIG, HUB, MODELS, SHIPPED, TIMM, model_line, shipped, without_weights
 
 FORMAT = 1
@@ -120,6 +120,14 @@ class Checkpoint:
         start = (self.card.get("recipe") or {}).get("init_from")
         own = f"{self.name}, fine-tuned from {Path(start).name}" if start else self.name
         return str(self.card.get("name") or own)
+
+    @property
+    def notice(self) -> str | None:
+        """What a user must know of the weights' licence, or None."""
+        licence = known_licence(self.card) or ""
+        return (
+            f"{self.title} may be used for research only: its licence is {licence!r}." if is_bounded(licence) else None
+        )
 
     def save_pretrained(self, folder: str | Path, half: bool = False, name: str | None = None) -> None:
         """Write weights, config and card for others: nothing of this machine's paths is in them.

@@ -8,7 +8,7 @@ from pydantic import Field
 from facerwkv.core.metrics import score_titles
 from facerwkv.inference.explain import methods_for
 from facerwkv.inference.options import Options
-from facerwkv.inference.predictor import Predictor, notice
+from facerwkv.inference.predictor import Predictor
 from facerwkv.inference.results import Result
 from facerwkv.media.draw import COLOURS
 from facerwkv.models.card import INTENDED, licence
@@ -42,7 +42,7 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "modes": ["face"] if transform.crop == "both" else ["face", "scene"],
         "methods": methods,
         "licence": licence(checkpoint.card),
-        "notice": notice(checkpoint),
+        "notice": checkpoint.notice,
         "card": without_paths(checkpoint.card),
         "scores": score_titles(),
         "intended_use": " ".join(INTENDED.replace("*", "").split()),

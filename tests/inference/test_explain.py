@@ -174,8 +174,9 @@ def test_an_exported_model_is_explained_by_occlusion_as_its_checkpoint_is(predic
     pytest.importorskip("onnxruntime")
     save_checkpoint(tmp_path / "model", predictor.checkpoint)
     export_onnx(tmp_path / "model", tmp_path / "a.onnx")
-    monkeypatch.setattr("facerwkv.inference.explain.patch_grid", lambda model, size: (4, 4))
     image, exported = render(0, "test").image, load(tmp_path / "a.onnx", "cpu")
+    for each in (exported, predictor):
+        monkeypatch.setattr(each.model, "patches", (4, 4))
     (found,), (expected,) = explain(exported, image), explain(predictor, image, "occlusion")
     assert (found.method, found.label) == ("occlusion", expected.label)
     np.testing.assert_allclose(found.scores, expected.scores, atol=0.05)  # the mean colour in bytes

@@ -19,7 +19,7 @@ from facerwkv.data.normalise import normalise
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.inference.explain import explain
 from facerwkv.inference.options import Options
-from facerwkv.inference.predictor import Predictor, load, notice
+from facerwkv.inference.predictor import Predictor, load
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.images import NamedImage, UnreadableImage, open_image
 from facerwkv.models.checkpoint import save_checkpoint
@@ -355,7 +355,7 @@ def test_a_saved_checkpoint_predicts_as_before(scene, tmp_path):
     [("research only", True), ("CC-BY-NC, non-commercial", True), ("Apache-2.0", False), (None, False)],
 )
 def test_the_notice_tells_of_weights_for_research_only(licence, noticed):
-    assert bool(notice(checkpoint(card={"licence": licence}))) is noticed
+    assert bool(checkpoint(card={"licence": licence}).notice) is noticed
 
 
 def test_the_notice_is_shown_once(tmp_path, caplog):
@@ -363,7 +363,7 @@ def test_the_notice_is_shown_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "facerwkv"):
         load(tmp_path, "cpu")
         load(tmp_path, "cpu")
-    assert [record.message for record in caplog.records] == [notice(checkpoint(card={"licence": "research only"}))]
+    assert [record.message for record in caplog.records] == [checkpoint(card={"licence": "research only"}).notice]
 
 
 def test_repr_names_model_and_device(face):

@@ -60,7 +60,7 @@ OTHER = {
     for name, schema in Options.model_json_schema()["properties"].items()
 }
 OTHER |= {"batch_size": 5, "min_face": 7, "stride": 2, "fps": 5.0, "start": 1.0, "end": 9.0, "threshold": 0.5}
-OTHER |= {"smooth": "ema:0.5", "max_pixels": 9, "align": "none"}
+OTHER |= {"smooth": "ema:0.5", "max_pixels": 9, "align": "none", "search_every": 3}
 del OTHER["errors"]  # changes no answer
 
 

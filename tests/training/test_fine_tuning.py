@@ -7,7 +7,6 @@ import torch
 
 from facerwkv.core.errors import InputError
 from facerwkv.export import export_onnx
-from facerwkv.inference.predictor import notice
 from facerwkv.models.checkpoint import load_checkpoint, save_checkpoint
 from facerwkv.models.folder import Checkpoint
 from facerwkv.models.onnx import read_onnx
@@ -103,4 +102,4 @@ def test_the_licence_of_what_it_started_from_follows_a_model_to_every_form(start
     assert tuned_one.card["licence"] == licence
     assert export_onnx(folder, tmp_path / "a.onnx").licence == licence
     for model in (tuned_one, read_onnx(tmp_path / "a.onnx")):
-        assert notice(model) == f"facerwkv4_small may be used for research only: its licence is {licence!r}."
+        assert model.notice == f"facerwkv4_small may be used for research only: its licence is {licence!r}."
