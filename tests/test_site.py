@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,10 @@ def world(tmp_path_factory) -> Path:
             video.write(number / 10, np.roll(scenes[0], number, axis=1))
     for name, place in {"fer2013": "fer2013", "caer_s": "CAER-S", "rafdb": "rafdb", "imagefolder": "faces"}.items():
         trees.build(name, folder / "d" / place)
+    for label in ("bored", "awake"):
+        (folder / "d" / "moods" / label).mkdir(parents=True)
+        for index, scene in enumerate(scenes):
+            Image.fromarray(scene).save(folder / "d" / "moods" / label / f"{label}{index}.png")
     return folder
 
 
@@ -90,6 +95,8 @@ def test_everything_on_a_page_runs(page, there):
     if page.stem == "embed":
         pytest.importorskip("flask")
     for kind, text in blocks(page):
+        if "import gradio" in text and find_spec("gradio") is None:
+            continue  # tests/test_embed.py says so
         if kind == "python":
             exec(compile(text, page.name, "exec"), {"__name__": "page"})
             continue

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from facerwkv.core.errors import InputError
-from facerwkv.core.packages import has_pytorch, pytorch
+from facerwkv.core.packages import has_pytorch, imported_pytorch, pytorch
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ def cores() -> int:
 def threads() -> int:
     """On how many threads one thing is computed: PyTorch's number where it is imported, else what `set_threads` or
     OMP_NUM_THREADS says, or all cores."""
-    if torch := sys.modules.get("torch"):
+    if torch := imported_pytorch():
         return int(torch.get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return _chosen[0] if _chosen else int(asked) if asked.isdigit() and int(asked) else cores()
@@ -31,7 +31,7 @@ def threads() -> int:
 def set_threads(count: int) -> None:
     """For what is loaded from now on, and for PyTorch, also where it is imported later."""
     _chosen[:] = [count]
-    if torch := sys.modules.get("torch"):
+    if torch := imported_pytorch():
         torch.set_num_threads(count)
 
 

@@ -21,6 +21,12 @@ def pytorch(wanted_by: str) -> Any:
         raise InputError(f"{wanted_by} needs {lacking(error) or f'PyTorch: {first_line(error)}'}") from error
 
 
+def imported_pytorch() -> Any:
+    """PyTorch, where this process has imported it to its end; another thread may be at it. Else None."""
+    torch = sys.modules.get("torch")
+    return None if getattr(getattr(torch, "__spec__", None), "_initializing", False) else torch
+
+
 def has_pytorch() -> bool:
     """Whether PyTorch is installed; it may be broken."""
     return find_spec("torch") is not None

@@ -1,10 +1,11 @@
 """Arrays and tensors, as programs hand them over → uint8 RGB. No other package than NumPy is imported."""
 
-import sys
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+
+from facerwkv.core.packages import imported_pytorch
 
 Channels = Literal["rgb", "bgr"]
 DEPTHS = (1, 3, 4)
@@ -59,7 +60,7 @@ def scaled_16_bits(values: np.ndarray) -> np.ndarray:
 def _as_numpy(source: Any, name: str) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return source
-    torch: Any = sys.modules.get("torch")
+    torch = imported_pytorch()
     try:
         if torch and isinstance(source, torch.Tensor):
             tensor = source.detach().cpu()

@@ -4,11 +4,12 @@ They are PyTorch's bytes (`interpolate` of uint8, antialias=True), which are Pil
 PyTorch is in the process its own form runs, ten times as fast.
 """
 
-import sys
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+from facerwkv.core.packages import imported_pytorch
 
 BITS = 15  # of the largest weight
 POINT = 22  # at most so many bits behind the point
@@ -18,8 +19,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """RGB uint8 (H, W, 3) → (h, w, 3); size: h and w."""
     if image.shape[:2] == tuple(size):
         return image
-    torch = sys.modules.get("torch")
-    if hasattr(torch, "compile"):  # it was imported to its end
+    if torch := imported_pytorch():
         return _by_torch(torch, image, size)
     image = _along_rows(image, size[1]).swapaxes(0, 1)  # first the width, then the height, each rounded to bytes
     return np.ascontiguousarray(_along_rows(image, size[0]).swapaxes(0, 1))

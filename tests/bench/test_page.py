@@ -61,4 +61,4 @@ def test_the_page_says_where_and_when(kept):
 def test_the_names_on_the_plot_are_what_is_measured():
     image = page.plot({"bytes": {name: {"150": 1e6, "9600": 6.4e7} for name in page.NAMES}})
     assert image.startswith(b"\x89PNG")
-    assert {row.form.split("}")[0] for row in ROWS.values()} <= {"{:.2f", "{:.4f", "{:.1f", "{:.1e"}
+    assert {row.form.split("}")[0] for row in ROWS.values()} <= {"{:.2f", "{:.4f", "{:.1f", "{:.1e", "{:.0f"}

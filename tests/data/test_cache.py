@@ -264,7 +264,11 @@ def test_a_cache_travels_between_processes_as_a_path(tmp_path):
 
 def test_the_notes_beside_it_are_plain_json(tmp_path):
     cache = open_cache(drawn(), CONFIG, tmp_path)
-    assert json.loads(cache.path.with_suffix(".json").read_text()) == {"format": 1, "unreadable": {}}
+    assert json.loads(cache.path.with_suffix(".json").read_text()) == {
+        "format": 1,
+        "unreadable": {},
+        "about": "5 images, 10 x 12, from 0",
+    }
 
 
 def test_the_default_folder_follows_the_environment_at_call_time(monkeypatch, tmp_path):

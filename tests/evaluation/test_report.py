@@ -47,14 +47,18 @@ def shown(renderable) -> str:
     return console.file.getvalue()
 
 
+FIGURES = ("confusion", "curves", "precision_recall", "reliability", "roc")
+
+
 def test_a_report_is_these_files(tmp_path, run):
     path = write_report(evaluation(temperature=1.5), tmp_path / "out", run=run)
     assert path == tmp_path / "out" / "report.html"
     assert {file.name for file in path.parent.iterdir()} == {
-        "report.md", "report.html", "confusion.png", "curves.png", "reliability.png",
-        "predictions.csv", "logits.npz", "evaluation.json",
+        "report.md", "report.html", "predictions.csv", "logits.npz", "evaluation.json",
+        "classes.csv", "classes.tex", "scores.csv", "scores.tex",
+        *(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")),
     }  # fmt: skip
-    for name in ("confusion", "curves", "reliability"):
+    for name in FIGURES:
         assert Image.open(path.parent / f"{name}.png").format == "PNG"
 
 
@@ -65,17 +69,17 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path, run):
     assert "&lt;b&gt;facerwkv&lt;/b&gt;" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "@import" not in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == len(FIGURES)
 
 
 def test_the_markdown_escapes_names_and_links_the_images(tmp_path, run):
     write_report(evaluation(), tmp_path, run=run)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert r'| &lt;script&gt;alert("x")&lt;/script&gt; \| \*a\*.png | anger, predicted fear (70%) |' in text
-    for name in ("confusion", "curves", "reliability"):
+    for name in FIGURES:
         assert f"]({name}.png)" in text
     assert "| accuracy | 75.0% |" in text
-    assert "| anger | 100.0% | 50.0% | 66.7% | 2 |" in text
+    assert "| anger | 100.0% (100.0%–100.0%) | 50.0% (0.0%–100.0%) | 66.7% (0.0%–100.0%) | 2 |" in text
     assert "| happiness | – | – | – | 0 |" in text
     assert "| packages.torch | 2.10 |" in text
 

@@ -57,7 +57,11 @@ def test_what_is_packed_loads_and_answers_as_before(trained, tmp_path):
     assert torch.equal(loaded.model(x), trained.model(x))
     assert (loaded.labels, loaded.transform, loaded.temperature) == (EXPRESSIONS, trained.transform, 1.5)
     assert facerwkv.load(tmp_path / "mine", "cpu").labels == EXPRESSIONS
-    assert (trained.title, loaded.title, loaded.name) == ("facerwkv4_small", "mine", "facerwkv4_small")
+    assert (trained.title, loaded.title, loaded.name) == (
+        "facerwkv4_small, fine-tuned from a",
+        "mine",
+        "facerwkv4_small",
+    )
 
 
 def test_others_may_read_the_weights_where_they_may_read_the_rest(trained, tmp_path):

@@ -56,7 +56,7 @@ def test_another_image_size_interpolates_the_positions(start, small):
 def test_tables_over_tokens_are_stretched(start):
     recipe = Recipe.read("modern", ["transform.image_size=[48, 48]"], {"init_from": str(start)})
     before = load_checkpoint(start)
-    model = module._model(module._fine_tuning(recipe, before), before.labels, before)
+    model = module.new_model(module.fine_tuning(recipe, before), before.labels, before)
     assert model.config.image_size == (48, 48)
     assert model.position.rows.shape == (1, 6, 16)
     assert model.eval()(torch.zeros(1, 3, 48, 48)).shape == (1, 7)
@@ -88,9 +88,9 @@ def test_a_recipe_s_own_model_and_transform_are_not_chosen_by_hand(start, small)
     }
     recipe = Recipe.read("fer", ["model.name=facerwkv4_small"], {"init_from": str(start)})
     before = load_checkpoint(start)
-    made = module._fine_tuning(recipe, before)
+    made = module.fine_tuning(recipe, before)
     assert made.transform == before.transform
-    assert module._model(made, before.labels, before) is before.model
+    assert module.new_model(made, before.labels, before) is before.model
 
 
 def test_the_licence_of_what_it_started_from_follows_a_model_to_every_form(start, small, tmp_path):
@@ -101,5 +101,6 @@ def test_the_licence_of_what_it_started_from_follows_a_model_to_every_form(start
     tuned_one = load_checkpoint(folder)
     assert tuned_one.card["licence"] == licence
     assert export_onnx(folder, tmp_path / "a.onnx").licence == licence
+    notice = f"facerwkv4_small, fine-tuned from start may be used for research only: its licence is {licence!r}."
     for model in (tuned_one, read_onnx(tmp_path / "a.onnx")):
-        assert model.notice == f"facerwkv4_small may be used for research only: its licence is {licence!r}."
+        assert model.notice == notice

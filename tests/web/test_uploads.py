@@ -309,7 +309,8 @@ def test_a_slow_upload_and_too_many_images_in_memory(strict):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_an_image_with_too_many_pixels_is_not_decoded(kind):
-    sentence = "big cannot be read: it has 41 x 30 pixels, more than the 1,200 that are allowed. Make it smaller first."
+    excess = "it has 41 x 30 pixels, more than the 1,200 that are allowed (max_pixels)"
+    sentence = f"big cannot be read: {excess}. Make it smaller first."
     with pytest.raises(UnreadableImage) as refused:
         open_image(encoded(kind, (41, 30)), name="big", max_pixels=1200)
     assert str(refused.value) == sentence
