@@ -55,12 +55,8 @@ def classify(name: str, batch: int, setting: BenchSetting) -> Measured:
     shape = (batch, *transform.image_size, transform.channels)
     images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     if name == "onnx":
-        with TemporaryDirectory() as folder:
-            from facerwkv.export import export_onnx
-
-            export_onnx(predictor.checkpoint, Path(folder) / "model.onnx")
-            torch.set_num_threads(setting.threads)
-            peer = load(Path(folder) / "model.onnx", "cpu").model
+        torch.set_num_threads(setting.threads)
+        peer = load(MODEL, "cpu", engine="onnx").model
         mine, its = (torch.from_numpy(model(images)) for model in (predictor.model, peer))
         require_close(mine, its, TOLERANCE, "the logits")
         return relative(partial(predictor.model, images), partial(peer, images), setting)
