@@ -77,7 +77,8 @@ def run(line: str) -> None:
     """One line of a page, made short where it trains, its data taken from d/."""
     listing, _, command = line.rpartition(" | ")
     command = command.replace("/d/", "d/")
-    small = " ".join(more for start, more in SMALL.items() if command.startswith(start) and "--resume" not in command)
+    fixed = "--resume" in command or command.startswith("facerwkv compare runs/")  # nothing is trained anew
+    small = " ".join(more for start, more in SMALL.items() if command.startswith(start) and not fixed)
     given = "\n".join(map(str, sorted(Path("photos").glob("*.png")))) if listing else None
     result = CliRunner().invoke(app, shlex.split(f"{command} {small}")[1:], input=given)
     assert result.exit_code == int(command.startswith(INCOMPLETE)), f"{command}\n{result.output}\n{result.exception!r}"

@@ -285,7 +285,7 @@ def _refitted(recipe: Recipe, start: Checkpoint) -> nn.Module:
     for name in own.keys() & weights.keys():
         old, shape = weights[name], own[name].shape
         unlike = [axis for axis, pair in enumerate(zip(old.shape, shape, strict=False)) if len(set(pair)) > 1]
-        if len(unlike) != 1 or not re.search(getattr(model, "tables", "$^"), name):
+        if len(unlike) != 1 or old.ndim < 2 or not re.search(getattr(model, "tables", "$^"), name):
             continue
         if name == "position.table":
             image = old.mT.unflatten(-1, start.model.position.grid)

@@ -45,7 +45,7 @@ BOXES = [(4, 6, 40, 50), (50, 10, 120, 90)]
 def checkpoint(name: str, **options) -> Checkpoint:
     """An untrained model whose parts all matter: no mixer of ours and no norm is left at the zeros it starts from."""
     torch.manual_seed(0)
-    model = create_model(name, **options)
+    model = create_model(name, num_classes=len(EXPRESSIONS), **options)
     config, both = model.config, model.config.two_inputs
     ours = isinstance(model, FaceRWKV)
     scale = 0.5 / config.width**0.5 if ours else 0.05  # with it logits stay as large as a trained model's
