@@ -1,4 +1,4 @@
-"""An exported graph whose products have 8-bit factors: a third of its size, and faster where the processor has VNNI."""
+"""An exported graph whose products have 8-bit factors: half of its size, and faster where the processor has VNNI."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -25,6 +25,8 @@ def image_states(opened: Visit, media: Path) -> Iterator[str]:
     page.locator("#image-files").set_input_files(media / "couple.jpg")
     expect(page.get_by_text("Looking …")).to_be_visible()
     yield "image-busy"
+    while not held:  # the image is shown before it is asked for
+        page.wait_for_timeout(20)
     held[0].continue_()
     settled(page)
     page.unroute("**/predict?*")

@@ -124,6 +124,8 @@ def test_an_image_is_shown_before_its_result(page, media):
     page.locator("#image-files").set_input_files(media / "couple.jpg")
     expect(page.locator(".image canvas")).not_to_have_js_property("width", 300)  # an empty canvas's
     expect(page.locator(".image .side")).to_have_text("Looking …")
+    while not held:  # the image is shown before it is asked for
+        page.wait_for_timeout(20)
     held[0].continue_()
     settled(page)
 
