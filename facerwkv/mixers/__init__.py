@@ -75,6 +75,10 @@ MIXERS = {
     "vrwkv": Mixer("vrwkv", "Vision-RWKV: every patch sees all, quad shift, linear"),
     "vrwkv_post": Mixer("vrwkv", "Vision-RWKV with norms and scales after the mixers", "Post", "Identity"),
     "vrwkv_key_norm": Mixer("vrwkv", "Vision-RWKV as vrwkv_post, norms inside too", "Normed", "Identity"),
+    "vrwkv_flat": Mixer("control", "Vision-RWKV without decay and bonus: keys alone weigh", "Flat"),
+    "vrwkv_mean": Mixer("control", "Vision-RWKV with the plain mean of all values", "Mean"),
+    "vrwkv_none": Mixer("control", "Vision-RWKV's channel mix alone, with its quad shift", "No"),
+    "conv": Mixer("control", "3 x 3 convolutions at Vision-RWKV's cost", "Conv"),
     "attention": Mixer("attention", "softmax attention, quadratic"),
     "identity": Mixer("identity", 'no mixing, the paper\'s "w/o RWKV"', norm_name="Identity"),
 }

@@ -55,6 +55,34 @@ def test_the_channel_mix_is_what_the_paper_writes(name):
     torch.testing.assert_close(mix(x, GRID), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["vrwkv_flat", "vrwkv_mean"])
+def test_a_control_gives_every_token_one_mean(name):
+    mix, x = MIXERS[name].time_mix(CONFIG, 1).double(), tokens()
+    shifted = quad_shift(x, GRID)
+    k, v, r = (
+        linear(mu * x + (1 - mu) * shifted)
+        for linear, mu in ((mix.key, mix.mix_key), (mix.value, mix.mix_value), (mix.receptance, mix.mix_receptance))
+    )
+    weights = torch.softmax(k, 1) if name == "vrwkv_flat" else torch.full_like(v, 1 / 24)
+    expected = (torch.sigmoid(r) * (weights * v).sum(1, keepdim=True)) @ mix.output.weight.T
+    torch.testing.assert_close(mix(x, GRID), expected, rtol=1e-10, atol=1e-12)
+    fixed = {name for name, parameter in mix.named_parameters() if not parameter.requires_grad}
+    assert fixed == {"time_decay", "time_first"} | ({"key.weight", "mix_key"} if name == "vrwkv_mean" else set())
+
+
+def test_the_convolutional_control_costs_what_vision_rwkv_does():
+    counts = [
+        sum(
+            p.numel()
+            for half in ("time_mix", "channel_mix")
+            for p in getattr(MIXERS[name], half)(CONFIG, 1).parameters()
+            if p.ndim > 1
+        )
+        for name in ("vrwkv", "conv")
+    ]
+    assert counts[0] == counts[1]
+
+
 def test_initial_values_at_the_second_of_three_layers():
     time, channel = MIXERS["vrwkv"].time_mix(CONFIG, 1), MIXERS["vrwkv"].channel_mix(CONFIG, 1)
     ramp = torch.arange(8) / 8
