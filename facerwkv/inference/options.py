@@ -72,6 +72,8 @@ class Options(Settings):
     """Leave out faces whose box has a shorter side than this."""
     max_pixels: Annotated[PositiveInt, Facts(service=False, kinds=("image",))] = MAX_PIXELS
     """Refuse images that have more pixels, from their headers."""
+    reduced: Annotated[bool, Facts(service=False, kinds=("image",))] = False
+    """Decode large JPEG files no larger than the detector needs: sooner, with boxes and labels that differ a little."""
     align: Literal["none", "roll"] = "roll"
     """roll: faces that are tilted, lie or stand on their heads are turned upright before they are classified."""
     tta: Literal["none", "flip"] = "none"

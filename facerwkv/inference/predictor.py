@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
@@ -27,21 +27,14 @@ from facerwkv.media.container import UnreadableVideo, Watch
 from facerwkv.media.faces import FaceBox, FaceDetector
 from facerwkv.media.frames import Frame
 from facerwkv.media.geometry import by_rows, whole_pixels
-from facerwkv.media.images import (
-    ImageSource,
-    NamedImage,
-    UnreadableImage,
-    is_array,
-    name_of,
-    open_image,
-)
+from facerwkv.media.images import ImageSource, NamedImage, UnreadableImage, is_array, name_of
+from facerwkv.media.search import Detector, search
 from facerwkv.media.sources import each_image, is_group, is_one, why_no_image
 from facerwkv.media.upright import roll_of, upright
 from facerwkv.models.folder import DEFAULT, EXPORTED, GRAPH, Checkpoint, find
 from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx, read_packed
 
 Engine = Literal["torch", "onnx", "openvino"]
-Detector = Callable[[np.ndarray], Sequence[FaceBox | Sequence[float]]]
 Source = ImageSource | NamedImage
 """An image, as `open_image` reads it, or one with its name; a path may be a folder's or a pattern."""
 
@@ -295,23 +288,23 @@ class Predictor:
             name = source.name
         else:
             name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else name_of(source, index)
+        if near is not None and isinstance(detector, FaceDetector):
+            detector = functools.partial(detector.near, places=near)
+        needed = max(self.checkpoint.transform.image_size) if options.reduced else 0
         try:
-            rgb = open_image(data, options.channels, name, max_pixels or options.max_pixels)
+            found = search(data, detector, needed, options.channels, name, max_pixels or options.max_pixels)
         except UnreadableImage as error:
             message = why_no_image(data, name, str(error))
             return Opened({"source": name, "status": "unreadable", "message": message, **moment}, [], options)
-        height, width = rgb.shape[:2]
-        if near is not None and isinstance(detector, FaceDetector):
-            detector = functools.partial(detector.near, places=near)
-        faces = list(detector(rgb)) if detector else []
-        corners = [(face.x1, face.y1, face.x2, face.y2) if isinstance(face, FaceBox) else face[:4] for face in faces]
+        rgb, (width, height), scale, faces, corners = found
         for i in by_rows(corners):
-            score = faces[i].score if isinstance(faces[i], FaceBox) else None  # type: ignore[union-attr]
+            score = faces[i].score if isinstance(faces[i], FaceBox) else None
             box = whole_pixels(corners[i], width, height)
             if min(box[2] - box[0], box[3] - box[1]) >= max(1, options.min_face):
+                place: Any = tuple(edge / scale for edge in box) if scale > 1 else box
                 aligned = detector and options.align == "roll" and self.checkpoint.transform.crop != "both"
-                degrees = roll_of(detector, rgb, faces[i], box) if aligned else 0.0  # type: ignore[arg-type]
-                shown = upright(rgb, box, degrees) if degrees else (rgb, box)
+                degrees = roll_of(detector, rgb, faces[i], place) if aligned else 0.0  # type: ignore[arg-type]
+                shown = upright(rgb, place, degrees) if degrees else (rgb, place)
                 crops.append(Crop(box, score, self._transforms["face"](*shown)))
         if not crops and (detector is None or options.on_no_face == "scene"):
             crops = [Crop(None, None, self._transforms["scene"](rgb))]
