@@ -344,15 +344,17 @@ def reproduce(
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs and the page.")] = Path("runs"),
-    seeds: Annotated[list[int] | None, typer.Option(help="--seeds 0 --seeds 1 ... Default: 0, 1, 2.")] = None,
+    seeds: Annotated[list[str] | None, typer.Option(metavar="0 1 2", help="Default: 0 1 2.")] = None,
     as_coded: Annotated[bool, typer.Option("--as-coded", help="As the authors' code ran, not the paper.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="A small trial on drawn faces, to see that it runs.")] = False,
 ) -> None:
     """Run an experiment of the paper and write a page with the paper's numbers beside ours."""
     from facerwkv.experiments.reproduce import reproduce
     from facerwkv.experiments.study import Setting
+    from facerwkv.training.recipe import seed_numbers
 
-    setting = Setting(data or "toy", out, seeds or ([0] if smoke else [0, 1, 2]), as_coded, smoke, changes or [])
+    numbers, changes = seed_numbers(seeds, changes or [])
+    setting = Setting(data or "toy", out, numbers or ([0] if smoke else [0, 1, 2]), as_coded, smoke, changes)
     with _stoppable(AGAIN):
         page, problems = reproduce(name, setting)
     for problem in problems:

@@ -93,8 +93,8 @@ def build(kind: str, folder: Path, march: str = "native") -> Path:
     level = here.level if here else "plain"
     for name in ("facerwkv", "tests/kernels", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("weights", "__pycache__", "*.so"))
-    for name in ("pyproject.toml", "tests/conftest.py"):
-        shutil.copy(ROOT / name, folder / name)
+    for path in (ROOT / "pyproject.toml", *(ROOT / "tests").glob("*.py")):  # conftest.py and what it imports
+        shutil.copy(path, folder / path.relative_to(ROOT))
     sources = sorted((folder / "facerwkv/kernels/native").glob("*.c"))
     if kind == "thread":
         sources.append(folder / "tools/openmp.c")

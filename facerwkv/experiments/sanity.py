@@ -10,6 +10,7 @@ one colour apart, their grain (docs/log.md).
 
 import csv
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -86,12 +87,11 @@ def _images(data: str) -> list[tuple[str, np.ndarray]]:
 
 
 def _write_images(images: Sequence[tuple[str, np.ndarray]], out: Path) -> None:
-    """The images as PNG, listed in OUT/images.csv twice: to train on and to score."""
+    """The images as PNG twice, to train on and to score (one file counts in one split), listed in OUT/images.csv."""
     rows = []
-    for number, (label, image) in enumerate(images):
-        name = f"{number:02d}-{label}.png"
-        rows += [(name, label, split) for split in ("train", "val")]
-        with atomic(out / name) as partial:
+    for (number, (label, image)), split in product(enumerate(images), ("train", "val")):
+        rows.append((f"{split}-{number:02d}-{label}.png", label, split))
+        with atomic(out / rows[-1][0]) as partial:
             Image.fromarray(image).save(partial, "PNG")
     with atomic(out / "images.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])

@@ -7,6 +7,7 @@ import yaml
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import write_text
+from facerwkv.data.load import load_dataset
 from facerwkv.experiments.sanity import run, standard
 from facerwkv.experiments.study import Setting, validation_curve
 
@@ -32,6 +33,8 @@ def learned(tmp_path, colours, monkeypatch):
     setting = Setting(f"imagefolder:{colours}", tmp_path, (0,), changes=["train.epochs=2"])
     ((_, (_, table)),) = run(setting)
     assert (table.headers, table.rows) == (("seed", "epoch 1", "epoch 2"), [("0", "50%", "75%")])
+    dataset = load_dataset(f"manifest:{tmp_path}/sanity/images.csv")
+    assert [len(dataset.splits[split]) for split in ("train", "val")] == [14, 14]
     return setting
 
 
