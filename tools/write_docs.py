@@ -24,7 +24,7 @@ from facerwkv.data.datasets import DATASETS
 from facerwkv.evaluation.compare import RESULT, markdown
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.models.checkpoint import load_checkpoint
-from facerwkv.models.describe import COUNTS, claims, describe_all, measure
+from facerwkv.models.describe import COUNTS, claims, describe_all, deviation, measure
 from facerwkv.models.folder import WEIGHTS
 from facerwkv.models.zoo import MODELS, SHIPPED, licence_of, model_line, shipped
 from facerwkv.training.recipe import ModelPart, Recipe
@@ -137,7 +137,8 @@ def models(facts: list[dict[str, Any]]) -> str:
     """docs/models.md: every line of MODELS, and what is known of it."""
     notes = []
     for one in facts:
-        parts = [f"{one['about']}.", one["known"], claims(one["published"]), f"Source: {one['source']}."]
+        parts = [f"{one['about']}.", one["known"], claims(one["published"]), deviation(one["deviates"])]
+        parts += [f"Source: {one['source']}.", f"Recipe: `{one['recipe']}`."]
         notes.append(f"- `{one['name']}`: {' '.join(filter(None, parts))}\n")
     return f"{_MODELS_HEAD}\n{models_table(facts)}\n## What is known about each\n\n{''.join(notes)}"
 

@@ -37,7 +37,7 @@ class Augment:
         if config.brightness or config.contrast:
             brightness, contrast = (2 * draw - 1 for draw in colour)
             images = images * (1 + config.brightness * brightness)
-            mean = images.mean((1, 2, 3), keepdim=True)
+            mean = images.mean((2, 3) if config.contrast_mean == "channel" else (1, 2, 3), keepdim=True)
             images = images.sub_(mean).mul_(1 + config.contrast * contrast).add_(mean).clamp_(0, 1)
         return self._erase(images, *erase) if config.erase else images
 
@@ -60,7 +60,8 @@ class Augment:
 
     def _erase(self, images: Tensor, chance: Tensor, area: Tensor, shape: Tensor, down: Tensor, across: Tensor):
         """The draws are (B, 1, 1, 1), in 0..1. Height to width is 1:3 to 3:1, as parts of the image's own."""
-        area, ratio = 0.02 + 0.18 * area, 3 ** (2 * shape - 1)
+        least, largest = self.config.erase_area
+        area, ratio = least + (largest - least) * area, 3 ** (2 * shape - 1)
         height, width = (area * ratio).sqrt(), (area / ratio).sqrt()
         x, y = _centres(images.shape[-1], images), _centres(images.shape[-2], images)[:, None]
         top, left = down * (1 - height), across * (1 - width)

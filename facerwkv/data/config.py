@@ -29,8 +29,9 @@ class DataConfig(Settings):
     split: Literal["official", "blocks"] = "official"
     """`blocks`: of every class only the first 80 % of the training and the last 15 % of the test images, by file
     number, so that few test images have a neighbour in training."""
-    validation: Literal["random", "contiguous", "group", "copied"] = "contiguous"
-    """How validation images are taken from training where the data set has none of its own."""
+    validation: Literal["random", "per_class", "contiguous", "group", "copied", "test"] = "contiguous"
+    """How validation images are taken from training where the data set has none of its own; `test`: none are taken, the
+    test images are watched, as the authors did for one run. Then train.select must be last."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Hold out this share for test where the data set has none, by the rule of `validation`, the same for each seed."""
     folds: Annotated[int, Field(ge=2)] | Literal["all"] | None = None
@@ -72,8 +73,8 @@ class TransformConfig(Settings):
     """Subtracted from values in 0..1: one number, or one per channel."""
     std: tuple[Annotated[float, Field(gt=0, le=10)], ...] = (1.0, 1.0, 1.0)
     """Divides the difference: one number, or one per channel."""
-    interpolation: Literal["bilinear"] = "bilinear"
-    """Antialiased, as Pillow does it."""
+    interpolation: Literal["bilinear", "bilinear_aliased"] = "bilinear"
+    """Antialiased, as Pillow does it; `bilinear_aliased` reads four pixels for each, as the paper's authors did."""
 
     @property
     def channels(self) -> int:
@@ -116,8 +117,12 @@ class AugmentConfig(Settings):
     """Largest change of brightness, as a part of it."""
     contrast: Share = 0.0
     """Largest change of the distance from the mean, as a part of it."""
+    contrast_mean: Literal["image", "channel"] = "image"
+    """Whose mean that is: the image's, or each channel's own."""
     erase: Share = 0.0
-    """Probability that a rectangle of 2 to 20 % of the image takes the image's mean colour."""
+    """Probability that a rectangle of the image takes the image's mean colour."""
+    erase_area: tuple[Share, Share] = (0.02, 0.2)
+    """The least and the largest rectangle, as parts of the image."""
     mixup: NotNegative = 0.0
     """Alpha of the Beta distribution of the shares (Zhang et al., arXiv 1710.09412); 0 for none."""
     cutmix: NotNegative = 0.0
@@ -126,4 +131,4 @@ class AugmentConfig(Settings):
     @property
     def any_image(self) -> bool:
         """Whether images are changed one by one, before a batch is mixed."""
-        return any(value for name, value in self if name not in ("mixup", "cutmix"))
+        return any((self.flip, self.rotate, self.scale, self.translate, self.brightness, self.contrast, self.erase))

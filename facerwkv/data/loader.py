@@ -184,7 +184,11 @@ class DataModule(LightningDataModule):
                 raise InputError(f"{config.source} has a test split: data.test_fraction holds out none. Leave it out.")
             kept, held_out = split_validation(splits.get("train", []), config.validation, config.test_fraction, 0)
             splits |= {"train": apart(kept, held_out), "test": held_out}
-        if "train" in splits and "val" not in splits:
+        if config.validation == "test":
+            if "test" not in splits and not self.foreign:
+                raise InputError(f"{config.source} has no test images to watch; use another data.validation.")
+            splits |= {} if self.foreign else {"val": splits["test"]}
+        elif "train" in splits and "val" not in splits:
             with suppress(InputError) if self.foreign else nullcontext():  # which may have too few for a split
                 splits |= self._hold_out(splits["train"])
         whole = replace(dataset, splits=splits)

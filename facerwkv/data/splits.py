@@ -10,7 +10,7 @@ import numpy as np
 from facerwkv.core.errors import InputError
 from facerwkv.data.samples import Sample
 
-How = Literal["random", "contiguous", "group", "copied"]
+How = Literal["random", "per_class", "contiguous", "group", "copied", "test"]  # of the last none are held out
 
 TRAIN_BLOCK, TEST_BLOCK = 0.8, 0.15
 """What `blocks_apart` keeps of every class: the first of the training and the last of the test images."""
@@ -24,6 +24,7 @@ def split_validation(
     """Hold out `fraction` of the samples: (training, validation), both in the order of their file numbers.
 
     - `random`: exactly that share, whatever the class (the paper's). Frames of one clip fall on both sides.
+    - `per_class`: that share of every class, at random (the authors' script).
     - `contiguous`: that share of every class, in runs of consecutive file numbers, so that few frames have a neighbour
       on the other side.
     - `group`: whole groups (subjects, clips), about that share.
@@ -124,6 +125,15 @@ def _random(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator
     return held_out
 
 
+def _per_class(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator) -> np.ndarray:
+    held_out = np.zeros(len(ordered), bool)
+    labels = np.array([sample.label for sample in ordered])
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        held_out[rng.permutation(rows)[: _share(fraction, len(rows))]] = True
+    return held_out
+
+
 def _contiguous(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator) -> np.ndarray:
     held_out = np.zeros(len(ordered), bool)
     labels = np.array([sample.label for sample in ordered])
@@ -159,6 +169,7 @@ def _group(ordered: Sequence[Sample], fraction: float, rng: np.random.Generator)
 
 METHODS: Mapping[str, Callable[[Sequence[Sample], float, np.random.Generator], np.ndarray]] = {
     "random": _random,
+    "per_class": _per_class,
     "contiguous": _contiguous,
     "group": _group,
     "copied": _random,

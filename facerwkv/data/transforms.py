@@ -3,6 +3,7 @@
 It works on uint8 images, so that its result can be cached; `normalise` makes the model's numbers of them.
 """
 
+import cv2
 import numpy as np
 
 from facerwkv.core.errors import InputError
@@ -44,7 +45,11 @@ class EvalTransform:
 
     def _sized(self, image: np.ndarray) -> np.ndarray:
         """Resized to image_size, in grey where the model wants that."""
-        image = resized(np.ascontiguousarray(image), self.config.image_size)
+        image = np.ascontiguousarray(image)
+        if self.config.interpolation == "bilinear":
+            image = resized(image, self.config.image_size)
+        else:
+            image = cv2.resize(image, self.config.image_size[::-1], interpolation=cv2.INTER_LINEAR_EXACT)
         if self.config.in_chans == 3:
             return image
         weighted = image.astype(np.uint32) @ np.array((19595, 38470, 7471), np.uint32)  # Pillow's integers, of 65,536

@@ -37,10 +37,10 @@ from facerwkv.models.folder import HUB, Checkpoint
 from facerwkv.models.zoo import MODELS, TIMM, model_line
 from facerwkv.models.zoo import shipped as weights
 from facerwkv.training.module import check_inputs, train
-from facerwkv.training.recipe import Recipe, shipped
+from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import RECIPE, TIME, environment, read_run, run_of, write_json
 
-OWN = "own"  # instead of a recipe's name: each model's own, where it has one
+OWN = "own"  # instead of a recipe's name: each model's own, as its line of MODELS has it
 ROW, RESULT = "row.json", "comparison"
 BATCH = 32  # images per forward pass where speed is measured
 SAMPLES, SECONDS = 5, 2.0  # speed is measured at least that often, and for at least that long
@@ -306,7 +306,8 @@ def _require_splits(configs: Collection[DataConfig], split: Split) -> None:
 
 def _entry(name: str, title: str, recipe: str, changes: Sequence[tuple[str, str]], values: Mapping[str, Any]) -> Entry:
     fitting = [change for pattern, change in changes if fnmatch(name, pattern)]
-    chosen = recipe if recipe != OWN else name if name in shipped() else "modern"
+    listed = name in MODELS or name.startswith(TIMM)
+    chosen = recipe if recipe != OWN else model_line(name).recipe if listed else "modern"
     if _is_loaded(name):
         load_checkpoint(name)
         device = Recipe.read(chosen, fitting, values).train.device  # which refuses unknown keys, too

@@ -14,8 +14,11 @@ from facerwkv.experiments.table5_ablation import HOURS, SMALL
 ROWS = (
     Row("none, as published", SMALL.changes),
     Row("flip", (*SMALL.changes, "augment.flip=0.5")),
-    Row("flip and erase, as POSTER++", (*SMALL.changes, "augment={flip: 0.5, erase: 1.0}")),
-    Row("flip and contrast, as PAtt-Lite", (*SMALL.changes, "augment={flip: 0.5, contrast: 0.3}")),
+    Row("flip and erase, as POSTER++", (*SMALL.changes, "augment={flip: 0.5, erase: 1.0, erase_area: [0.05, 0.05]}")),
+    Row(
+        "flip and contrast, as PAtt-Lite",
+        (*SMALL.changes, "augment={flip: 0.5, contrast: 0.3, contrast_mean: channel}"),
+    ),
 )
 STUDY = Study(
     title="Section 3: augmentation",

@@ -20,8 +20,10 @@ STUDY = Study(
             "Large",
             ("model.name=facerwkv_large",),
             70.82,
-            "run06: validated on the test images, and a tenth more images in training than Medium had (765 steps).",
+            "run06: validated on the test images, a tenth more images in training than Medium had (765 steps), and a "
+            "learning rate that swung with a period of 10 steps (max_epochs was 5 in train.py).",
             RUN06,
+            as_coded=("data.validation=test", "schedule.half_period=5"),
         ),
     ),
 )

@@ -56,6 +56,11 @@ def export_web(source: Checkpoint | str | Path, out: str | Path, runtime: str | 
     version, runtime_files = _runtime(runtime)
     _check_free(target)
     checkpoint = open_checkpoint(source)
+    if checkpoint.transform.interpolation != "bilinear":
+        raise InputError(
+            f"The page resizes images antialiased, and {checkpoint.title} was trained on images that are not "
+            "(transform.interpolation). Train it with transform.interpolation=bilinear, or serve it: facerwkv serve."
+        )
     detector = FaceDetector() if checkpoint.transform.sees_faces else None
     with atomic_folder(target) as folder:
         exported = export_onnx(checkpoint, folder / MODEL)

@@ -1,8 +1,10 @@
 """RWKV-1 (2021) as the FaceRWKV authors ran it: a free table over positions, half-channel shift, mish gate.
 
 Source: RWKV-v1, src/model.py; the authors' copy is identical but sets the time mix's width to the number of heads
-and keeps PyTorch's default initialisation.
+and keeps PyTorch's default initialisation. At full width weights start as upstream's.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,8 @@ class TimeMix(base.TimeMix):
         self.receptance = Linear(config.width, config.time_mix_dim)
         self.output = Linear(config.time_mix_dim, config.width)
         self.hook_value = nn.Identity()
+        if config.time_mix_dim == config.width:
+            start_as_upstream(self, zero=("key", "receptance", "output"))
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         length, x = x.shape[1], half_shift(x, self.shift, grid)
@@ -134,6 +138,8 @@ class ChannelMix(nn.Module):
         self.value = Linear(config.width, hidden)
         self.weight = Linear(hidden, config.width)
         self.receptance = Linear(config.width, config.width)
+        if config.time_mix_dim == config.width:
+            start_as_upstream(self, zero=("receptance", "weight"))
 
     def forward(self, x: Tensor, grid: tuple[int, int], last: Tensor | None = None) -> Tensor:
         x = half_shift(x, self.shift, grid, last)
@@ -171,6 +177,17 @@ class FoldedChannelMix(nn.Module):
         k, v, r = torch.addmm(self.bias, rows, self.projection).split(self.sizes, -1)
         y = torch.sigmoid(r) * torch.addmm(self.offset, mish_gate(k, v), self.weight)
         return y.view_as(x)
+
+
+def start_as_upstream(mix: nn.Module, zero: Sequence[str]) -> None:
+    """RWKV-v1's start of weights: those named are zeros, the others orthogonal, and biases 0."""
+    for name, linear in mix.named_children():
+        if isinstance(linear, nn.Linear):
+            rows, columns = linear.weight.shape
+            nn.init.orthogonal_(linear.weight, max(1.0, rows / columns) ** 0.5)
+            nn.init.zeros_(linear.bias)
+            if name in zero:
+                nn.init.zeros_(linear.weight)
 
 
 def check_length(length: int, tokens: int) -> None:

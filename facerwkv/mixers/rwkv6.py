@@ -1,10 +1,12 @@
 """RWKV-5 "Eagle" and RWKV-6 "Finch" (2024): per head a matrix, keys by values; in Finch interpolation and decay depend
 on the data.
 
-Source: Eagle and Finch (arXiv 2404.05892), and the initialisation of RWKV-v5's models x052 and x060.
+Source: Eagle and Finch (arXiv 2404.05892), and what RWKV-v5's train.py starts its models x052 and x060 from, which is
+not what their constructors say: every matrix is orthogonal or zero.
 """
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ class EagleTimeMix(RecurrentTimeMix):
     """out = W_o(norm(wkv6(r, k, v)) * silu(g)), normalised per head. Streaming keeps H matrices and the last token."""
 
     name = "rwkv5"
+    lr_scales: ClassVar = {"time_decay": 2.0}  # as upstream; read by training's parameter groups
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__(config)
@@ -90,11 +93,12 @@ class FinchTimeMix(EagleTimeMix):
 
 
 class EagleChannelMix(rwkv4.ChannelMix):
-    """RWKV-4's, with a hidden width of 3.5 D in steps of 32."""
+    """RWKV-4's, with a hidden width of 3.5 D in steps of 32, and started smaller."""
 
     def __init__(self, config: MixerConfig, layer: int):
         hidden = config.hidden or max(32, int(3.5 * config.width) // 32 * 32)
         super().__init__(replace(config, hidden=hidden), layer)
+        nn.init.orthogonal_(self.key.weight)
 
 
 class FinchChannelMix(EagleChannelMix):

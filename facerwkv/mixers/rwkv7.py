@@ -1,6 +1,7 @@
 """RWKV-7 "Goose" (2025): the state unlearns what it holds under a key before it learns a new value there.
 
-Source: Goose (arXiv 2503.14456), and the initialisation of RWKV-v7's model x070. Upstream trains with Adam (0.9, 0.99),
+Source: Goose (arXiv 2503.14456), and what RWKV-v7's train.py starts its model x070 from, which is not what the model's
+constructor says: every matrix is orthogonal or zero. Upstream trains with Adam (0.9, 0.99),
 eps 1e-18, weight decay on matrices only, twice the learning rate for time_decay, and gradients clipped at 1.
 """
 
@@ -50,8 +51,8 @@ class TimeMix(RecurrentTimeMix):
         self.time_removal = nn.Parameter(start["removal"])
         self.time_replacement = nn.Parameter(torch.full((width,), 1.02))
         self.time_bonus = nn.Parameter(torch.full((width,), -0.04))
-        for linear, bound in ((self.receptance, 0.5), (self.key, 0.05), (self.value, 0.5)):
-            nn.init.uniform_(linear.weight, -bound / width**0.5, bound / width**0.5)
+        for linear, scale in ((self.receptance, 1.0), (self.key, 0.1), (self.value, 1.0)):
+            nn.init.orthogonal_(linear.weight, scale)
         nn.init.zeros_(self.output.weight)
         self.time_value.requires_grad_(layer > 0)  # counted upstream, but the first layer has nothing to look to
 
@@ -92,7 +93,7 @@ class ChannelMix(StreamedChannelMix):
         self.value = Linear(hidden, width, bias=False)
         ramp, _, tau = ramps(config, layer)
         self.mix_key = nn.Parameter(1 - ramp ** (tau**4))
-        nn.init.uniform_(self.key.weight, -0.5 / width**0.5, 0.5 / width**0.5)
+        nn.init.orthogonal_(self.key.weight)
         nn.init.zeros_(self.value.weight)
 
     def stream(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,8 @@ def describe(name: str) -> dict[str, Any]:
         "about": line.about,
         "published": dict(line.published),
         "known": line.known,
+        "recipe": line.recipe,
+        "deviates": line.deviates,
     }
 
 
@@ -73,6 +75,11 @@ def claims(published: Mapping[str, float]) -> str:
     """A sentence on the accuracies that were published; nothing where there are none."""
     listed = ", ".join(f"{source} {accuracy:.2f} %" for source, accuracy in published.items())
     return f"Published accuracy: {listed}." if listed else ""
+
+
+def deviation(text: str) -> str:
+    """Sentences on what differs here from the original; nothing where nothing does."""
+    return f"Different here: {text}" if text else ""
 
 
 def describe_all() -> list[dict[str, Any]]:
@@ -145,12 +152,12 @@ def _plain(value: Any) -> str:
 def print_one(name: str) -> None:
     """All that is known of one model, for a terminal: its facts, and the card of a shipped checkpoint of that name."""
     facts = dict(describe(name))
-    about, known, published = (facts.pop(key) for key in ("about", "known", "published"))
+    about, known, published, deviates = (facts.pop(key) for key in ("about", "known", "published", "deviates"))
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in facts.items():
         if value is not None:  # a network without mixers, say
             table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
-    paragraphs = filter(None, (about, claims(published), known))
+    paragraphs = filter(None, (about, claims(published), known, deviation(deviates)))
     Console(markup=False).print(*paragraphs, "", table, sep="\n", highlight=False)
     if name in shipped():
         _, _, card = (SHIPPED / name / "README.md").read_text(encoding="utf-8").split("---\n", 2)

@@ -55,6 +55,18 @@ LEE = (
     "with the parameters of a public re-implementation's networks, some of them counted with 1000 classes."
 )
 UPSTREAM = "RWKV-v1's own width, in the paper's frame"
+UPSTREAM_START = (
+    "It starts from zeros and orthogonal matrices, as RWKV-v1 does; the published narrow models start from PyTorch's "
+    "default, since their code never calls RWKV-v1's initialisation."
+)
+POST_NORM = (
+    "Pre-norm, GELU, no dropout, so that it differs from FaceRWKV in what mixes tokens alone. The authors' control is "
+    "PyTorch's encoder layer: post-norm, ReLU, dropout 0.1; batches of 32, a learning rate of 0.0008, 20 epochs. They "
+    "report no number for it."
+)
+IMAGENET = "Its authors trained it on ImageNet for 300 epochs; the recipe here is our own, for fewer, smaller images."
+RECIPES = {PAPER: "paper", UPSTREAM: "paper", CONTROL: "paper"}
+"""A model's source → the recipe of the models from there."""
 BACKBONE = "compared.backbones.build_backbone"
 NETWORKS: dict[type, str] = {
     ModelConfig: "facerwkv.FaceRWKV",
@@ -70,7 +82,8 @@ class Model:
     network: the file below facerwkv.models and the class or function in it that builds the model, imported when it is
     asked for. own: the configuration; None for the default of the class that has the network's name and "Config".
     licence: of the code; for weights see `licence_of`. known: what is known to be wrong with what was published.
-    published: data set → accuracy in per cent, as claimed.
+    published: data set → accuracy in per cent, as claimed. recipe: the shipped one with which it is trained as its
+    authors trained it; modern where they trained nothing like it. deviates: what differs here from theirs, and why.
     """
 
     about: str
@@ -80,6 +93,8 @@ class Model:
     licence: str = "Apache-2.0"
     known: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
+    recipe: str = "modern"
+    deviates: str = ""
 
     @property
     def build(self) -> Callable[[Any], "nn.Module"]:
@@ -109,6 +124,8 @@ def _line(
     caer_s: float | None = None,
     known: str = "",
     licence: str = "Apache-2.0",
+    recipe: str = "",
+    deviates: str = "",
     **options: Any,
 ) -> Model:
     """A line whose configuration loads no torch: of `kind`, which tells the network, with these fields."""
@@ -116,7 +133,8 @@ def _line(
     if isinstance(config, ModelConfig) and config.time_mix_dim:
         known = " ".join(filter(None, (known, NARROW.format(**config.model_dump()))))
     published = {"CAER-S": caer_s} if caer_s else {}
-    return Model(about, source, NETWORKS[kind], config, licence, known, published)
+    recipe = recipe or RECIPES.get(source, "finetune" if kind is BackboneConfig else "modern")
+    return Model(about, source, NETWORKS[kind], config, licence, known, published, recipe, deviates)
 
 
 MODELS: dict[str, Model] = {
@@ -147,9 +165,15 @@ MODELS: dict[str, Model] = {
         known="Its loss stayed at ln 7 from the first epoch: it was never trained, so it shows nothing about mixing.",
         **SMALL | FULL | HYBRID | {"mixer": "identity", "pool": "flatten"},
     ),
-    "facerwkv_small_fullwidth": _line("Small with a full-width RWKV-1", UPSTREAM, **SMALL | FULL),
-    "facerwkv_medium_fullwidth": _line("Medium with a full-width RWKV-1", UPSTREAM, **MEDIUM | FULL),
-    "facerwkv_large_fullwidth": _line("Large with a full-width RWKV-1", UPSTREAM, **LARGE | FULL),
+    "facerwkv_small_fullwidth": _line(
+        "Small with a full-width RWKV-1", UPSTREAM, deviates=UPSTREAM_START, **SMALL | FULL
+    ),
+    "facerwkv_medium_fullwidth": _line(
+        "Medium with a full-width RWKV-1", UPSTREAM, deviates=UPSTREAM_START, **MEDIUM | FULL
+    ),
+    "facerwkv_large_fullwidth": _line(
+        "Large with a full-width RWKV-1", UPSTREAM, deviates=UPSTREAM_START, **LARGE | FULL
+    ),
     "facerwkv4_small": _line("Small with RWKV-4, linear in the number of patches", DOVE, **SMALL),
     "facerwkv4_medium": _line("Medium with RWKV-4, linear in the number of patches", DOVE, **MEDIUM),
     "facerwkv4_large": _line("Large with RWKV-4, linear in the number of patches", DOVE, **LARGE),
@@ -171,34 +195,55 @@ MODELS: dict[str, Model] = {
     "facerwkv7_vit_tiny": _line("RWKV-7 in ViT-Tiny's size", GOOSE, **VIT_TINY | {"mixer": "rwkv7"}),
     "facerwkv7_vit_small": _line("RWKV-7 in ViT-Small's size", GOOSE, **VIT_SMALL | {"mixer": "rwkv7"}),
     "facerwkv7_vit_base": _line("RWKV-7 in ViT-Base's size", GOOSE, **VIT_BASE | {"mixer": "rwkv7"}),
-    "transformer_small": _line(f"Small{ATTENTION}", CONTROL, **SMALL | TRANSFORMER, hidden=SMALL["width"]),
-    "transformer_medium": _line(f"Medium{ATTENTION}", CONTROL, **MEDIUM | TRANSFORMER, hidden=MEDIUM["width"]),
-    "transformer_large": _line(f"Large{ATTENTION}", CONTROL, **LARGE | TRANSFORMER, hidden=LARGE["width"]),
+    "transformer_small": _line(
+        f"Small{ATTENTION}", CONTROL, deviates=POST_NORM, **SMALL | TRANSFORMER, hidden=SMALL["width"]
+    ),
+    "transformer_medium": _line(
+        f"Medium{ATTENTION}", CONTROL, deviates=POST_NORM, **MEDIUM | TRANSFORMER, hidden=MEDIUM["width"]
+    ),
+    "transformer_large": _line(
+        f"Large{ATTENTION}", CONTROL, deviates=POST_NORM, **LARGE | TRANSFORMER, hidden=LARGE["width"]
+    ),
     "vrwkv_tiny": _line(
-        "Vision-RWKV-Tiny: bidirectional WKV, quad shift", VISION, VRWKVConfig, **FRAME | {"width": 192}
+        "Vision-RWKV-Tiny: bidirectional WKV, quad shift",
+        VISION,
+        VRWKVConfig,
+        deviates=IMAGENET,
+        **FRAME | {"width": 192},
     ),
     "vrwkv_small": _line(
-        "Vision-RWKV-Small", VISION, VRWKVConfig, **FRAME | {"width": 384, "mixer": "vrwkv_post", "drop_path_rate": 0.3}
+        "Vision-RWKV-Small",
+        VISION,
+        VRWKVConfig,
+        deviates=IMAGENET,
+        **FRAME | {"width": 384, "mixer": "vrwkv_post", "drop_path_rate": 0.3},
     ),
     "vrwkv_base": _line(
         "Vision-RWKV-Base",
         VISION,
         VRWKVConfig,
+        deviates=IMAGENET,
         **FRAME | {"width": 768, "mixer": "vrwkv_post", "layer_scale": 1e-5, "drop_path_rate": 0.5},
     ),
     "facerwkv_fer": _line(
         "The shipped model: VGG's convolutions with batch norm, then Vision-RWKV",
         TRAINED.format("fer"),
         VRWKVConfig,
+        recipe="fer",
         **FER | {"stem": "vgg", "width": 256, "depth": 2},
     ),
     "facerwkv_fer_tiny": _line(
-        "The smaller and faster shipped model", TRAINED.format("fer_tiny"), VRWKVConfig, **FER | {"width": 96}
+        "The smaller and faster shipped model",
+        TRAINED.format("fer_tiny"),
+        VRWKVConfig,
+        recipe="fer_tiny",
+        **FER | {"width": 96},
     ),
     "facerwkv_ferplus": _line(
         "The shipped model for eight expressions, contempt among them",
         TRAINED.format("ferplus"),
         VRWKVConfig,
+        recipe="ferplus",
         **FER | {"stem": "vgg", "width": 256, "depth": 2, "num_classes": 8},
     ),
     "caer_net_s": Model(
@@ -208,6 +253,10 @@ MODELS: dict[str, Model] = {
         known="The public code that this agrees with claims 76.81 % and chose its epoch on a third of CAER-S's test "
         "images; its single streams still let the fusion see both, those here do not.",
         published={"CAER-S": 73.51},
+        recipe="caer_net_s",
+        deviates="Both inputs have 112 x 112 pixels, since one batch is one tensor, and faces are cut out square. The "
+        "public code resizes a face's box as it is to 96 x 96, and the context to 128 x 171, of which it cuts "
+        "112 x 112, at random in training. The parameters are the same.",
     ),
     "poster_v2": Model(
         "POSTER++: IR-50 and MobileFaceNet, cross-attention at three levels, transformer",
@@ -217,6 +266,10 @@ MODELS: dict[str, Model] = {
         "out. Its best epoch was chosen on the test set; users report about 91 % on RAF-DB, not 92.21. How CAER-S "
         "was cropped is not stated. Without its face networks' weights (model.parts) it starts from scratch.",
         published={"CAER-S": 93.00, "RAF-DB": 92.21, "AffectNet-7": 67.49, "AffectNet-8": 63.77},
+        recipe="poster_v2",
+        deviates="The landmark network is frozen, as published, where it starts from its own weights, and learns where "
+        "there are none. Its batch norms are then fixed; in the published code they follow the training batches. What "
+        "is erased takes the image's mean colour, not ImageNet's.",
     ),
     "patt_lite": Model(
         "PAtt-Lite: truncated MobileNetV1, patches, attention between the patches of one image",
@@ -226,6 +279,9 @@ MODELS: dict[str, Model] = {
         "were measured in batches sorted by class: they are not comparable with others. Its authors admit the error "
         "and withdrew the weights.",
         published={"RAF-DB": 95.05, "FER2013": 92.50, "FERPlus": 95.55, "CK+": 100.0},
+        recipe="patt_lite",
+        deviates="Trained from scratch in one stage, with a cosine: published are a MobileNet from ImageNet, frozen at "
+        "first and then fine-tuned, and a rate lowered when validation stalls. Keras' weights are not at hand.",
     ),
     "alexnet": _line(
         "AlexNet",
@@ -284,7 +340,7 @@ def model_line(name: str) -> Model:
         from facerwkv.models.compared.backbones import backbone_config
 
         architecture = name.removeprefix(TIMM)
-        return Model(f"timm's {architecture}", "timm", BACKBONE, backbone_config(architecture))
+        return Model(f"timm's {architecture}", "timm", BACKBONE, backbone_config(architecture), recipe="finetune")
     if name not in MODELS:
         raise InputError(f"Unknown model {shown(name)}. Known models: {', '.join(MODELS)}, and {TIMM}NAME for timm's.")
     return MODELS[name]

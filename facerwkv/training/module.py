@@ -225,8 +225,14 @@ def train(
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """InputError for an unknown model, and for one that needs other inputs than the transform gives."""
+    """InputError for an unknown model, for one that needs other inputs than the transform gives, and for a choice that
+    the test images would make."""
     name = recipe.model.name
+    if recipe.data.validation == "test" and (recipe.train.select == "best" or recipe.train.early_stop):
+        raise InputError(
+            "With data.validation=test the test images would choose the epoch, and the score on them would promise "
+            "nothing. Take the last one, train.select=last with train.early_stop=null, or another data.validation."
+        )
     if model_line(name).config.two_inputs and recipe.transform.crop != "both":
         raise InputError(
             f"{name} looks at a face and at the scene around it: give it both with transform.crop=both; faces are from "

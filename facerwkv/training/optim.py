@@ -102,13 +102,14 @@ def lr_factor(part: SchedulePart, epochs: int, steps_per_epoch: int) -> Callable
 
     def factor(step: int) -> float:
         if part.name == "as_coded":  # the authors stepped a schedule of epochs once per step: it swings
-            return part.warmup_factor if step == 0 else (1 + math.cos(math.pi * (step - 1) / epochs)) / 2
+            half = part.half_period or epochs
+            return part.warmup_factor if step == 0 else (1 + math.cos(math.pi * (step - 1) / half)) / 2
         if step < warmup:
             return part.warmup_factor + (1 - part.warmup_factor) * step / warmup
         if part.name == "constant":
             return 1.0
         if part.name == "exponential":
-            return part.gamma ** (step // steps_per_epoch)
+            return part.gamma ** (step // (part.gamma_epochs * steps_per_epoch))
         done = min((step - warmup) / max(total - warmup, 1), 1.0)
         return part.final_factor + (1 - part.final_factor) * (1 + math.cos(math.pi * done)) / 2
 

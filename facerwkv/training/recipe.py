@@ -68,13 +68,17 @@ class SchedulePart(Settings):
     """The learning rate over the run, set at every step."""
 
     name: Literal["cosine", "constant", "exponential", "as_coded"] = "cosine"
-    """`exponential` multiplies by gamma after every epoch; `as_coded` is what the authors' code did: a cosine whose
-    period is 2 x epochs *steps*."""
+    """`exponential` multiplies by gamma after every gamma_epochs; `as_coded` is what the authors' code did: a cosine
+    that swings with a period of some *steps*."""
     warmup_epochs: NotNegative = 1.0
     warmup_factor: Share = 0.1
     """The warm-up starts at this fraction of optim.lr."""
     gamma: Share = 0.98
     """Of exponential."""
+    gamma_epochs: Count = 1
+    """Of exponential."""
+    half_period: Count | None = None
+    """Of as_coded: the steps from the largest rate to zero; null for as many as train.epochs."""
     final_factor: Share = 0.0
     """The cosine ends at this fraction of optim.lr."""
 

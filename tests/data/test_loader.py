@@ -20,6 +20,8 @@ from facerwkv.data.loader import DataConfig, DataModule, ImageDataset
 from facerwkv.data.sampler import SeededSampler, TrainLoader
 from facerwkv.data.samples import Sample
 from facerwkv.data.transforms import TransformConfig
+from facerwkv.training.module import check_inputs
+from facerwkv.training.recipe import Recipe
 
 FORK = multiprocessing.get_context("fork")
 SMALL = TransformConfig(image_size=(4, 6))
@@ -360,6 +362,15 @@ def test_a_set_without_validation_gives_some_of_its_training_images(make, folder
     assert [sample.name for sample in again.val.samples] == [sample.name for sample in data.val.samples]
 
 
+def test_the_test_images_may_be_watched_where_they_choose_nothing(tmp_path):
+    source = write(tmp_path, train=range(6), test=range(6, 9))
+    data = DataModule(DataConfig(**source, validation="test", cache=False), SMALL)
+    assert data.dataset.splits["val"] == data.dataset.splits["test"]
+    assert len(data.dataset.splits["train"]) == len(data.loaded.splits["train"])
+    with pytest.raises(InputError, match=r"test images would choose the epoch.*train\.select=last"):
+        check_inputs(Recipe.read("paper", ["data.validation=test"]))
+
+
 def test_a_split_that_is_not_there_is_an_error_that_names_those_that_are(make):
     with pytest.raises(InputError, match="has no test split; it has train, val"):
         make().setup("test")
@@ -470,7 +481,7 @@ def test_a_dataset_can_be_sent_to_workers(make):
 BAD_CONFIGS = [
     ({"sourse": "toy"}, "Unknown key 'sourse'.*source"),
     ({"batch_size": 0}, "batch_size: .*greater than or equal to 1"),
-    ({"validation": "half"}, "validation: .*'random', 'contiguous', 'group' or 'copied'"),
+    ({"validation": "half"}, "validation: .*'random', 'per_class', 'contiguous', 'group', 'copied' or 'test'"),
     ({"val_fraction": 1.0}, "val_fraction: .*less than 1"),
     ({"limit": 0}, "limit: .*greater than or equal to 1"),
 ]

@@ -61,7 +61,7 @@ def test_no_sample_is_lost_and_none_is_on_both_sides_unless_copied(sizes, how, f
 def test_shares_are_exact(sizes, how, fraction, seed, shuffle):
     _, val = split_validation(clip_frames(sizes), how, fraction, seed)
     per_class = {label: sum(sample.label == label for sample in val) for label in sizes}
-    if how == "contiguous":
+    if how in ("contiguous", "per_class"):
         assert per_class == {label: max(1, round(fraction * size)) for label, size in sizes.items()}
     elif how in ("random", "copied"):
         assert len(val) == max(1, round(fraction * sum(sizes.values())))
@@ -88,7 +88,7 @@ def test_the_papers_split_of_caer_s_has_its_size():
     assert (len(train), len(val)) == (44_095, 4_900)
 
 
-@pytest.mark.parametrize("how", ["random", "contiguous", "group"])
+@pytest.mark.parametrize("how", ["random", "per_class", "contiguous", "group"])
 def test_another_seed_gives_another_split(how):
     samples = clip_frames({"anger": 60, "fear": 60})
     assert names(split_validation(samples, how, seed=0)[1]) != names(split_validation(samples, how, seed=1)[1])
@@ -115,7 +115,7 @@ WITHOUT_GROUPS = [Sample(f"{number}.png", PIXEL, "fear") for number in range(9)]
     ("samples", "how", "fraction", "message"),
     [
         (WITHOUT_GROUPS, "group", 0.1, r"without groups .* data.validation=contiguous"),
-        (WITHOUT_GROUPS, "halves", 0.1, "'halves'. Known: random, contiguous, group, copied"),
+        (WITHOUT_GROUPS, "halves", 0.1, "'halves'. Known: random, per_class, contiguous, group, copied"),
         (WITHOUT_GROUPS, "random", 1.0, "Cannot hold out 1 of 9 images"),
         (WITHOUT_GROUPS[:1], "random", 0.1, "Cannot hold out 0.1 of 1 images"),
         (clip_frames({"anger": 1, "fear": 1}), "contiguous", 0.1, "No class has two images"),

@@ -11,6 +11,7 @@ from facerwkv.core.errors import InputError
 from facerwkv.data.augment import Augment, AugmentConfig, mix, uniforms
 from facerwkv.data.normalise import normalise
 from facerwkv.data.transforms import EvalTransform, TransformConfig, crop_box
+from facerwkv.training.recipe import Recipe
 
 EVERYTHING = AugmentConfig(flip=0.5, rotate=20, scale=0.2, translate=0.1, brightness=0.3, contrast=0.3, erase=0.5)
 ONE_EACH = {"flip": 0.5, "rotate": 20, "scale": 0.2, "translate": 0.1, "brightness": 0.3, "contrast": 0.3, "erase": 0.5}
@@ -330,6 +331,32 @@ def test_a_shift_is_a_part_of_the_width_and_the_height():
     rows, columns = torch.arange(40.0)[:, None], torch.arange(80.0)
     assert ((shifted * rows).sum() / shifted.sum()).item() == pytest.approx(20 + 0.25 * 40 * down, abs=1e-3)
     assert ((shifted * columns).sum() / shifted.sum()).item() == pytest.approx(40 + 0.25 * 80 * across, abs=1e-3)
+
+
+def shipped_augment(recipe):
+    return Augment(Recipe.read(recipe).augment.model_copy(update={"flip": 0.0}), 0)
+
+
+def test_patt_lite_stretches_each_channel_about_its_own_mean():
+    images = floats(1) * torch.tensor([0.2, 0.5, 0.8]).view(3, 1, 1)
+    stretched = shipped_augment("patt_lite")(images, torch.arange(1), 0)
+    torch.testing.assert_close(stretched.mean((2, 3)), images.mean((2, 3)))
+    assert not torch.equal(stretched, images)
+
+
+def test_poster_v2_erases_a_twentieth_of_every_image():
+    images = floats(20, 60, 60)
+    erased = shipped_augment("poster_v2")(images, torch.arange(20), 0) != images
+    torch.testing.assert_close(erased.any(1).float().mean((1, 2)), torch.full((20,), 0.05), atol=0.006, rtol=0)
+
+
+def test_without_antialiasing_images_are_resized_as_the_authors_did():
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    theirs = torch.nn.functional.interpolate(planes, size=(30, 20), mode="bilinear")[0].permute(1, 2, 0).numpy()
+    ours = EvalTransform(Recipe.read("paper_as_coded", ["transform.image_size=[30, 20]"]).transform)(image)
+    assert np.abs(ours - theirs).max() <= 0.51
+    assert np.abs(EvalTransform(TransformConfig(image_size=(30, 20)))(image) - theirs).max() > 10
 
 
 def test_brightness_scales_and_contrast_stretches_about_the_mean():

@@ -10,6 +10,8 @@ from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 from facerwkv.evaluation import compare as module
 from facerwkv.evaluation.compare import UNLIKE, Comparison, compare, is_change
+from facerwkv.models.zoo import MODELS
+from facerwkv.models.zoo import shipped as weights
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import read_run
 
@@ -186,10 +188,12 @@ def test_wrong_use_is_told_before_anything_is_trained(names, more, message, chan
 
 
 def test_own_takes_each_model_s_own_recipe(plans, tmp_path):
-    result = compare(["patt_lite", "facerwkv4_small"], "own", ["data.source=toy"], tmp_path, progress=False)
-    assert result.problems == ["patt_lite: planned only", "facerwkv4_small: planned only"]
-    assert plans["patt_lite"].optim == Recipe.read("patt_lite").optim
-    assert plans["facerwkv4_small"].optim == Recipe.read("modern").optim
+    names = [name for name in MODELS if name not in weights()]
+    result = compare(names, "own", ["data.source=toy:train=7,val=7,test=7"], tmp_path, progress=False)
+    assert result.problems == [f"{name}: planned only" for name in names]
+    assert {name: plans[name].optim for name in names} == {
+        name: Recipe.read(MODELS[name].recipe).optim for name in names
+    }
 
 
 def test_a_problem_is_printed_with_its_brackets(capsys):

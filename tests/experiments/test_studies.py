@@ -11,8 +11,11 @@ import torch
 from facerwkv.experiments import EXPERIMENTS
 from facerwkv.experiments.section3_augmentation import ROWS as AUGMENTATIONS
 from facerwkv.experiments.study import Setting
+from facerwkv.experiments.table2_scaling import STUDY as TABLE2
 from facerwkv.experiments.table3_hybrid import STUDY as TABLE3
 from facerwkv.models.zoo import create_model
+from facerwkv.training.module import check_inputs
+from facerwkv.training.optim import lr_factor
 from facerwkv.training.recipe import Recipe
 
 MODULES = [import_module(f"facerwkv.experiments.{name}") for name in EXPERIMENTS]
@@ -20,6 +23,9 @@ STUDIES = {module.STUDY.title: module.STUDY for module in MODULES if hasattr(mod
 FIGURES = {module.FIGURE.title: module.FIGURE for module in MODULES if hasattr(module, "FIGURE")}
 ROWS = [pytest.param(row, id=f"{title}-{row.name}") for title, study in STUDIES.items() for row in study.rows]
 AS_WRITTEN, AS_CODED = (Setting("caer_s:/d/CAER-S", Path("out"), as_coded=as_coded) for as_coded in (False, True))
+
+
+TEST = "data.validation=test"
 
 
 def plan(row, setting=AS_WRITTEN):
@@ -38,7 +44,8 @@ def test_every_row_has_a_plan(row, as_coded, smoke):
     for protocol in setting.protocols:
         plan = setting.recipe(protocol, row.under(setting), 3)
         assert (plan.train.seed, plan.optim.lr) == (3, 0.5)
-        assert plan.data.validation == {"official": "random", "blocks": "contiguous", "as_coded": "copied"}[protocol]
+        watched = {"official": "random", "blocks": "contiguous", "as_coded": "per_class"}[protocol]
+        assert plan.data.validation == ("test" if as_coded and row.as_coded[:1] == (TEST,) else watched)
         assert plan.data.source.startswith("toy" if smoke else "caer_s:")
         sides = (60, 40) if as_coded else (40, 60)
         assert plan.transform.image_size == tuple(side * (1 if smoke else 10) for side in sides)
@@ -83,6 +90,19 @@ def test_the_frozen_stem_s_batch_norms_move_as_coded_only():
     frozen = next(row for row in TABLE3.rows if row.name == "Hybrid Frozen")
     assert plan(frozen).model.options == {}
     assert plan(frozen, AS_CODED).model.options == {"stem": "resnet_frozen_as_coded"}
+
+
+def test_large_ran_as_coded_on_the_test_images_with_a_rate_of_a_period_of_10_steps():
+    coded = {row.name: plan(row, AS_CODED) for row in TABLE2.rows}
+    assert {name: found.data.validation for name, found in coded.items()} == {
+        "Small": "per_class",
+        "Medium": "per_class",
+        "Large": "test",
+    }
+    factor = lr_factor(coded["Large"].schedule, 25, 765)
+    assert [factor(step) for step in (0, 1, 6, 11)] == [0.1, 1.0, 0.0, 1.0]
+    for found in coded.values():
+        check_inputs(found)
 
 
 def test_the_augmentations_are_those_of_the_systems():

@@ -178,6 +178,22 @@ def test_a_fresh_rwkv4_block_changes_nothing():
         assert not getattr(MIXERS["rwkv4"], half)(CONFIG, 0)(tokens().float(), GRID).any()
 
 
+def test_rwkv1_starts_as_upstream_at_full_width_and_as_the_authors_did_where_narrow():
+    time, channel = (getattr(MIXERS["rwkv1"], half)(CONFIG, 0) for half in HALVES)
+    linears = {"time": time, "channel": channel}
+    zero = {"time.key", "time.receptance", "time.output", "channel.receptance", "channel.weight"}
+    for half, mix in linears.items():
+        for name, linear in mix.named_children():
+            if isinstance(linear, torch.nn.Linear):
+                assert not linear.bias.any()
+                gain = 0 if f"{half}.{name}" in zero else max(1.0, linear.out_features / 8)
+                torch.testing.assert_close(linear.weight.T @ linear.weight, gain * torch.eye(linear.in_features))
+    narrow = replace(CONFIG, time_mix_dim=2)
+    for half in HALVES:
+        mix = getattr(MIXERS["rwkv1"], half)(narrow, 0)
+        assert all(linear.weight.any() and linear.bias.any() for linear in mix.children() if hasattr(linear, "bias"))
+
+
 def test_rwkv4_s_initial_values():
     mix = MIXERS["rwkv4"].time_mix(CONFIG, 1)
     channel = torch.arange(8) / 7

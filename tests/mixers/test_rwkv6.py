@@ -136,6 +136,12 @@ def test_matrices_start_orthogonal_and_small_where_upstream_has_them_small(time_
         torch.testing.assert_close(linear.weight @ linear.weight.T, scale**2 * torch.eye(8), atol=1e-6, rtol=0)
 
 
+@CHANNEL_MIXES
+def test_the_channel_mix_starts_with_a_gain_of_1_though_it_widens(channel_mix):
+    weight = channel_mix(CONFIG, 1).key.weight
+    torch.testing.assert_close(weight.T @ weight, torch.eye(8), atol=1e-6, rtol=0)
+
+
 @TIME_MIXES
 def test_bfloat16_autocast_runs(time_mix):
     mix, x = build(time_mix).float(), tokens().float()

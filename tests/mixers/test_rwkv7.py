@@ -150,11 +150,10 @@ def test_initial_values_at_the_second_of_three_layers():
     torch.testing.assert_close(ChannelMix(CONFIG, 1).mix_key.data, 1 - ramp ** (tau**4))
 
 
-def test_matrices_start_in_their_bounds():
+def test_matrices_start_as_upstream_s_training_has_them():
     mix, channel = TimeMix(CONFIG, 1), ChannelMix(CONFIG, 1)
-    for linear, bound in ((mix.receptance, 0.5), (mix.key, 0.05), (mix.value, 0.5), (channel.key, 0.5)):
-        largest = linear.weight.abs().max() * 8**0.5
-        assert 0.8 * bound < largest <= bound
+    for linear, scale in ((mix.receptance, 1), (mix.key, 0.1), (mix.value, 1), (channel.key, 1)):
+        torch.testing.assert_close(linear.weight.T @ linear.weight, scale**2 * torch.eye(8), atol=1e-6, rtol=0)
     for part in (mix.time_decay, mix.time_rate, mix.time_value, mix.time_gate):
         assert not part.down.any()
         torch.testing.assert_close(part.up.T @ part.up, 0.04 * torch.eye(8), atol=1e-6, rtol=0)  # (0.1 sqrt(32 / 8))^2

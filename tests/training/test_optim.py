@@ -5,7 +5,7 @@ import torch
 
 from facerwkv.models.zoo import MODELS, create_model
 from facerwkv.training.optim import balanced_weights, build_optimizer, lr_factor, parameter_groups
-from facerwkv.training.recipe import OptimPart, SchedulePart
+from facerwkv.training.recipe import OptimPart, Recipe, SchedulePart
 
 
 def test_the_paper_s_schedule():
@@ -34,6 +34,11 @@ def test_constant_after_the_warm_up():
 def test_exponential_falls_once_an_epoch():
     factor = lr_factor(SchedulePart(name="exponential", warmup_epochs=0, gamma=0.5), epochs=3, steps_per_epoch=10)
     assert [factor(step) for step in (0, 9, 10, 19, 20, 29)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_caer_net_s_halves_its_rate_every_15_epochs():
+    factor = lr_factor(Recipe.read("caer_net_s").schedule, epochs=50, steps_per_epoch=10)
+    assert [factor(10 * epoch) for epoch in (0, 14, 15, 29, 30, 45)] == [1, 1, 0.5, 0.5, 0.25, 0.125]
 
 
 def test_sam_steps_from_where_it_stands_with_the_gradient_found_up_the_slope():
@@ -84,10 +89,13 @@ def test_every_model_decays_weights_of_linear_layers_and_convolutions_only(name)
     assert decayed == {f"{key}.weight" for key, part in modules.items() if part.weight.requires_grad}
 
 
-def test_rwkv7_s_decay_learns_twice_as_fast():
-    model = create_model("facerwkv7_small", img_size=40)
+@pytest.mark.parametrize(
+    ("version", "decay"), [(5, "time_decay"), (6, "time_decay"), (7, "time_decay.base")], ids=["5", "6", "7"]
+)
+def test_the_decay_of_later_versions_learns_twice_as_fast(version, decay):
+    model = create_model(f"facerwkv{version}_small", img_size=40)
     optimizer = build_optimizer(model, OptimPart(name="adam", lr=1e-3, weight_decay=0.1))
-    decays = {id(block.time_mix.time_decay.base) for block in model.blocks}
+    decays = {id(block.time_mix.get_parameter(decay)) for block in model.blocks}
     rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
     assert {rate for key, rate in rates.items() if key in decays} == {2e-3}
     assert {rate for key, rate in rates.items() if key not in decays} == {1e-3}

@@ -30,14 +30,36 @@ def test_the_paper_s_recipe_is_its_text():
     assert (recipe.data.batch_size, recipe.data.validation, recipe.data.val_fraction) == (64, "random", 0.1)
     assert (recipe.train.epochs, recipe.train.select, recipe.train.ema) == (25, "best", None)
     assert (recipe.transform.mean, recipe.transform.std) == ((0, 0, 0), (1, 1, 1))
-    assert set(recipe.augment.model_dump().values()) == {0}
+    assert not recipe.augment.any_image
+    assert (recipe.augment.mixup, recipe.augment.cutmix) == (0, 0)
 
 
 def test_the_authors_recipe_is_their_code():
     recipe = Recipe.read("paper_as_coded")
-    assert recipe.transform.image_size == (600, 400)
+    assert (recipe.transform.image_size, recipe.transform.interpolation) == ((600, 400), "bilinear_aliased")
     assert (recipe.schedule.name, recipe.optim.clip_norm) == ("as_coded", None)
-    assert (recipe.data.validation, recipe.train.select) == ("copied", "last")
+    assert (recipe.data.validation, recipe.train.select) == ("per_class", "last")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_s_own_recipe_is_shipped_and_reads(name):
+    recipe = Recipe.read(MODELS[name].recipe, values={"model.name": name})
+    assert recipe.transform.crop == "both" or not MODELS[name].config.two_inputs
+
+
+def test_a_recipe_made_for_one_model_is_that_model_s_own():
+    general = (
+        "paper",
+        "paper_as_coded",
+        "modern",
+        "finetune",
+        "demo",
+        "ferplus",
+    )  # the last starts from another's weights
+    made = {Recipe.read(name).model.name: name for name in shipped() if name not in general}
+    assert made == {name: MODELS[name].recipe for name in made}
+    assert {MODELS[f"facerwkv_{size}"].recipe for size in ("small", "hybrid", "large_fullwidth")} == {"paper"}
+    assert {MODELS[name].recipe for name in ("alexnet", "vgg19", "resnet152", "vit_base")} == {"finetune"}
 
 
 def test_changes_are_yaml_and_leave_the_rest():

@@ -35,8 +35,8 @@ NEVER_RUN = {"face": ("output_layer.",), "landmarks": ("conv_6_dw.", "output_lay
 class PosterConfig(ImageConfig):
     """Everything that decides a POSTER++'s shape; stored in its checkpoint."""
 
-    landmarks: Literal["trained", "frozen"] = "trained"
-    """Whether the landmark network learns too; frozen, as published, it needs its own weights."""
+    landmarks: Literal["auto", "trained", "frozen"] = "auto"
+    """Whether the landmark network learns too: auto freezes it, as published, where it starts from its own weights."""
     drop_path_rate: Rate = 0.25
     """Stochastic depth of the third level; the second gets half of it, the first none."""
 
@@ -67,13 +67,15 @@ class Poster(Classifier):
         self.gate = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Sigmoid())
         self.drop = nn.Dropout(config.drop_rate)
         self.num_features = self.head_hidden_size = WIDTH
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-        nn.init.trunc_normal_(self.position, std=0.02)
-        self.landmarks.requires_grad_(config.landmarks == "trained")
+        self.landmarks.requires_grad_(config.landmarks != "frozen")
         self.reset_classifier(config.num_classes)
+        for table in (self.cls, self.position):
+            nn.init.trunc_normal_(table, std=0.02)
+        for part in (self.blocks, self.gate, self.classifier):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.trunc_normal_(layer.weight, std=0.01)
+                    nn.init.zeros_(layer.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image → tokens (B, 1 + 147, 768), the class token first."""
@@ -102,11 +104,13 @@ class Poster(Classifier):
         weights = read_weights(source)
         kept = {key: value for key, value in weights.items() if not key.startswith(NEVER_RUN[part])}
         load_weights(getattr(self, part), kept, source)
+        if part == "landmarks" and self.config.landmarks == "auto":
+            self.landmarks.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Poster":
         """A frozen landmark network stays in evaluation mode."""
         super().train(mode)
-        self.landmarks.train(mode and self.config.landmarks == "trained")
+        self.landmarks.train(mode and next(self.landmarks.parameters()).requires_grad)
         return self
 
 

@@ -50,12 +50,24 @@ def test_a_frozen_landmark_network_stands_still():
     assert model.face.input_layer[0].weight.grad is not None
 
 
+def test_weights_start_as_the_published_code_has_them():
+    model = create_model("poster_v2")
+    for weight, std in ((model.cls, 0.02), (model.position, 0.02), (model.blocks[0].mlp.fc1.weight, 0.01)):
+        assert weight.std().item() == pytest.approx(std, rel=0.1)
+    bound = model.levels[2].kv.in_features ** -0.5  # PyTorch's own start
+    assert bound / 2 < model.levels[2].kv.weight.abs().max() <= bound
+
+
 @pytest.mark.parametrize(("part", "extra"), [("face", "output_layer.3.weight"), ("landmarks", "conv_6_dw.conv.weight")])
 def test_public_weights_load_by_their_names(part, extra, tmp_path):
     model = create_model("poster_v2")
     weights = {f"module.{key}": value + 1 for key, value in getattr(model, part).state_dict().items()}
     torch.save({"epoch": 3, "state_dict": weights | {f"module.{extra}": torch.zeros(2)}}, tmp_path / "public.pth.tar")
-    loaded = getattr(create_model("poster_v2", parts={part: str(tmp_path / "public.pth.tar")}), part).state_dict()
+    built = create_model("poster_v2", parts={part: str(tmp_path / "public.pth.tar")}).train()
+    learns = {name: next(getattr(built, name).parameters()).requires_grad for name in ("face", "landmarks")}
+    assert learns == {"face": True, "landmarks": part != "landmarks"}  # frozen, as published, where it has its weights
+    assert built.landmarks.training == (part != "landmarks")
+    loaded = getattr(built, part).state_dict()
     assert all(torch.equal(loaded[key], weights[f"module.{key}"]) for key in loaded)
 
 
