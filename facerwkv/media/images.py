@@ -161,7 +161,7 @@ def _content(source: Any, name: str) -> Any:
     try:
         if file.seekable():
             file.seek(0)
-    except (AttributeError, OSError):  # a pipe; what is left of it is read
+    except (AttributeError, OSError, ValueError):  # a pipe: what is left of it is read; a closed file: reading says so
         pass
     try:
         data = file.read()

@@ -77,7 +77,7 @@ def is_one(source: Any) -> bool:
     if hasattr(source, "__next__"):
         return False
     if hasattr(source, "shape") and is_array(source):
-        return source.ndim < 4 and getattr(source.dtype, "kind", "") not in ("O", "U", "S")
+        return source.ndim < 4 and not (source.ndim == 1 and getattr(source.dtype, "kind", "") in ("O", "U", "S"))
     return is_buffer(source) or not (hasattr(source, "__iter__") or hasattr(source, "__getitem__"))
 
 

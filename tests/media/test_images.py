@@ -354,6 +354,13 @@ def test_whatever_holds_an_encoded_image_is_read(kind, tmp_path):
     assert np.array_equal(open_image(source), corners())
 
 
+def test_a_closed_file_is_a_sentence():
+    file = io.BytesIO(PNG)
+    file.close()
+    with pytest.raises(UnreadableImage, match=r"^upload cannot be read: I/O operation on closed file\.$"):
+        open_image(file, name="upload")
+
+
 ARRAYS = [
     (corners().astype(np.float32), r"is float32 \(4, 6, 3\) with values from 0 to 255; wanted is"),
     (np.full((4, 6, 3), np.nan), r"is float64 \(4, 6, 3\) with values from nan to nan; wanted"),

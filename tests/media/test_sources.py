@@ -27,6 +27,7 @@ SEVERAL = [[], ["a.png"], (), iter([]), {"a.png"}, np.zeros((2, 4, 6, 3)), torch
 def test_lists_batches_and_iterators_are_several_images_and_nothing_else_is():
     assert [is_one(each) for each in SEVERAL] == [False] * len(SEVERAL)
     single = [None, 7, {"image": "a.png"}, io.BytesIO(), bytearray(b"a"), np.zeros((2, 3)), torch.zeros(3, 4, 6), "a"]
+    single.append(np.zeros((4, 6, 3), object))
     assert [is_one(each) for each in single] == [True] * len(single)
 
 
