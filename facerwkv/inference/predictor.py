@@ -139,6 +139,8 @@ class Predictor:
             self.model = TorchModel(checkpoint, device)
         self.unfolded = PerProcess(functools.partial(_unfolded, checkpoint, device))
         self._cores = min(cores(), OPENED)
+        if not (detector is None or callable(detector)):
+            raise InputError(f"detector is {detector!r}; give a function from an image to boxes, or FaceDetector(...).")
         self._detector = detector or (FaceDetector() if checkpoint.transform.sees_faces else None)
         both = checkpoint.transform.crop == "both"
         crops = {mode: {"crop": "both", "no_box": "whole"} if both else {"crop": mode} for mode in ("scene", "face")}
@@ -248,12 +250,12 @@ class Predictor:
 
         def open_frame(numbered: tuple[int, tuple]) -> Opened:
             nonlocal near
-            time, rgb, number = (*numbered[1], numbered[0])[:3]
-            moment = {"time": time, "frame": number, "duration": getattr(numbered[1], "duration", None)}
+            frame = Frame.of(numbered[1], numbered[0])
+            moment: Any = {"time": frame.time, "frame": frame.number, "duration": frame.duration or None}
             around = near if numbered[0] % options.search_every else None
-            frame = self.open(NamedImage(name, rgb), options, near=around, **moment)
-            near = [crop.box for crop in frame.crops if crop.box]
-            return frame
+            found = self.open(NamedImage(name, frame.rgb), options, near=around, **moment)
+            near = [crop.box for crop in found.crops if crop.box]
+            return found
 
         def opened() -> Iterator[Opened]:
             time, number = 0.0, -1

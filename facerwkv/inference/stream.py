@@ -13,7 +13,7 @@ from facerwkv.inference.predictor import Predictor, load
 from facerwkv.inference.results import Result, raising
 from facerwkv.inference.temporal import Temporal
 from facerwkv.media.container import Watch
-from facerwkv.media.frames import TIMEOUT, Raw, duration, pyav, read_frames
+from facerwkv.media.frames import TIMEOUT, Frame, Raw, duration, pyav, read_frames
 from facerwkv.media.sources import VideoSource, is_camera, is_live, is_video, title
 from facerwkv.media.tracks import Smooth, Tracker, smoother
 
@@ -50,8 +50,8 @@ def stream(
         name, ahead = name or title(source), 1 if is_live(source) else None
         frames = read_frames(source, options.selection, timeout, name, watch)
     else:
-        numbered = ((*frame, count)[:3] for count, frame in enumerate(source))
-        raw = (Raw(time, number, lambda rgb=rgb: rgb) for time, rgb, number in numbered)  # type: ignore[misc]
+        given = (Frame.of(each, count) for count, each in enumerate(source))
+        raw = (Raw(time, number, lambda rgb=rgb: rgb) for time, rgb, number, _ in given)  # type: ignore[misc]
         frames, name, ahead = options.selection.of(raw), name or "frames", None
     lenient = Options.of(options, {"on_no_face": "empty"}) if options.on_no_face == "error" else options
     results: Iterator[Result]

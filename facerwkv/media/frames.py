@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,18 @@ class Frame(NamedTuple):
     rgb: np.ndarray
     number: int
     duration: float = 0.0
+
+    @classmethod
+    def of(cls, given: Any, count: int) -> "Frame":
+        """What a caller gave as a frame, (seconds, image) or (seconds, image, number), after `count` others.
+
+        The image is checked when it is read. InputError for anything else.
+        """
+        match given:
+            case [Real() as seconds, image, *more] if len(more) < 3 and math.isfinite(seconds):
+                return cls(float(seconds), image, *(more or [count]))
+        what = type(given).__name__ + (f" of {len(given)}" if isinstance(given, list | tuple) else "")
+        raise InputError(f"Frame {count} is {what}; give (seconds, image) or (seconds, image, number) for each frame.")
 
 
 class Raw(NamedTuple):

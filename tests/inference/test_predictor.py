@@ -493,3 +493,8 @@ def test_embeddings_are_what_the_classifier_reads(face):
     assert Predictor(checkpoint("face"), "cpu", no_faces).embed(rgb).shape == (0, model.head_hidden_size)
     with pytest.raises(InputError, match="no such file"):
         face.embed("gone.jpg")
+
+
+def test_a_detector_that_cannot_be_called_is_refused(scene):
+    with pytest.raises(InputError, match=r"^detector is 'none'; give a function from an image to boxes, or FaceDet"):
+        Predictor(scene.checkpoint, detector="none")

@@ -269,6 +269,26 @@ def test_frames_are_converted_as_images_are_or_refused_in_words(predictor, conve
             next(stream(predictor, [(0.0, wrong)]))
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (np.zeros((4, 6, 3)), "ndarray"),
+        (np.zeros((2, 6, 3), np.uint8), "ndarray"),
+        ((np.zeros((4, 6, 3)), 0.0), "tuple of 2"),
+        ((float("nan"), np.zeros((4, 6, 3))), "tuple of 2"),
+        ([0.0], "list of 1"),
+        ("a", "str"),
+        (None, "NoneType"),
+    ],
+)
+def test_a_frame_without_its_time_is_told_what_is_wanted(predictor, given, what):
+    message = rf"^Frame 1 is {what}; give \(seconds, image\) or \(seconds, image, number\) for each frame\.$"
+    frames = [*frames_of([100]), given]
+    for results in (predictor.predict_frames(frames), stream(predictor, frames)):
+        with pytest.raises(InputError, match=message):
+            list(results)
+
+
 def test_options_may_be_given_whole(predictor):
     frames, options = frames_of([100] * 9), Options(stride=3, min_face=31)
     assert [(result.frame, result.status) for result in stream(predictor, frames, options)] == [
