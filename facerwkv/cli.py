@@ -18,7 +18,16 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.packages import lacking
 from facerwkv.experiments import EXPERIMENTS
 from facerwkv.inference.command import PredictionCommand, print_schema
-from facerwkv.subcommands import JsonOption, data_app, models_app, show
+from facerwkv.subcommands import (
+    DetectorOption,
+    EngineOption,
+    JsonOption,
+    ModelOption,
+    PredictorOption,
+    data_app,
+    models_app,
+    show,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,17 +42,6 @@ BenchGroup = Enum("BenchGroup", {name: name for name in (*GROUPS, EVERYTHING)}, 
 RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training/recipes").glob("*.yaml"))
 DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-ModelOption = Annotated[  # a text: a Path would make facerwkv_fer of ./facerwkv_fer
-    str, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a run's or checkpoint's folder.")
-]
-PredictorOption = Annotated[
-    str | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
-]
-EngineOption = Annotated[
-    Literal["torch", "onnx", "openvino"] | None,
-    typer.Option(help="What runs the model; onnx and openvino take --model FILE.onnx, see export."),
-]
-DetectorOption = Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")]
 AGAIN = "Rerun the same command to resume."
 
 
@@ -163,6 +161,7 @@ def evaluate(
     subgroups: Annotated[
         str | None, typer.Option(metavar="gender,race,age|all", help="Also score each group of people, where known.")
     ] = None,
+    ablate: Annotated[bool, typer.Option("--ablate", help="Also score it with parts of its blocks off.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. Default: MODEL/SPLIT[_DATA].")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -170,7 +169,7 @@ def evaluate(
     """Score a checkpoint on a data set, with 95 % intervals, and write a report."""
     from facerwkv.evaluation.evaluate import evaluate_folder
 
-    show(evaluate_folder(model, data, split, out, device, without_copies, subgroups, changes or []), as_json)
+    show(evaluate_folder(model, data, split, out, device, without_copies, subgroups, changes or [], ablate), as_json)
 
 
 @app.command()

@@ -1,9 +1,9 @@
-"""The commands below `facerwkv data` and `facerwkv models`: parse and call, nothing else."""
+"""The commands below `facerwkv data` and `facerwkv models`, and options of several: parse and call, nothing else."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +11,17 @@ data_app, models_app, cache_app = (typer.Typer(no_args_is_help=True, rich_markup
 data_app.add_typer(cache_app, name="cache", help="List and remove the decoded images that are kept.")
 FolderOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Default: FACERWKV_HOME, ~/.cache/facerwkv.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+ModelOption = Annotated[  # a text: a Path would make facerwkv_fer of ./facerwkv_fer
+    str, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a run's or checkpoint's folder.")
+]
+PredictorOption = Annotated[
+    str | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
+]
+EngineOption = Annotated[
+    Literal["torch", "onnx", "openvino"] | None,
+    typer.Option(help="What runs the model; onnx and openvino take --model FILE.onnx, see export."),
+]
+DetectorOption = Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")]
 
 
 def show(result: Any, as_json: bool) -> None:

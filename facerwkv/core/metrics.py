@@ -5,6 +5,7 @@ reliability tables (..., 3, BINS). So the 2,000 resamples of an interval are sco
 the original, and are drawn as counts: one multinomial draw per cell instead of one index per image.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -258,6 +259,21 @@ def confusion_scores(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int =
 def confusion_draws(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
     """The scores (resamples,) of as many images, drawn with replacement from those of a confusion matrix (C, C)."""
     return _draws("confusion", matrix.ravel(), lambda counts: counts.reshape(-1, *matrix.shape), resamples, seed)
+
+
+def paired(right: np.ndarray, others: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Score, float]:
+    """The accuracy of others less that of `right` on the same images, with its interval, and McNemar's exact p.
+
+    right, others: bool (N,), who answered which image rightly. p: how often a fair coin splits the images on which only
+    one of the two is right at least as unevenly. Source: McNemar 1947, in its exact (binomial) form.
+    """
+    changes = others.astype(np.int64) - right
+    lost, gained, n = int((changes < 0).sum()), int((changes > 0).sum()), len(changes)
+    drawn = np.random.default_rng(seed).multinomial(n, [lost / n, gained / n, 1 - (lost + gained) / n], resamples)
+    difference = Score.of((gained - lost) / n, (drawn[:, 1] - drawn[:, 0]) / n)
+    assert difference is not None  # of a finite value
+    tail = sum(math.comb(lost + gained, count) for count in range(min(lost, gained) + 1))
+    return difference, min(1.0, 2 * tail / 2 ** (lost + gained))
 
 
 def _reliability_draws(

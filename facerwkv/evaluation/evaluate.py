@@ -26,7 +26,8 @@ from facerwkv.data.readers import meaning
 from facerwkv.data.record import Record, same_source
 from facerwkv.data.samples import Scope, read_image
 from facerwkv.data.transforms import TransformConfig
-from facerwkv.evaluation.report import console_subgroups, console_table, write_report
+from facerwkv.evaluation.ablation import Ablation, Variants
+from facerwkv.evaluation.report import console_ablation, console_subgroups, console_table, write_report
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import Subgroups, choose_attributes, score_subgroups
 from facerwkv.models.card import known_licence, licence_of_training
@@ -44,17 +45,21 @@ _note = logging.getLogger(__name__).warning
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation, the report's file, and where asked for the images without a copy in training and the subgroups."""
+    """An evaluation, the report's file, and where asked for the images without a copy in training, the
+    subgroups and the model with parts switched off."""
 
     evaluation: Evaluation
     report: Path
     without_copies: Evaluation | None = None
     subgroups: Subgroups | None = None
+    ablation: Ablation | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """One JSON object; `without_copies` has the same scores for those images, `subgroups` those by group."""
+        """One JSON object; `without_copies` has the same scores for those images, `subgroups` those by group,
+        `ablation` those with parts switched off."""
         extra = {} if self.without_copies is None else {"without_copies": self.without_copies.summary()}
         extra |= {} if self.subgroups is None else {"subgroups": self.subgroups.to_dict()}
+        extra |= {} if self.ablation is None else {"ablation": self.ablation.to_dict()}
         return self.evaluation.summary() | extra | {"report": str(self.report)}
 
     def print(self) -> None:
@@ -65,6 +70,8 @@ class Scored:
             console.print(console_table(self.without_copies))
         if self.subgroups is not None:
             console.print(console_subgroups(self.subgroups))
+        if self.ablation is not None:
+            console.print(console_ablation(self.ablation))
         console.print(f"\nThe report: {self.report}")
 
 
@@ -210,16 +217,19 @@ def evaluate_folder(
     without_copies: bool = False,
     subgroups: str | None = None,
     changes: Sequence[str] = (),
+    ablate: bool = False,
 ) -> Scored:
     """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
 
     split: by default test; all images of other data that have no test. The report goes to `out`, by default
     MODEL/SPLIT, and MODEL/SPLIT_DATA for other data than the model's own; MODEL is runs/NAME for a shipped one or
     "hf-hub:ORG/NAME". subgroups: attributes to score by, "gender,age" or "all". changes: "data.KEY=VALUE", as for a
-    recipe. InputError for attributes that the data lack and for changes of anything but the data.
+    recipe. ablate: also with parts of the model's blocks switched off. InputError for attributes that the data lack,
+    for changes of anything but the data, and to ablate a model without such blocks.
     """
     checkpoint = load_checkpoint(model)
     choose_device(device)  # before images are read
+    variants = Variants(checkpoint.model, checkpoint.title) if ablate else None
     data, place = _data(checkpoint, model, source, changes)
     split = split or ("all" if data.foreign and "test" not in data.dataset.splits else "test")
     copies: set[str] = set()
@@ -233,6 +243,7 @@ def evaluate_folder(
     scored = evaluate(checkpoint, data, split, device, meta=meta)
     kept = scored.restrict(np.array([name not in copies for name in scored.names])) if without_copies else None
     by_group = score_subgroups(scored, [attributes[index] for index in scored.indices], chosen) if chosen else None
+    ablation = _ablate(checkpoint, variants, data, split, device, scored) if variants else None
     folder = reports_of(model)
     folder = folder.parent if folder.is_file() else folder
     target = Path(out) if out else folder / f"{split}{place}"
@@ -245,8 +256,20 @@ def evaluate_folder(
         images=_reader(data, split),
         selections={WITHOUT_COPIES: kept} if kept else None,
         subgroups=by_group,
+        ablation=ablation,
     )
-    return Scored(scored, report, kept, by_group)
+    return Scored(scored, report, kept, by_group, ablation)
+
+
+def _ablate(
+    checkpoint: Checkpoint, variants: Variants, data: DataModule, split: Split, device: str, whole: Evaluation
+) -> Ablation:
+    """The variants' answers on the images of the whole model's evaluation, among the classes that it scored."""
+    logits = _run_split(replace(checkpoint, model=variants), data, split, device, True)[0]
+    columns = [checkpoint.labels.index(label) for label in whole.labels]
+    kept = logits[whole.indices][..., columns]
+    by_name = {name: kept[:, number] for number, name in enumerate(variants.names)}
+    return Ablation.of(whole.logits, by_name, whole.targets)
 
 
 def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | None = None) -> Checkpoint:

@@ -150,6 +150,22 @@ def reliability_figure(tables: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def ablation_figure(rows: Sequence[Any]) -> Figure:
+    """The difference of each row of an ablation, in points, with its interval; the first on top."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.2, 0.9 + 0.24 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, alpha=0.4, linewidth=1)
+        for height, each in enumerate(row.difference for row in rows):
+            axes.plot((100 * each.low, 100 * each.high), (height, height), color=BLUE, linewidth=1.5)
+            axes.plot(100 * each.value, height, "o", color=BLUE, markersize=4)
+        axes.set(xlabel="accuracy, points from the whole model's", ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+        axes.grid(alpha=0.15, color=INK, axis="x")
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """The first of SCORES with its interval, and images per second, of each row of a comparison, the first on top."""
     leading, metric = next(iter(metrics.SCORES.items()))

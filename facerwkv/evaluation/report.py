@@ -19,6 +19,9 @@ from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, read_json, write_text
 from facerwkv.evaluation import figures, ranking
+from facerwkv.evaluation.ablation import FILE as ABLATION
+from facerwkv.evaluation.ablation import HEADERS, Ablation
+from facerwkv.evaluation.ablation import READING as ABLATED
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.subgroups import FEW, Subgroups, is_few
 from facerwkv.evaluation.subgroups import FILE as SUBGROUPS
@@ -72,6 +75,7 @@ def write_report(
     images: Callable[[int], np.ndarray] | None = None,
     selections: Mapping[str, Evaluation] | None = None,
     subgroups: Subgroups | None = None,
+    ablation: Ablation | None = None,
 ) -> Path:
     """Write report.md, report.html, the figures (PNG, SVG), scores and classes (CSV, LaTeX) and the evaluation.
 
@@ -79,21 +83,24 @@ def write_report(
     run: the folder whose curves, recipe and environment belong to it. images: index in the data set → uint8 (H, W, 3)
     RGB or (H, W), for small images of the mistakes; without it no image goes into the report. selections: evaluations
     of some of the images, by what they are called ("without the copies"). subgroups: scores by who is shown, also
-    written to subgroups.json.
+    written to subgroups.json. ablation: with parts of the model switched off, also written to ablation.json.
     """
     out, run = Path(out), Path(run) if run else None
     if isinstance(source, Evaluation):
         evaluation = source
-        (out / SUBGROUPS).unlink(missing_ok=True)  # an earlier evaluation's
+        for earlier in (SUBGROUPS, ABLATION):
+            (out / earlier).unlink(missing_ok=True)
     else:
         folder = Path(source)
         run = run or next((path for path in (folder, folder.parent) if (path / RECIPE).is_file()), None)
         evaluation = Evaluation.load(folder if (folder / SUMMARY).is_file() else folder / "test")
     evaluation.save(out)
-    if subgroups:
-        subgroups.save(out)
+    for extra in filter(None, (subgroups, ablation)):
+        extra.save(out)
     title = f"{evaluation.model or 'A model'} on {evaluation.source or 'images'} ({evaluation.split})"
-    return write_page(out / "report", title, list(_sections(evaluation, out, run, images, selections or {}, subgroups)))
+    return write_page(
+        out / "report", title, list(_sections(evaluation, out, run, images, selections or {}, subgroups, ablation))
+    )
 
 
 def console_table(evaluation: Evaluation) -> Group:
@@ -115,6 +122,16 @@ def console_subgroups(subgroups: Subgroups) -> Group:
         elif isinstance(block, Paragraph):
             blocks += ["", Text(clean(block.text), style="dim")]
     return Group(*blocks)
+
+
+def console_ablation(ablation: Ablation) -> Group:
+    """The accuracy with each part switched off for a terminal (rich)."""
+    table = _ablation_table(ablation)
+    return Group("", _console(table.headers, table.rows), "", Text(ABLATED, style="dim"))
+
+
+def _ablation_table(ablation: Ablation) -> Table:
+    return Table(HEADERS, [("nothing", f"{ablation.accuracy:.2%}", *[""] * 4), *(row.cells for row in ablation.rows)])
 
 
 def _console(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> ConsoleTable:
@@ -154,6 +171,7 @@ def _sections(
     images: Callable[[int], np.ndarray] | None,
     selections: Mapping[str, Evaluation],
     subgroups: Subgroups | None,
+    ablation: Ablation | None,
 ) -> Iterator[Section]:
     summary = evaluation.summary()
     meanings = "; ".join(f"{metric.title}: {metric.about}" for metric in metrics.SCORES.values() if metric.about)
@@ -168,6 +186,10 @@ def _sections(
         yield "Selections of the images", [_selection_table({"all": evaluation, **selections})]
     if subgroups:
         yield "Subgroups", list(_subgroup_blocks(subgroups))
+    if ablation:
+        alt = "Points of accuracy lost or won with each part switched off, and their 95 % intervals"
+        image = drawing(figures.ablation_figure(ablation.rows), out, "ablation", alt)
+        yield "What the mixers do", [image, _ablation_table(ablation), Paragraph(ABLATED)]
     curves, x_name = read_curves(run / CURVES) if run else ({}, "")
     if curves:
         figure = figures.curves_figure(curves, x_name)

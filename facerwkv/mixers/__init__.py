@@ -15,6 +15,7 @@ and may have, where the mathematics allows it,
     folded() -> nn.Module            what gives the same answers, to rounding, from constants worked out beforehand
     hook_value                       a time mix that is linear in its values passes them, (B, T, ...), through this
                                      nn.Identity on their way into the kernel: a hook there sees who hands on what
+    undecayed                        a time mix's parameters of decay and bonus, and the values without effect
     implementation, portable         a time mix with a kernel calls it with the first, which an exporter that knows no
                                      native operator sets to the second
     lr_scales                        parameter's name → factor of the learning rate

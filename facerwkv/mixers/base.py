@@ -20,6 +20,8 @@ class TimeMix(nn.Module):
     """Whether it has a table of positions, so that tokens come to an end."""
     shares: ClassVar[bool] = False
     """Whether it hands something on to later blocks, in a dict that it is called with."""
+    undecayed: ClassVar[dict[str, float]] = {}
+    """Decay and bonus: the parameters, and the values with which all tokens count alike, however far they are."""
     implementation = "auto"
     """Of its kernel."""
     portable: ClassVar[str] = "chunked"

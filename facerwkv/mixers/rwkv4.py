@@ -5,6 +5,7 @@ initialisation.
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class TimeMix(RecurrentTimeMix):
     """
 
     name = "rwkv4"
+    undecayed: ClassVar = {"time_decay": -math.inf, "time_first": 0.0}
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__(config)

@@ -5,6 +5,7 @@ Source: Eagle and Finch (arXiv 2404.05892), and what RWKV-v5's train.py starts i
 not what their constructors say: every matrix is orthogonal or zero.
 """
 
+import math
 from dataclasses import replace
 from typing import ClassVar
 
@@ -28,6 +29,7 @@ class EagleTimeMix(RecurrentTimeMix):
 
     name = "rwkv5"
     lr_scales: ClassVar = {"time_decay": 2.0}  # as upstream; read by training's parameter groups
+    undecayed: ClassVar = {"time_decay": -math.inf, "time_first": 1.0}
 
     def __init__(self, config: MixerConfig, layer: int):
         super().__init__(config)

@@ -29,6 +29,7 @@ class TimeMix(RecurrentTimeMix):
 
     name = "rwkv7"
     shares = True
+    undecayed: ClassVar = {"time_decay.base": -math.inf, "time_bonus": 0.0}
     lr_scales: ClassVar = {"time_decay.base": 2.0}  # as upstream; read by training's parameter groups
 
     def __init__(self, config: MixerConfig, layer: int):

@@ -3,6 +3,8 @@
 Source: Vision-RWKV (arXiv 2403.02308) and OpenGVLab's code and initialisation. The scan always goes both ways.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -32,6 +34,7 @@ class TimeMix(base.TimeMix):
     name = "vrwkv"
     scans = ("forward", "both")  # it sees all tokens in any case
     full_width = True
+    undecayed: ClassVar = {"time_decay": 0.0, "time_first": 0.0}
     key_norm = False
 
     def __init__(self, config: MixerConfig, layer: int):

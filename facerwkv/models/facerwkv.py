@@ -106,7 +106,10 @@ class FaceRWKV(Classifier):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image → the last block's tokens (B, T, D), normalised where the model has a norm there."""
-        x, grid = self.embed(x)
+        return self.mixed(*self.embed(x))
+
+    def mixed(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What `embed` gives → the last block's tokens (B, T, D), normalised where the model has a norm there."""
         shared: dict[str, Tensor] = {}
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:

@@ -193,6 +193,19 @@ def by_index(targets: np.ndarray, logits: np.ndarray, resamples: int) -> dict[st
     return {name: np.array(drawn) for name, drawn in values.items()}
 
 
+@pytest.mark.parametrize(
+    ("lost", "gained", "p"), [(0, 0, 1.0), (3, 3, 1.0), (1, 5, 14 / 64), (0, 10, 2 / 1024), (40, 60, 0.0568879)]
+)
+def test_a_paired_difference_and_its_exact_p(lost, gained, p):
+    right = np.array([True] * lost + [False] * gained + [True] * 100)
+    others = np.array([False] * lost + [True] * gained + [True] * 100)
+    difference, found = metrics.paired(right, others)
+    assert difference.value == pytest.approx((gained - lost) / len(right))
+    assert found == pytest.approx(p, rel=1e-5)
+    deviation = np.sqrt((lost + gained) / len(right) - difference.value**2) / np.sqrt(len(right))
+    assert difference.high - difference.low == pytest.approx(2 * 1.96 * deviation, rel=0.1, abs=1e-9)
+
+
 def test_intervals_are_those_of_drawn_indices():
     rng = np.random.default_rng(5)
     targets = rng.integers(0, 4, 400)

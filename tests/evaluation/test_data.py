@@ -61,8 +61,12 @@ def scenes(tmp_path_factory, home):
 
 
 @pytest.mark.usefixtures("unwritten")
-def test_evaluation_sees_the_faces_that_prediction_finds(scenes, tmp_path, caplog):
-    scored = evaluate_folder(TINY, f"imagefolder:{scenes}", out=tmp_path, device="cpu").evaluation
+def test_evaluation_sees_the_faces_that_prediction_finds(scenes, tmp_path, caplog, capsys):
+    everything = evaluate_folder(TINY, f"imagefolder:{scenes}", out=tmp_path, device="cpu", ablate=True)
+    scored, rows = everything.evaluation, everything.to_dict()["ablation"]["rows"]
+    everything.print()
+    assert [row["name"] for row in rows][-3:] == ["all blocks", "values averaged", "decay and bonus"]
+    assert f"block 3: channel mix    {rows[7]['accuracy']:.2%}" in capsys.readouterr().out
     model, found = load(TINY, device="cpu"), 0
     for name, probs in zip(scored.names, scored.probs, strict=True):
         faces = model.predict(scenes / name).faces

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from facerwkv.core.errors import InputError
 from facerwkv.evaluation import figures, templates
+from facerwkv.evaluation.ablation import Ablation
 from facerwkv.evaluation.report import console_table, read_curves, write_report
 from facerwkv.evaluation.result import Evaluation
 
@@ -51,15 +52,22 @@ FIGURES = ("confusion", "curves", "precision_recall", "reliability", "roc")
 
 
 def test_a_report_is_these_files(tmp_path, run):
-    path = write_report(evaluation(temperature=1.5), tmp_path / "out", run=run)
+    whole = evaluation(temperature=1.5)
+    ablation = Ablation.of(whole.logits, {"all blocks": -whole.logits}, whole.targets)
+    path = write_report(whole, tmp_path / "out", run=run, ablation=ablation)
     assert path == tmp_path / "out" / "report.html"
     assert {file.name for file in path.parent.iterdir()} == {
-        "report.md", "report.html", "predictions.csv", "logits.npz", "evaluation.json",
+        "report.md", "report.html", "predictions.csv", "logits.npz", "evaluation.json", "ablation.json",
         "classes.csv", "classes.tex", "scores.csv", "scores.tex",
-        *(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")),
+        *(f"{name}.{ending}" for name in (*FIGURES, "ablation") for ending in ("png", "svg")),
     }  # fmt: skip
     for name in FIGURES:
         assert Image.open(path.parent / f"{name}.png").format == "PNG"
+    page = path.with_suffix(".md").read_text()
+    assert "## What the mixers do\n\n![Points of accuracy" in page
+    assert (
+        "| nothing | 75.00% |  |  |  |  |\n| all blocks | 0.00% | -75.00 | -100.00 to -25.00 | 0.25 | 100.0% |" in page
+    )
 
 
 def test_the_page_is_self_contained_and_escapes_names(tmp_path, run):
