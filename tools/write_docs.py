@@ -21,6 +21,8 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
 from facerwkv.data.check import describe_all as describe_data
 from facerwkv.data.datasets import DATASETS
+from facerwkv.evaluation.ablation import FILE as ABLATION
+from facerwkv.evaluation.ablation import HEADERS, READING, Ablation
 from facerwkv.evaluation.compare import RESULT, markdown
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.models.checkpoint import load_checkpoint
@@ -69,6 +71,8 @@ def keep(run: Path, name: str, split: str = "test") -> None:
         text = source.read_text(encoding="utf-8").replace(str(run), "RUN")
         text = re.sub(r"(stem_weights(?:: |=))/.*/", r"\1", text)
         write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
+    if (run / split / ABLATION).is_file():
+        Ablation.load(run / split).save(RUNS / name)
 
 
 def keep_comparison(folder: Path, name: str) -> None:
@@ -276,6 +280,10 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
     yield f"\n| class{which} | {heads} |\n|---|---:|---:|---:|---:|"
     yield from (f"| {' | '.join(row)} |" for row in metrics.class_rows(several[0]["per_class"]))
     yield ""
+    if (first / ABLATION).is_file():
+        yield f"{READING}\n\n| {' | '.join(HEADERS)} |\n|---|{'---:|' * (len(HEADERS) - 1)}"
+        yield from (f"| {' | '.join(row)} |" for row in Ablation.load(first).table)
+        yield ""
 
 
 def _where(environment: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
-from facerwkv.core.files import write_text
+from facerwkv.core.files import read_json, write_text
 from facerwkv.core.metrics import Score
 from facerwkv.models.facerwkv import FaceRWKV
 
@@ -66,6 +66,18 @@ class Ablation:
 
     def save(self, folder: Path) -> None:
         write_text(folder / FILE, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """The texts under HEADERS, the whole model's first."""
+        return [("nothing", f"{self.accuracy:.2%}", *[""] * 4), *(row.cells for row in self.rows)]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Ablation":
+        """Read what `save` wrote."""
+        stored = read_json(folder / FILE)
+        rows = [Row(**row | {"difference": Score(**row["difference"])}) for row in stored["rows"]]
+        return cls(stored["accuracy"], rows)
 
     @classmethod
     def of(cls, whole: np.ndarray, variants: dict[str, np.ndarray], targets: np.ndarray) -> "Ablation":

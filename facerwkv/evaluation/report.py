@@ -95,8 +95,10 @@ def write_report(
         run = run or next((path for path in (folder, folder.parent) if (path / RECIPE).is_file()), None)
         evaluation = Evaluation.load(folder if (folder / SUMMARY).is_file() else folder / "test")
     evaluation.save(out)
-    for extra in filter(None, (subgroups, ablation)):
-        extra.save(out)
+    if subgroups:
+        subgroups.save(out)
+    if ablation:
+        ablation.save(out)
     title = f"{evaluation.model or 'A model'} on {evaluation.source or 'images'} ({evaluation.split})"
     return write_page(
         out / "report", title, list(_sections(evaluation, out, run, images, selections or {}, subgroups, ablation))
@@ -126,12 +128,7 @@ def console_subgroups(subgroups: Subgroups) -> Group:
 
 def console_ablation(ablation: Ablation) -> Group:
     """The accuracy with each part switched off for a terminal (rich)."""
-    table = _ablation_table(ablation)
-    return Group("", _console(table.headers, table.rows), "", Text(ABLATED, style="dim"))
-
-
-def _ablation_table(ablation: Ablation) -> Table:
-    return Table(HEADERS, [("nothing", f"{ablation.accuracy:.2%}", *[""] * 4), *(row.cells for row in ablation.rows)])
+    return Group("", _console(HEADERS, ablation.table), "", Text(ABLATED, style="dim"))
 
 
 def _console(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> ConsoleTable:
@@ -189,7 +186,7 @@ def _sections(
     if ablation:
         alt = "Points of accuracy lost or won with each part switched off, and their 95 % intervals"
         image = drawing(figures.ablation_figure(ablation.rows), out, "ablation", alt)
-        yield "What the mixers do", [image, _ablation_table(ablation), Paragraph(ABLATED)]
+        yield "What the mixers do", [image, Table(HEADERS, ablation.table), Paragraph(ABLATED)]
     curves, x_name = read_curves(run / CURVES) if run else ({}, "")
     if curves:
         figure = figures.curves_figure(curves, x_name)
