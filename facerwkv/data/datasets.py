@@ -13,7 +13,16 @@ from pathlib import Path
 from facerwkv.core.labels import EXPRESSIONS, EXPRESSIONS_8
 from facerwkv.data import readers
 from facerwkv.data.fer2013 import fer2013, ferplus
-from facerwkv.data.folders import by_class, class_homes, file_sample, first_of, folders, list_images, split_folders
+from facerwkv.data.folders import (
+    by_class,
+    class_homes,
+    file_sample,
+    first_of,
+    folders,
+    list_images,
+    split_folders,
+    unwrapped,
+)
 from facerwkv.data.layouts import hugging_face, parquet, yolo
 from facerwkv.data.readers import MissingLayout, from_rows
 from facerwkv.data.samples import UNKNOWN, DatasetSpec, Sample, Split, Splits
@@ -177,8 +186,9 @@ def expw(root: Path, problems: list[str]) -> Splits:
 
 
 def imagefolder(root: Path, problems: list[str]) -> Splits:
-    """Folders of classes, below train, val and test where there are such folders."""
-    return by_class(root, split_folders(root, problems) or {"train": root}, problems)
+    """Folders of classes, below train, val and test where there are such folders; all of it perhaps in one folder."""
+    home = unwrapped(root)
+    return by_class(root, split_folders(home, problems) or {"train": home}, problems)
 
 
 def manifest(root: Path, problems: list[str]) -> Splits:

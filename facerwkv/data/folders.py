@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.labels import EXPRESSIONS_8
 from facerwkv.data.readers import MissingLayout, meaning, named_splits
 from facerwkv.data.samples import SPLITS, Sample, Split, Splits
 from facerwkv.media.geometry import Box
@@ -55,6 +56,19 @@ def _count_loose(home: Path, problems: list[str]) -> None:
     loose = [name for name in os.listdir(home) if _visible(name) and name.lower().endswith(endings())]
     if loose:
         problems.append(f"{len(loose)} images directly in {home} were left out: they are in no class's folder.")
+
+
+def unwrapped(root: Path) -> Path:
+    """`root`, or what its only folder holds, where that is a package's, with several folders in it and no images."""
+    children = folders(root)
+    while len(children) == 1 and not (
+        {meaning(children[0].name)} & set(EXPRESSIONS_8) or named_splits([children[0].name])
+    ):
+        images = [*root.iterdir(), *children[0].iterdir()]
+        if any(each.name.lower().endswith(endings()) for each in images) or not folders(children[0]):
+            break
+        root, children = children[0], folders(children[0])
+    return root
 
 
 def is_class(folder: Path, known: Container[str], numbers: Mapping[int, str] | None = None) -> bool:

@@ -40,7 +40,10 @@ def load_dataset(
     """
     name, _, path = source.partition(":")
     if name not in DATASETS:
-        raise InputError(f"Unknown data set {name!r} in {source!r}. Write NAME:ROOT; names: {', '.join(DATASETS)}.")
+        folder = f" For your own folders of classes write imagefolder:{source}." if os.path.isdir(source) else ""
+        raise InputError(
+            f"Unknown data set {name!r} in {source!r}.{folder} Write NAME:ROOT; names: {', '.join(DATASETS)}."
+        )
     spec, root, problems = DATASETS[name], Path(os.path.expanduser(path)), list[str]()
     expected = f"Expected layout of {name}: {spec.layout}"
     if name != "toy" and not path:
@@ -172,7 +175,8 @@ def _relabel(splits: Splits, names: Mapping[str, str], own: bool, problems: list
 
 def _require_classes(dataset: Dataset, source: str, expected: str, training: bool) -> None:
     """Raise InputError unless there are images, and training images of each class if there are any for training."""
-    hint = f" ({dataset.problems[0].rstrip('.')})" if dataset.problems else ""
+    first = dataset.problems[: 2 if dataset.problems and dataset.problems[0].endswith(":") else 1]
+    hint = f" ({' '.join(first).rstrip('.')})" if first else ""
     if not dataset.splits:
         raise InputError(f"{source} contains no images of {', '.join(dataset.labels)}{hint}. {expected}")
     present = {sample.label for sample in dataset.splits.get("train", ())}

@@ -262,6 +262,18 @@ def test_imagefolder_without_splits_is_all_training(tmp_path):
     assert list(load_dataset(f"imagefolder:{tmp_path}").splits) == ["train"]
 
 
+def test_an_imagefolder_may_lie_in_one_folder_more(tmp_path):
+    trees.folders(tmp_path / "archive" / "images", trees.FOLDERS, 2)
+    dataset = load_dataset(f"imagefolder:{tmp_path}")
+    assert list(dataset.splits) == ["train"]
+    assert {sample.label for sample in dataset.splits["train"]} == set(EXPRESSIONS)
+    alone = load_dataset(f"imagefolder:{tmp_path}/archive/images", labels=["auto"])
+    assert len(alone.splits["train"]) == len(dataset.splits["train"])
+    for persons in ("a", "b"):  # folders of persons in the only class
+        trees.folders(tmp_path / "one" / "happy", [persons], 2)
+    assert load_dataset(f"imagefolder:{tmp_path}/one", labels=["auto"]).labels == ("happy",)
+
+
 def test_manifest_rows_carry_box_group_and_attributes(tmp_path):
     sample = load("manifest", tmp_path).splits["train"][0]
     assert (sample.name, sample.label, sample.box, sample.group) == (
@@ -353,6 +365,7 @@ def no_columns(root):
 BAD = [
     (lambda root: "nope:/x", "Unknown data set 'nope' in 'nope:/x'. Write NAME:ROOT; names: caer_s, fer2013, "),
     (lambda root: "/d/CAER-S", "Unknown data set '/d/CAER-S'"),
+    (lambda root: str(root), "For your own folders of classes write imagefolder:/"),
     (
         lambda root: "rafdb",
         "rafdb needs its root folder or file, rafdb:ROOT. Expected layout of rafdb: ROOT/basic/EmoLabel",
