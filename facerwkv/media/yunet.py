@@ -30,11 +30,17 @@ def rewritten(published: bytes) -> bytes:
     graph = onnx.load_from_string(published).graph
     weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     nodes = [
-        helper.make_node("Transpose", [IMAGES], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], [graph.input[0].name], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", [IMAGES], ["plane"], axes=[1]),
+        helper.make_node("Reshape", ["plane", "lines"], ["numbers"]),
+        helper.make_node("Cast", ["numbers"], [graph.input[0].name], to=TensorProto.FLOAT),
     ]
+    # The first convolution, of 3 x 3 pixels in BGR, reads lines of 3 x 9 numbers in RGB: nothing is transposed.
     first = graph.node[0].input[1]
-    weights[first] = np.ascontiguousarray(weights[first][:, ::-1])  # its three channels were BGR
+    weights[first] = weights[first][:, ::-1].transpose(0, 2, 3, 1).reshape(-1, 1, 3, 9)
+    weights["lines"] = np.array([0, 0, 0, -1])
+    del graph.node[0].attribute[:]
+    sizes = {"kernel_shape": [3, 9], "strides": [2, 6], "pads": [1, 3, 1, 3]}
+    graph.node[0].attribute.extend(helper.make_attribute(name, size) for name, size in sizes.items())
     features: list[str] = [""] * len(STRIDES)
     for node in graph.node:
         level = _level(node)
