@@ -217,20 +217,18 @@ def to_png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def to_vector(figure: Figure, name: str) -> bytes:
-    """An SVG file on white, for papers: black on white wherever it is shown."""
-    file = io.BytesIO()
+def to_vector(figure: Figure, name: str) -> str:
+    """An SVG file on white, for papers: black on white wherever it is shown. `name`: for its ids."""
+    file = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
     return file.getvalue()
 
 
-def to_svg(figure: Figure, name: str) -> str:
-    """An <svg> element without background, in the page's text colour, as wide as its container. `name`: for its ids."""
-    file = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None})
-    text = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
-    width = round(figure.get_figwidth() * 96)
-    svg = re.sub(r' (width|height)="[\d.]+pt"', "", text[text.index("<svg") :], count=2)
-    return svg.replace(INK, "currentColor").replace("<svg", f'<svg style="max-width:{width}px"', 1)
+def to_svg(vector: str) -> str:
+    """`to_vector`'s file as an <svg> element without background, in a page's text colour, as wide as its container."""
+    text = vector[vector.index("<svg") :]
+    width = round(float(re.search(r' width="([\d.]+)pt"', text)[1]) * 96 / 72)  # type: ignore[index]
+    for part in (r"<metadata>.*?</metadata>", r' width="[\d.]+pt"', r' height="[\d.]+pt"', r'<g id="patch_1">.*?</g>'):
+        text = re.sub(part, "", text, count=1, flags=re.DOTALL)
+    return text.replace(INK, "currentColor").replace("<svg", f'<svg style="max-width:{width}px"', 1)

@@ -340,10 +340,11 @@ def _gallery(evaluation: Evaluation, rows: np.ndarray, images: Callable[[int], n
 
 def drawing(figure: Any, out: Path, name: str, alt: str) -> Drawing:
     """A figure, saved as OUT/NAME.png and, for papers, as NAME.svg, for a page in OUT."""
-    for ending, image in ((".png", figures.to_png(figure)), (".svg", figures.to_vector(figure, name))):
+    image, vector = figures.to_png(figure), figures.to_vector(figure, name)
+    for ending, data in ((".png", image), (".svg", vector.encode())):
         with atomic(out / f"{name}{ending}") as partial:
-            partial.write_bytes(image)
-    return Drawing(f"{name}.png", figures.to_svg(figure, name), alt)
+            partial.write_bytes(data)
+    return Drawing(f"{name}.png", figures.to_svg(vector), alt)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -185,7 +185,8 @@ def test_no_curves_are_no_error(tmp_path, content):
 
 
 def test_images_take_the_colour_of_the_page():
-    svg = figures.to_svg(figures.confusion_figure(np.eye(2, dtype=int), ("a", "<b>")), "confusion")
+    vector = figures.to_vector(figures.confusion_figure(np.eye(2, dtype=int), ("a", "<b>")), "confusion")
+    svg = figures.to_svg(vector)
     assert "currentColor" in svg
     assert figures.INK not in svg
     assert "&lt;b&gt;" in svg
