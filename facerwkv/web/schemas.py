@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
+from facerwkv.inference.schema import SCHEMA
 from facerwkv.web.videos import FILES, State
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -20,29 +21,7 @@ class Health(BaseModel):
     version: str
 
 
-class Face(BaseModel):
-    """A face, or a whole image, which has no box; `track` and `detection` are there where faces are followed, and
-    `unsure` where a threshold was given."""
-
-    label: str
-    score: Share
-    probs: dict[str, Share]
-    box: Box | None = None
-    track: int | None = None
-    detection: Share | None = None
-    unsure: bool | None = None
-
-
-class Result(BaseModel):
-    """`size` is width and height; `message` says why an image has no result; `time` and `frame` are a stream's."""
-
-    source: str
-    status: Literal["ok", "no_face", "unreadable"]
-    faces: list[Face]
-    size: Annotated[list[int], Field(min_length=2, max_length=2)]
-    message: str | None = None
-    time: float | None = None
-    frame: int | None = None
+Result = Annotated[dict[str, Any], WithJsonSchema({name: part for name, part in SCHEMA.items() if name != "$schema"})]
 
 
 class Results(BaseModel):

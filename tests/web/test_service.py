@@ -11,6 +11,7 @@ from io import BytesIO
 from urllib.parse import urlsplit
 
 import httpx
+import jsonschema
 import pytest
 from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -20,6 +21,7 @@ import facerwkv
 from facerwkv.cli import main
 from facerwkv.core.labels import EXPRESSIONS
 from facerwkv.inference.explain import METHODS
+from facerwkv.inference.schema import SCHEMA
 from facerwkv.media.draw import COLOURS
 from facerwkv.web.jobs import locked_folder
 from facerwkv.web.serve import _listening
@@ -97,6 +99,8 @@ def test_results_come_in_the_order_of_the_files(client, justin, expected):
     ]
     assert results[2]["message"].startswith("3.txt cannot be read: its content is none of the known formats")
     assert results[1]["faces"] == results[3]["faces"] == close_to(expected)
+    for result in results:
+        jsonschema.validate(result, SCHEMA)
 
 
 def test_predict_json(client, justin, expected):
@@ -121,7 +125,9 @@ def test_a_threshold_marks_what_is_unsure(client, server, justin, threshold, uns
     assert answer.json()["results"][0]["faces"][0]["unsure"] is unsure
     with connect(socket_of(server, f"threshold={threshold}")) as stream:
         stream.send(justin)
-        assert json.loads(stream.recv())["faces"][0]["unsure"] is unsure
+        result = json.loads(stream.recv())
+        assert result["faces"][0]["unsure"] is unsure
+        jsonschema.validate(result, SCHEMA)
 
 
 def test_a_threshold_that_is_no_share_is_refused(client, justin):
