@@ -73,7 +73,7 @@ release: check ## build wheel and sdist in dist/, check them, install them into 
 	@ls -l dist
 
 site: install ## build the documentation for a browser in build/site
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 constraints: install ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --no-header --no-annotate \
