@@ -11,6 +11,9 @@ from typer.main import get_command
 from facerwkv.bench import page as speed
 from facerwkv.bench.rows import ROWS
 from facerwkv.cli import app
+from facerwkv.core import metrics
+from facerwkv.evaluation.result import LOGITS, Evaluation
+from facerwkv.models.zoo import shipped
 from tools import write_docs as docs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,9 +71,30 @@ def test_every_target_of_the_makefile_that_is_named_exists():
 
 
 def test_no_kept_run_names_a_place_on_a_machine():
-    kept = [path for folder in (docs.RUNS, docs.COMPARISONS) for path in folder.rglob("*") if path.suffix != ".png"]
+    kept = [
+        path
+        for folder in (docs.RUNS, docs.COMPARISONS)
+        for path in folder.rglob("*")
+        if path.suffix not in (".png", ".npz")
+    ]
     texts = {path: path.read_text(encoding="utf-8") for path in kept if path.is_file()}
     assert [path for path, text in texts.items() if re.search(r"[\s\"'=:]/\w+/", text)] == []
+
+
+KEPT = sorted(path.parent for path in docs.RUNS.glob(f"*/{LOGITS}"))
+
+
+def test_the_answers_of_every_shipped_model_are_kept():
+    assert {f"{name}_seed0" for name in shipped()} <= {folder.name for folder in KEPT}
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+def test_scores_computed_from_kept_answers_are_the_page_s(folder):
+    page = json.loads((folder / docs.EVALUATION).read_text())
+    scores = Evaluation.load(folder).scores
+    for name, metric in metrics.SCORES.items():
+        assert scores[name].value == pytest.approx(page[name]["value"], abs=1e-9 if metric.of == "confusion" else 5e-4)
+    assert (folder / LOGITS).stat().st_size < 200_000
 
 
 def test_seeds_share_a_section_with_their_mean_and_deviation(tmp_path, monkeypatch):

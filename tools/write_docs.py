@@ -1,7 +1,8 @@
 """The numbers in the documentation, written from runs: `make docs`.
 
-docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores; docs/comparisons/ the
-tables of comparisons. `python -m tools.write_docs keep FOLDER NAME` puts either there, and
+docs/runs/NAME/ keeps what the tables need of a run: its recipe, environment, data and scores, and its answers (logits
+as float16), from which `facerwkv compare docs/runs/A docs/runs/B` and anyone can compute them again;
+docs/comparisons/ the tables of comparisons. `python -m tools.write_docs keep FOLDER NAME` puts either there, and
 `tests/test_docs.py` checks that the pages follow. Names that differ in a last "_seed0" alone share a section.
 """
 
@@ -16,6 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, write_text
@@ -23,7 +26,8 @@ from facerwkv.data.check import describe_all as describe_data
 from facerwkv.data.datasets import DATASETS
 from facerwkv.evaluation.ablation import FILE as ABLATION
 from facerwkv.evaluation.ablation import HEADERS, READING, Ablation
-from facerwkv.evaluation.compare import RESULT, markdown
+from facerwkv.evaluation.comparison import RESULT, markdown
+from facerwkv.evaluation.result import LOGITS, Evaluation
 from facerwkv.experiments.study import mean_and_deviation
 from facerwkv.models.checkpoint import load_checkpoint
 from facerwkv.models.describe import COUNTS, claims, describe_all, deviation, measure
@@ -71,6 +75,7 @@ def keep(run: Path, name: str, split: str = "test") -> None:
         text = source.read_text(encoding="utf-8").replace(str(run), "RUN")
         text = re.sub(r"(stem_weights(?:: |=))/.*/", r"\1", text)
         write_text(RUNS / name / kept, text.replace(root, "ROOT") if root else text)
+    Evaluation.load(run / split).save_logits(RUNS / name, np.float16)
     if (run / split / ABLATION).is_file():
         Ablation.load(run / split).save(RUNS / name)
 
@@ -263,7 +268,7 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
         f"{recipe.train.epochs} epochs, {', '.join(seeds)}, "
         f"images of {' x '.join(map(str, recipe.transform.image_size))}; "
         f"{'; '.join(dict.fromkeys(_where(_read(folder / ENVIRONMENT)) for folder in folders))}. "
-        f"Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).\n"
+        f"Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).{_answers(first)}\n"
     )
     titles = [metric.title for metric in metrics.SCORES.values()]
     yield f"| images | n | {' | '.join(titles)} |\n|---|---:|{'---:|' * len(titles)}"
@@ -284,6 +289,10 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
         yield f"{READING}\n\n| {' | '.join(HEADERS)} |\n|---|{'---:|' * (len(HEADERS) - 1)}"
         yield from (f"| {' | '.join(row)} |" for row in Ablation.load(first).table)
         yield ""
+
+
+def _answers(folder: Path) -> str:
+    return f" Answers: [{LOGITS}](runs/{folder.name}/{LOGITS})." if (folder / LOGITS).is_file() else ""
 
 
 def _where(environment: dict[str, Any]) -> str:

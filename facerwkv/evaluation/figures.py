@@ -176,7 +176,9 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             if score := row[leading]:
                 left.plot((score["low"], score["high"]), (height, height), color=BLUE, linewidth=1.5)
                 left.plot(score["value"], height, "o", color=BLUE, markersize=4)
-        right.plot([row["images_per_second"] for row in rows], range(len(rows)), "o", color=BLUE, markersize=4)
+        timed = [(row["images_per_second"], height) for height, row in enumerate(rows) if row["images_per_second"]]
+        for speed, height in timed:
+            right.plot(speed, height, "o", color=BLUE, markersize=4)
         left.set(title=f"{metric.title}, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
         left.set_yticks(range(len(rows)), [row["name"] for row in rows])
         left.xaxis.set_major_formatter(PercentFormatter(1, 0))

@@ -134,11 +134,16 @@ class Evaluation:
             for name, target, guess, probs in zip(self.names, self.targets, self.predictions, self.probs, strict=True):
                 numbers = (f"{probs[guess]:.6f}", int(target == guess), *(f"{value:.6f}" for value in probs))
                 table.writerow((name, self.labels[target], self.labels[guess], *numbers))
+        self.save_logits(folder)
+        write_text(folder / SUMMARY, json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def save_logits(self, folder: Path, dtype: type[np.floating] = np.float32) -> None:
+        """Write logits.npz; in float16 for answers that are kept for long."""
+        logits = self.logits.astype(dtype)
         with atomic(folder / LOGITS) as partial, partial.open("wb") as file:
             np.savez_compressed(
-                file, names=np.array(self.names), targets=self.targets, logits=self.logits, indices=self.indices
+                file, names=np.array(self.names), targets=self.targets, logits=logits, indices=self.indices
             )
-        write_text(folder / SUMMARY, json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Evaluation":

@@ -14,7 +14,8 @@ weights; what ImageNet's give is one more change, "resnet*:model.pretrained=true
 on a CPU: POSTER++, VGG-19, ResNet-152, larger models, and PAtt-Lite, which enlarges every image to 224 pixels.
 """
 
-from facerwkv.evaluation.compare import cells, columns, compare
+from facerwkv.evaluation.compare import compare
+from facerwkv.evaluation.comparison import cells, columns
 from facerwkv.evaluation.templates import Paragraph, Section, Table
 from facerwkv.experiments.study import SMOKE_DATA, Incomplete, Setting
 

@@ -1,15 +1,21 @@
 """Several models under one recipe, for real, on images that anything can learn."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from facerwkv.cli import app
 from facerwkv.core.errors import InputError
+from facerwkv.core.metrics import paired
 from facerwkv.evaluation import compare as module
-from facerwkv.evaluation.compare import UNLIKE, Comparison, compare, is_change
+from facerwkv.evaluation.compare import compare, is_change
+from facerwkv.evaluation.comparison import UNLIKE, Comparison
+from facerwkv.evaluation.result import Evaluation
 from facerwkv.models.zoo import MODELS
 from facerwkv.models.zoo import shipped as weights
 from facerwkv.training.recipe import Recipe
@@ -69,7 +75,8 @@ def test_the_table_is_written_in_four_forms(compared):
     assert json.loads((out / "comparison.json").read_text()) == json.loads(json.dumps(result.to_dict()))
     lines = (out / "comparison.md").read_text().splitlines()
     assert lines[0].startswith("| model | accuracy | UAR | macro-F1 | parameters |")
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [row["name"] for row in result.rows]
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:5]] == [row["name"] for row in result.rows]
+    assert [line.split(" | ")[0].strip("| ") for line in lines[8:]] == [row["name"] for row in result.rows[1:]]
     header = (out / "comparison.csv").read_text().splitlines()[0].split(",")
     assert {"name", "accuracy.value", "accuracy.low", "images_per_second"} <= set(header)
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -105,6 +112,33 @@ def test_a_folder_of_a_run_is_loaded_and_not_trained(compared, small, tmp_path, 
     assert row["loaded"]
     assert row["accuracy"] == next(one["accuracy"] for one in compared[1].rows if one["name"] == NAMES[0])
     assert (tmp_path / "facerwkv4_small" / "test" / "evaluation.json").is_file()
+
+
+def test_kept_answers_are_compared_image_by_image_without_weights_or_data(compared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "evaluate_folder", None)
+    out, _ = compared
+    first = Evaluation.load(out / "facerwkv4_small" / "test")
+    first.save(tmp_path / "a" / "test")
+    first.save_logits(tmp_path / "a" / "test", np.float16)
+    turned = replace(first, logits=-first.logits, names=first.names[::-1], targets=first.targets[::-1])
+    replace(turned, logits=turned.logits[::-1]).save(tmp_path / "b")
+    result = compare([str(tmp_path / "a"), str(tmp_path / "b")], "modern", (), tmp_path / "out", progress=False)
+    result.print()
+    assert result.problems == []
+    right, others = first.predictions == first.targets, (-first.logits).argmax(-1) == first.targets
+    difference, p = paired(*(right, others) if right.mean() > others.mean() else (others, right))
+    assert result.pairs == [{"name": "b", "against": "a", "n": 28, "difference": difference.to_dict(), "p": p}]
+    assert [(row["parameters"], row["images_per_second"]) for row in result.rows] == [(None, None)] * 2
+    assert f"| b | {100 * difference.value:+.2f} |" in (tmp_path / "out" / "comparison.md").read_text()
+    assert "| b | " in capsys.readouterr().out
+
+
+def test_answers_older_than_the_weights_are_not_believed(compared, tmp_path):
+    run = shutil.copytree(compared[0] / "facerwkv4_small", tmp_path / "run")
+    assert module._answers(str(run), "test") == run / "test"
+    os.utime(run / "best" / "model.safetensors")
+    os.utime(run / "test" / "evaluation.json", (0, 0))
+    assert module._answers(str(run), "test") is None
 
 
 def test_shipped_names_are_weights_and_models_on_other_images_are_told_apart(compared, colours, tmp_path, monkeypatch):
