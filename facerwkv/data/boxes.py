@@ -1,21 +1,18 @@
 """The face's box of every image of a data set: from a file, or from the detector, whose answers are kept."""
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock
-
 from facerwkv.core.devices import cores
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import cache_folder
 from facerwkv.core.threads import map_ahead
-from facerwkv.data.readers import CORNERS, SPLIT_NAMES, csv_rows, face_box, meaning, progress, text_rows
-from facerwkv.data.samples import Sample, Splits, mark, read_image
+from facerwkv.data.kept import kept
+from facerwkv.data.readers import CORNERS, SPLIT_NAMES, csv_rows, face_box, meaning, text_rows
+from facerwkv.data.samples import Sample, Splits, read_image
 from facerwkv.media.faces import FaceDetector
 from facerwkv.media.geometry import Box, area, whole_pixels
 from facerwkv.media.images import UnreadableImage
@@ -60,53 +57,29 @@ def add_boxes(splits: Splits, boxes: str, problems: list[str]) -> Splits:
 def with_faces(samples: Sequence[Sample]) -> list[Sample]:
     """The samples in their order; those without a box with their largest face, in whole pixels as prediction has it."""
     bare = [sample for sample in samples if sample.box is None]
-    faces = largest_faces(bare, cache_folder() / STORE) if bare else {}
-    boxes = {name: face and whole_pixels(face, sys.maxsize, sys.maxsize) for name, face in faces.items()}
-    return [replace(sample, box=sample.box or boxes[sample.name]) for sample in samples]
+    faces = iter(largest_faces(bare, cache_folder() / STORE) if bare else [])
+    boxes = (sample.box or next(faces) for sample in samples)
+    whole = (box and whole_pixels(box, sys.maxsize, sys.maxsize) for box in boxes)
+    return [replace(sample, box=sample.box or box) for sample, box in zip(samples, whole, strict=True)]
 
 
-def largest_faces(samples: Sequence[Sample], store: Path) -> dict[str, Box | None]:
-    """Name of a sample → its largest face, or None; images that are listed in `store` are not searched again.
-
-    An interrupted search is resumed where it stopped. Of several processes one searches and the others wait.
-    Raises InputError where `store` cannot be written.
-    """
-    keys = {sample.name: hashlib.blake2b(mark(sample), digest_size=16).hexdigest() for sample in samples}
-    known: dict[str, Box | None] = {}
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(store.with_suffix(".lock")), store.open("a+", encoding="utf-8", errors="replace") as file:
-            file.seek(0)
-            for line in file:
-                try:
-                    key, box = json.loads(line)
-                    known[key] = tuple(box) if box else None
-                except (ValueError, TypeError):  # a line that was cut off is searched again
-                    continue
-            missing = [sample for sample in samples if keys[sample.name] not in known]
-            for name, box in progress(_search(missing), "Detecting faces", len(missing)):
-                known[keys[name]] = box
-                file.write("\n" + json.dumps([keys[name], box]))  # in front, so that a line cut off spoils no other
-                file.flush()
-    except OSError as error:
-        raise InputError(
-            f"The detected faces cannot be kept in {store}: {error.strerror or error}. Name another folder in "
-            "FACERWKV_HOME."
-        ) from error
-    return {name: known[key] for name, key in keys.items()}
+def largest_faces(samples: Sequence[Sample], store: Path) -> list[Box | None]:
+    """Each sample's largest face, or None; those that `store` knows are not searched again. Errors as in `kept`."""
+    found = kept(samples, store, _search, "Detecting faces", "The detected faces")
+    return [tuple(box) if box else None for box in found]
 
 
-def _search(samples: Sequence[Sample]) -> Iterator[tuple[str, Box | None]]:
+def _search(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Box | None]]:
     if not samples:
         return
     detector = FaceDetector()
 
-    def face(sample: Sample) -> tuple[str, Box | None]:
+    def face(sample: Sample) -> tuple[Sample, Box | None]:
         try:
             faces = detector(read_image(sample))
         except UnreadableImage:  # reported when the image itself is wanted
             faces = []
-        return sample.name, max(((face.x1, face.y1, face.x2, face.y2) for face in faces), key=area, default=None)
+        return sample, max(((face.x1, face.y1, face.x2, face.y2) for face in faces), key=area, default=None)
 
     yield from map_ahead(face, samples, cores())
 

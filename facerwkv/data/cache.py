@@ -1,7 +1,12 @@
-"""Images decoded and resized once: a uint8 memory map per split, so that epochs after the first read no image file.
+"""Images decoded and resized once, as uint8: one store per data set and geometry, which splits, seeds, models and
+processes share.
 
-A cache is two files, KEY.npy (N, h, w, c) and KEY.json (which images could not be read). The key covers what every
-sample is made of and the geometry, so a changed image or setting leads to another file, never to a stale one.
+FOLDER/KEY/about.json          what it is of, and the images' shape
+FOLDER/KEY/00000.bin .json     a shard: images one after the other, and the keys of them; images that cannot be read
+
+KEY covers the data set's place and the geometry, an image's key its file or pixels and, for faces, its box: what
+changed is decoded anew. Shards are written whole or not at all, the .json last, and never change: a build that was
+killed goes on after the last one.
 """
 
 import hashlib
@@ -14,9 +19,8 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,35 +38,42 @@ from facerwkv.data.samples import Sample, mark, read_image
 from facerwkv.data.transforms import EvalTransform, TransformConfig
 from facerwkv.media.images import UnreadableImage
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 64  # images decoded between two writes
+SHARD = 256_000_000  # bytes of a shard: what a build that is killed loses at most
+LARGE = 1_000_000_000  # bytes of which a build says beforehand that it will write them
 MANY_DRAWN = 256  # rendered images from which starting processes pays
 GEOMETRY = ("image_size", "crop", "no_box", "margin", "in_chans", "interpolation")
+ABOUT = "about.json"
 _note = logging.getLogger(__name__).warning
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The images of a list of samples, row by row in its order; a row of `unreadable` (row → reason) is zeros.
+    """The images of a list of samples, in its order.
 
-    The file is opened on first use and anew in every process, so that a Cache travels to workers as a path.
+    rows: for each sample its shard and its row in that, int32 (N, 2). unreadable: position → reason; the rows of those
+    are -1. Nothing is open: a Cache travels to workers, and images count in no process's memory.
     """
 
-    path: Path
+    folder: Path
+    shape: Shape
+    rows: np.ndarray
     unreadable: Mapping[int, str]
 
-    @cached_property
-    def array(self) -> np.ndarray:
-        """uint8 (N, h, w, c), read-only."""
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
-
-    def __reduce__(self):
-        return Cache, (self.path, self.unreadable)
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (h, w, c), one's own. OSError where the store was removed since."""
+        (shard, row), size = self.rows[index].tolist(), math.prod(self.shape)
+        pixels = np.fromfile(_files(self.folder, shard)[0], np.uint8, size, offset=row * size)
+        if pixels.size < size:
+            raise OSError(f"{self.folder} has no image {shard}:{row}")
+        return pixels.reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A cache of a folder: its key, bytes, days since it was built, and what is in it."""
+    """A store of a folder: its key, bytes, days since something was added, and what is in it."""
 
     key: str
     bytes: int
@@ -70,20 +81,44 @@ class Stored:
     about: str
 
 
+@dataclass
+class _Index:
+    """What a store holds: an image's key → its shard and row, or the reason why it cannot be read."""
+
+    places: dict[str, tuple[int, int]]
+    unreadable: dict[str, str]
+    damaged: list[Path]
+
+    def missing(self, keys: Sequence[str]) -> dict[str, int]:
+        """The keys that it does not know, each with its first position."""
+        missing: dict[str, int] = {}
+        for row, key in enumerate(keys):
+            if key not in self.places and key not in self.unreadable:
+                missing.setdefault(key, row)
+        return missing
+
+
 def list_caches(folder: Path) -> list[Stored]:
-    """The caches in a folder, the newest first; what a build left behind that did not end is one, too."""
+    """The stores in a folder, the newest first; a build that has not ended is as large as it has come."""
     found = []
-    for path in folder.glob("*.npy") if folder.is_dir() else ():
-        about = "not whole: its build did not end"
-        with suppress(OSError, ValueError, AttributeError):
-            about = str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("about", "images"))
-        status = path.stat()
-        found.append(Stored(path.stem, status.st_size, (time.time() - status.st_mtime) / 86_400, about))
+    for store in (path.parent for path in folder.glob(f"*/{ABOUT}")):
+        about, shards = f"{store} is damaged", store.glob("[0-9]*.json")
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            count = sum(len(json.loads(path.read_text(encoding="utf-8"))["keys"]) for path in shards)
+            about = f"{count:,} images, {json.loads((store / ABOUT).read_text(encoding='utf-8'))['about']}"
+        statuses = [store.stat()]
+        for path in store.iterdir():
+            with suppress(FileNotFoundError):  # of a build that goes on
+                statuses.append(path.stat())
+        newest = max(status.st_mtime for status in statuses)
+        size = sum(status.st_size for status in statuses)
+        found.append(Stored(store.name, size, (time.time() - newest) / 86_400, about))
     return sorted(found, key=lambda each: each.days)
 
 
 def remove_caches(folder: Path, keys: Sequence[str], everything: bool = False) -> list[Stored]:
-    """Remove the caches whose keys begin so, or all of them; those removed. InputError for a key that is none's."""
+    """Remove the stores whose keys begin so, or all of them; those removed. InputError for a key that is none's, and
+    for a store that another process builds."""
     there = list_caches(folder)
     if not keys and not everything:
         raise InputError("Name the caches to remove, or all of them. See them: facerwkv data cache list")
@@ -92,88 +127,139 @@ def remove_caches(folder: Path, keys: Sequence[str], everything: bool = False) -
             raise InputError(f"{folder} has no cache {key!r}. See them: facerwkv data cache list")
     gone = [each for each in there if everything or any(each.key.startswith(key) for key in keys)]
     for each in gone:
-        for ending in (".json", ".npy", ".lock"):  # without its .json a cache is none
-            (folder / f"{each.key}{ending}").unlink(missing_ok=True)
+        try:
+            with FileLock(folder / f"{each.key}.lock", timeout=0):
+                shutil.rmtree(folder / each.key)
+        except Timeout as error:
+            raise InputError(f"Another process builds the cache {each.key}; wait until it ends, or stop it.") from error
+        (folder / f"{each.key}.lock").unlink(missing_ok=True)
     return gone
 
 
-def open_cache(samples: Sequence[Sample], config: TransformConfig, folder: Path, what: str = "images") -> Cache:
-    """The cache of these samples under this geometry; it is built, with a progress bar, where there is none.
+def open_cache(
+    samples: Sequence[Sample], config: TransformConfig, folder: Path, what: str = "images", source: str = ""
+) -> Cache:
+    """The images of these samples under this geometry; those that the store of `source` lacks are added to it, with a
+    progress bar.
 
-    Of several processes that ask at once, one builds and the others wait. An interrupted build leaves nothing that
-    counts; a damaged file is built anew. Raises InputError where the disk is too small or may not be written, and
-    where no image at all can be read.
+    Of several processes that ask at once, one builds and the others wait. An interrupted build leaves whole shards,
+    and the next call goes on; a damaged shard is built anew. Raises InputError where the disk is too small or may not
+    be written, and where no image at all can be read.
     """
-    digest = hashlib.blake2b(f"{FORMAT} {config.model_dump_json(include=set(GEOMETRY))}".encode(), digest_size=16)
-    for sample in samples:
-        digest.update(mark(sample))
-        digest.update(repr(sample.box if config.sees_faces else None).encode())
-    shape = (len(samples), *config.image_size, config.channels)
-    path = folder / f"{digest.hexdigest()}.npy"
-    if cache := _load(path, shape):
-        return cache
-    lock = FileLock(path.with_suffix(".lock"))  # the system lets go of it when a process dies
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    shape = (*config.image_size, config.channels)
+    geometry = config.model_dump_json(include=set(GEOMETRY))
+    store = folder / hashlib.blake2b(f"{FORMAT} {source} {geometry}".encode(), digest_size=16).hexdigest()
+    keys = [_key(sample, config.sees_faces) for sample in samples]
+    index = _index(store, math.prod(shape))
+    if index.missing(keys):
+        with _locked(store):
+            index = _index(store, math.prod(shape), quiet=True)
+            if missing := index.missing(keys):
+                if not (store / ABOUT).is_file():
+                    size = f"{shape[0]} x {shape[1]} x {shape[2]}"
+                    write_text(store / ABOUT, json.dumps({"format": FORMAT, "about": f"{size}, of {source or what}"}))
+                chosen = {key: samples[row] for key, row in missing.items()}
+                _build(chosen, EvalTransform(config), store, shape, index, what)
+    unreadable = {row: index.unreadable[key] for row, key in enumerate(keys) if key in index.unreadable}
+    if samples and len(unreadable) == len(samples):
+        raise InputError(f"None of the {len(samples)} {what} can be read. The first: {unreadable[0]}")
+    places = np.array([index.places.get(key, (-1, -1)) for key in keys], np.int32)
+    return Cache(store, shape, places.reshape(-1, 2), unreadable)
+
+
+def _key(sample: Sample, sees_faces: bool) -> str:
+    box = repr(sample.box if sees_faces else None).encode()
+    return hashlib.blake2b(mark(sample) + box, digest_size=16).hexdigest()
+
+
+def _files(store: Path, shard: int) -> tuple[Path, Path]:
+    """A shard's images, and their keys."""
+    return store / f"{shard:05d}.bin", store / f"{shard:05d}.json"
+
+
+def _index(store: Path, size: int, quiet: bool = False) -> _Index:
+    """What is whole in a store whose images have `size` bytes. A damaged shard is left out, with a note."""
+    index = _Index({}, {}, [])
+    for path in sorted(store.glob("[0-9]*.json")):
+        images = path.with_suffix(".bin")
         try:
-            held = lock.acquire(timeout=0)
+            described = json.loads(path.read_text(encoding="utf-8"))
+            keys, unreadable = list(described["keys"]), dict(described["unreadable"])
+            if images.stat().st_size != len(keys) * size:
+                raise ValueError(f"it contains {images.stat().st_size} bytes")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            index.damaged.append(path)
+            if not quiet:
+                _note(f"The cache {images} is damaged ({error}); its images are decoded again.")
+            continue
+        index.places |= {key: (int(path.stem), row) for row, key in enumerate(keys)}
+        index.unreadable |= unreadable
+    return index
+
+
+def _locked(store: Path) -> AbstractContextManager:
+    """The lock of a store; the system lets go of it when a process dies."""
+    lock = FileLock(store.with_suffix(".lock"))
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        try:
+            return lock.acquire(timeout=0)
         except Timeout:
-            _note(f"Another process builds the cache {path}; waiting for it.")
-            held = lock.acquire()
+            _note(f"Another process builds the cache {store}; waiting for it.")
+            return lock.acquire()
     except OSError as error:
         raise InputError(
-            f"Cannot write the cache in {folder}: {error.strerror or error}. "
+            f"Cannot write the cache in {store.parent}: {error.strerror or error}. "
             "Name another folder with data.cache=FOLDER, or do without: data.cache=false."
         ) from error
-    with held:
-        return _load(path, shape) or _build(samples, EvalTransform(config), path, shape, what)
 
 
-def _load(path: Path, shape: tuple[int, ...]) -> Cache | None:
-    """The cache if it is there and whole. The .json is written last: without it, a build did not end."""
-    if not path.with_suffix(".json").is_file():
-        return None
-    try:
-        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        cache = Cache(path, {int(row): reason for row, reason in described["unreadable"].items()})
-        if cache.array.shape != shape or cache.array.dtype != np.uint8:
-            raise ValueError(f"it contains {cache.array.dtype} {cache.array.shape}")
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
-        _note(f"The cache {path} is damaged ({error}); it is built again.")
-        return None
-    return cache
-
-
-def _build(samples: Sequence[Sample], transform: EvalTransform, path: Path, shape: tuple[int, ...], what: str) -> Cache:
-    for left_over in path.parent.glob(f".{path.name}.*.part"):  # of a build that was killed
+def _build(
+    samples: Mapping[str, Sample], transform: EvalTransform, store: Path, shape: Shape, index: _Index, what: str
+) -> None:
+    """Add images to a store and to what is known of it, shard by shard."""
+    for left_over in (*store.glob(".*.part"), *index.damaged):  # of a build that was killed
         left_over.unlink()
-    needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
+    size, keys = math.prod(shape), list(samples)
+    needed, free = size * len(keys), shutil.disk_usage(store).free
+    ways = (
+        "Do without it (data.cache=false), choose a smaller transform.image_size, or name another folder: "
+        "data.cache=FOLDER."
+    )
     if needed > free:
         raise InputError(
-            f"The cache of {shape[0]} images needs {needed:,} bytes in {path.parent}, where {free:,} are free. "
-            "Do without it (data.cache=false), choose a smaller transform.image_size, or name another folder: "
-            "data.cache=FOLDER."
+            f"The cache of {len(keys)} images needs {needed:,} bytes in {store.parent}, where {free:,} are free. {ways}"
         )
-    path.with_suffix(".json").unlink(missing_ok=True)
-    unreadable: dict[int, str] = {}
-    with atomic(path) as partial, partial.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        images = _images(_Images(samples, transform))
-        for row, image in enumerate(progress(images, f"Caching {what}", len(samples))):
-            if isinstance(image, str):
-                unreadable[row] = image
-                image = np.zeros(shape[1:], np.uint8)
-            file.write(image.data)
-        if len(unreadable) == len(samples):
-            raise InputError(f"None of the {len(samples)} {what} can be read. The first: {unreadable[0]}")
-        file.flush()
-        os.fsync(file.fileno())
-    about = (
-        f"{len(samples)} {what}, {shape[1]} x {shape[2]}, from {os.fsencode(samples[0].name).decode(errors='replace')}"
-    )
-    described = {"format": FORMAT, "unreadable": unreadable, "about": about}
-    write_text(path.with_suffix(".json"), json.dumps(described) + "\n")
-    return Cache(path, unreadable)
+    if needed > LARGE:
+        _note(f"{needed / 1e9:,.1f} GB of decoded images will be kept in {store.parent}: facerwkv data cache list")
+    first = 1 + max((int(path.stem) for path in store.glob("[0-9]*.bin")), default=-1)
+    images = iter(progress(_images(_Images(list(samples.values()), transform)), f"Caching {what}", len(keys)))
+    count = max(1, SHARD // size)
+    for shard, start in enumerate(range(0, len(keys), count), first):
+        file, described = _files(store, shard)
+        kept: list[str] = []
+        unreadable: dict[str, str] = {}
+        try:
+            with atomic(file) as partial, partial.open("wb") as writer:
+                for key, image in zip(keys[start : start + count], images, strict=False):
+                    if isinstance(image, str):
+                        unreadable[key] = image
+                    else:
+                        writer.write(image.data)
+                        kept.append(key)
+                writer.flush()
+                os.fsync(writer.fileno())
+            write_text(described, json.dumps({"keys": kept, "unreadable": unreadable}) + "\n")
+        except InputError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise InputError(
+                f"Cannot write the cache {file}: {error.__cause__.strerror}. {start:,} of {len(keys):,} images were "
+                f"added and stay; the others need {needed - start * size:,} bytes. Free some and run the same command "
+                f"again. {ways}"
+            ) from error
+        index.places |= {key: (shard, row) for row, key in enumerate(kept)}
+        index.unreadable |= unreadable
 
 
 class _Images(TorchDataset):

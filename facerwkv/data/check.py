@@ -112,13 +112,14 @@ class Report:
 def check(source: str | Dataset, leaks: bool = False) -> Report:
     """Count the images of a data set against the published numbers and open every file; it goes on past bad ones.
 
-    With `leaks` also look for exact and near copies across splits. Raises InputError as `load_dataset` does.
+    With `leaks` also look for exact and near copies across splits; files that an earlier search has opened, and that
+    are as they were, are then not opened again. Raises InputError as `load_dataset` does.
     """
     dataset = source if isinstance(source, Dataset) else _load(source)
     splits = dataset.splits
     if not leaks:  # only a file can be unreadable
         splits = {split: [each for each in those if isinstance(each.image, Path)] for split, those in splits.items()}
-    prints = fingerprints(splits, near=leaks)
+    prints = fingerprints(splits, anew=not leaks)
     counts = {}
     for split, samples in dataset.splits.items():
         present = Counter(sample.label for sample in samples)

@@ -1,8 +1,7 @@
 """Images that are in two splits: exact copies by their pixels, near copies by their look."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,9 @@ import numpy as np
 from PIL import Image
 
 from facerwkv.core.devices import cores
+from facerwkv.core.files import cache_folder
+from facerwkv.core.threads import map_ahead
+from facerwkv.data.kept import kept
 from facerwkv.data.readers import progress
 from facerwkv.data.record import contents
 from facerwkv.data.samples import Dataset, Sample, Split, Splits, read_image
@@ -30,7 +32,8 @@ FLAT = 4.0
 
 Pair = tuple[Split, Split]
 PAIRS: tuple[Pair, ...] = (("val", "train"), ("test", "train"), ("test", "val"))
-_SIDE, _CHUNK = 32, 256
+_SIDE = 32
+STORE = "fingerprints.jsonl"  # a line per image: its key, and what `_search` found
 _COSINES = np.cos(np.pi / _SIDE * np.outer(np.arange(8), np.arange(_SIDE) + 0.5)).astype(np.float32)
 
 
@@ -81,13 +84,14 @@ class Leaks:
 
 
 def drop_leaks(dataset: Dataset) -> Dataset:
-    """Leave out the training samples whose exact pixels are in val or test, too. Every image is read."""
+    """Leave out the training samples whose exact pixels are in val or test, too. Every image is read
+    once."""
     if "train" not in dataset.splits or len(dataset.splits) == 1:
         return dataset
-    prints = fingerprints(dataset.splits, near=False)
+    prints = fingerprints(dataset.splits)
     taken = {each.pixels for split in dataset.splits if split != "train" for each in prints[split]} - {None}
-    kept = [each.sample for each in prints["train"] if each.pixels not in taken]
-    return replace(dataset, splits=dataset.splits | {"train": kept})
+    clean = [each.sample for each in prints["train"] if each.pixels not in taken]
+    return replace(dataset, splits=dataset.splits | {"train": clean})
 
 
 def apart(train: Sequence[Sample], val: Sequence[Sample]) -> list[Sample]:
@@ -107,27 +111,37 @@ def apart(train: Sequence[Sample], val: Sequence[Sample]) -> list[Sample]:
 
 def copies_in_training(dataset: Dataset, split: Split = "test") -> set[str]:
     """The names of the samples of `split` whose exact pixels are in training, too. Both splits are read."""
-    prints = fingerprints({each: dataset.splits.get(each, []) for each in ("train", split)}, near=False)
+    prints = fingerprints({each: dataset.splits.get(each, []) for each in ("train", split)})
     return {copy.name for copy in _exact(prints[split], prints["train"])}
 
 
-def fingerprints(splits: Splits, near: bool = True) -> dict[Split, list[Fingerprint]]:
-    """Read every image, with a progress bar; without `near` no look is computed."""
+def fingerprints(splits: Splits, anew: bool = False) -> dict[Split, list[Fingerprint]]:
+    """What every image is, read with a progress bar. The answers are kept in STORE of the cache: an image that is as it
+    was is not read again, unless `anew`."""
+    samples, title = [sample for split in splits.values() for sample in split], "Reading the images"
+    if anew:
+        found = [print_ for _, print_ in progress(_search(samples), title, len(samples))]
+    else:
+        found = kept(samples, cache_folder() / STORE, _search, title, "The images' fingerprints")
+    prints = (
+        Fingerprint(sample, bytes.fromhex(pixels) or None, look, problem)
+        for sample, (pixels, look, problem) in zip(samples, found, strict=True)
+    )
+    return {split: list(islice(prints, len(those))) for split, those in splits.items()}
 
-    def fingerprint(sample: Sample) -> Fingerprint:
+
+def _search(samples: Sequence[Sample]) -> Iterator[tuple[Sample, tuple[str, int | None, str]]]:
+    """Each sample's pixels as a digest in hexadecimal digits, its look, and the reason where it cannot be read."""
+
+    def fingerprint(sample: Sample) -> tuple[Sample, tuple[str, int | None, str]]:
         try:
             image = read_image(sample)
         except UnreadableImage as error:
-            return Fingerprint(sample, problem=str(error))
-        digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
-        return Fingerprint(sample, digest, look(image) if near else None)
+            return sample, ("", None, str(error))
+        digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).hexdigest()
+        return sample, (digest, look(image), "")
 
-    samples = [sample for split in splits.values() for sample in split]
-    with ThreadPoolExecutor(cores()) as pool:  # decoding lets other threads run
-        chunks = (samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK))
-        prints = (each for chunk in chunks for each in pool.map(fingerprint, chunk))
-        done = iter(list(progress(prints, "Reading the images", len(samples))))
-    return {split: list(islice(done, len(samples))) for split, samples in splits.items()}
+    return map_ahead(fingerprint, samples, cores())  # decoding lets other threads run
 
 
 def look(image: np.ndarray) -> int | None:

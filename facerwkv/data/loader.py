@@ -98,7 +98,8 @@ class ImageDataset(TorchDataset):
     def image(self, index: int) -> np.ndarray:
         """The model's input before normalisation: uint8 (h, w, c), a copy."""
         if self.cache is not None:
-            return np.array(self.cache.array[self.rows[index]])
+            with suppress(OSError):  # it was removed, say by facerwkv data cache remove
+                return self.cache.image(self.rows[index])
         sample = self.samples[index]
         return np.array(self.transform(read_image(sample), sample.box))
 
@@ -349,7 +350,9 @@ class DataModule(LightningDataModule):
         if cache is False:
             return ImageDataset(samples, self.labels, self.transform)
         folder = cache_folder() if cache is True else Path(os.path.expanduser(cache))
-        stored = open_cache(samples, self.transform, folder, f"{split} images")
+        root = self.loaded.root
+        place = f"{self.loaded.spec.name}:{root.resolve()}" if root.exists() else self.config.source
+        stored = open_cache(samples, self.transform, folder, f"{split} images", place)
         if stored.unreadable:
             self.unreadable += stored.unreadable.values()
             first = next(iter(stored.unreadable.values()))

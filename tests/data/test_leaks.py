@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facerwkv.data import leaks as module
 from facerwkv.data.leaks import NEAR, compare, copies_in_training, drop_leaks, fingerprints, look, nearest
 from facerwkv.data.load import load_dataset
+from facerwkv.data.samples import read_image
 from tests.data import trees
 
 
@@ -18,7 +20,12 @@ def scene(seed: int, shift: float = 0.0) -> Image.Image:
 
 
 def find_leaks(dataset, near: bool = True):
-    return compare(fingerprints(dataset.splits, near), near)
+    return compare(fingerprints(dataset.splits), near)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("FACERWKV_HOME", str(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture
@@ -73,6 +80,18 @@ def test_dropping_leaks_removes_training_images_only(tree):
 def test_copies_in_training_are_named(tree):
     assert copies_in_training(tree) == {"test/sad/90.png"}
     assert copies_in_training(tree, "val") == {"val/happy/90.png"}
+
+
+def test_the_search_is_done_once_for_a_data_set(tree, monkeypatch):
+    whole = find_leaks(tree)
+    read = []
+    monkeypatch.setattr(module, "read_image", lambda sample: read.append(sample.name) or read_image(sample))
+    assert find_leaks(tree) == whole
+    assert drop_leaks(tree).splits["val"] == tree.splits["val"]
+    assert read == []
+    scene(7).save(tree.root / "test/sad/90.png")
+    assert find_leaks(load_dataset(f"imagefolder:{tree.root}")).exact["test", "train"] == []
+    assert read == ["test/sad/90.png"]
 
 
 def test_a_set_with_one_split_has_no_leaks(tmp_path):
