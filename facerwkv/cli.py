@@ -16,6 +16,7 @@ import typer
 from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
 from facerwkv.core.packages import lacking
+from facerwkv.data.config import Views
 from facerwkv.experiments import EXPERIMENTS
 from facerwkv.inference.command import PredictionCommand, print_schema
 from facerwkv.subcommands import (
@@ -158,10 +159,11 @@ def evaluate(
     data: DataOption = None,
     split: Annotated[Literal["train", "val", "test", "all"] | None, typer.Option(help="Default: test.")] = None,
     without_copies: Annotated[bool, typer.Option(help="Also score the images that have no copy in training.")] = False,
-    subgroups: Annotated[
-        str | None, typer.Option(metavar="gender,race,age|all", help="Also score each group of people, where known.")
-    ] = None,
+    subgroups: Annotated[str | None, typer.Option(metavar="gender,race|all", help="Also each group of people.")] = None,
     ablate: Annotated[bool, typer.Option("--ablate", help="Also score it with parts of its blocks off.")] = False,
+    tta: Annotated[
+        Views, typer.Option(help="Average over views of each image: flip, 2 x the cost; ten, 10 x.")
+    ] = "none",
     out: Annotated[Path | None, typer.Option(help="Folder of the report. Default: MODEL/SPLIT[_DATA].")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -169,7 +171,8 @@ def evaluate(
     """Score a checkpoint on a data set, with 95 % intervals, and write a report."""
     from facerwkv.evaluation.evaluate import evaluate_folder
 
-    show(evaluate_folder(model, data, split, out, device, without_copies, subgroups, changes or [], ablate), as_json)
+    given = (model, data, split, out, device, without_copies, subgroups, changes or [], ablate, tta)
+    show(evaluate_folder(*given), as_json)
 
 
 @app.command()
@@ -215,12 +218,8 @@ def predict(
     device: DeviceOption = "auto",
     engine: EngineOption = None,
     detector_model: DetectorOption = None,
-    runner: Annotated[
-        Literal["local", "ray"], typer.Option(help="ray: images on all cores or a cluster; can be resumed.")
-    ] = "local",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON per image or frame, as where the output is piped.")
-    ] = False,
+    runner: Annotated[Literal["local", "ray"], typer.Option(help="ray: on all cores or a cluster; resumes.")] = "local",
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per image or frame, as into a pipe.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and failures only.")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", callback=print_schema, is_eager=True, help="Print the JSON's schema and exit.")

@@ -8,6 +8,8 @@ from facerwkv.core.settings import Count, NotNegative, Settings, Share, Side, ut
 
 Name = Annotated[str, Field(min_length=1)]
 CropMode = Literal["scene", "face", "both"]
+Views = Literal["none", "flip", "ten"]
+"""Over which views of an image logits are averaged: data/views.py."""
 
 
 def _alone(given: Any) -> Any:

@@ -135,6 +135,8 @@ def paired(rows: Sequence[Mapping[str, Any]], folders: Mapping[str, Path]) -> li
     folders: a row's name → where its evaluation is. One object per row: name, against, n, difference (value, low, high:
     the 95 % bootstrap interval) and p, McNemar's exact one.
     """
+    if len(rows) < 2:
+        return []
     answered = [row for row in rows if (folders[row["name"]] / LOGITS).is_file() and alike([rows[0], row])]
     if not answered or answered[0] is not rows[0]:
         return []

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from facerwkv.data.readers import meaning
 from facerwkv.data.record import Record, same_source
 from facerwkv.data.samples import Scope, read_image
 from facerwkv.data.transforms import TransformConfig
+from facerwkv.data.views import COUNTS, Views, views
 from facerwkv.evaluation.ablation import Ablation, Variants
 from facerwkv.evaluation.report import console_ablation, console_subgroups, console_table, write_report
 from facerwkv.evaluation.result import SUMMARY, Evaluation
@@ -82,10 +83,12 @@ def run_logits(
     transform: TransformConfig,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    tta: Views = "none",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """logits float32 (N, C), targets int64 (N,) and indices int64 (N,) of every image of a loader, in its order.
 
-    The batches hold {"image": uint8 (B, h, w, c), "target", "index"}; of soft targets (B, C) the largest counts. The
+    The batches hold {"image": uint8 (B, h, w, c), "target", "index"}; of soft targets (B, C) the largest counts; with
+    `tta` the logits are means over views of each image. The
     model is put on the device and in evaluation mode; its mode is restored.
     """
     device = choose_device(device) if isinstance(device, str) else device
@@ -95,7 +98,8 @@ def run_logits(
     parts = []
     try:
         for batch in batches:
-            logits = model(normalise(batch["image"].to(device, non_blocking=True), transform))
+            images = batch["image"].to(device, non_blocking=True)
+            logits = sum(model(normalise(view, transform)) for view in views(images, tta)) / COUNTS[tta]
             target = batch["target"]
             target = target.argmax(-1) if target.ndim == 2 else target
             parts.append((logits.float().cpu(), target.cpu().long(), batch["index"].cpu().long()))
@@ -137,6 +141,7 @@ def evaluate(
     temperature: Literal["checkpoint", "validation"] = "checkpoint",
     progress: bool = True,
     meta: dict[str, Any] | None = None,
+    tta: Views = "none",
 ) -> Evaluation:
     """Run a checkpoint over one split of a data set, without augmentation and in the order of its samples.
 
@@ -152,14 +157,14 @@ def evaluate(
             f"The images are prepared by {datamodule.transform!r}, but {checkpoint.title} was trained on "
             f"{checkpoint.transform!r}. Make the DataModule with the checkpoint's transform."
         )
-    logits, targets, indices = _run_split(checkpoint, datamodule, split, device, progress)
+    logits, targets, indices = _run_split(checkpoint, datamodule, split, device, progress, tta)
     logits, targets, labels, rows = align_labels(logits, targets, checkpoint.labels, datamodule.labels)
     fitted = checkpoint.temperature
     if temperature == "validation":
-        others = _run_split(checkpoint, datamodule, "val", device, progress)[:2] if split != "val" else None
+        others = _run_split(checkpoint, datamodule, "val", device, progress, tta)[:2] if split != "val" else None
         answers = align_labels(*others, checkpoint.labels, datamodule.labels)[:2] if others else (logits, targets)
         fitted = metrics.fit_temperature(*answers)
-    meta = dict(meta or {})
+    meta = dict(meta or {}) | ({} if tta == "none" else {"tta": tta})
     scored = set(map(meaning, labels))
     if left_out := sorted({each for each in (*checkpoint.labels, *datamodule.labels) if meaning(each) not in scored}):
         meta |= {"ignored_labels": left_out, "ignored_images": len(indices) - len(rows)}
@@ -184,11 +189,16 @@ def evaluate(
 
 
 def _run_split(
-    checkpoint: Checkpoint, datamodule: DataModule, split: Scope, device: str | torch.device, progress: bool
+    checkpoint: Checkpoint,
+    datamodule: DataModule,
+    split: Scope,
+    device: str | torch.device,
+    progress: bool,
+    tta: Views = "none",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     config = datamodule.config
     loader = DataLoader(datamodule.images(split), batch_size=config.batch_size, num_workers=config.workers)
-    return run_logits(checkpoint.model, loader, checkpoint.transform, device, progress)
+    return run_logits(checkpoint.model, loader, checkpoint.transform, device, progress, tta)
 
 
 def finish(folder: str | Path, progress: bool = True) -> Path:
@@ -218,13 +228,15 @@ def evaluate_folder(
     subgroups: str | None = None,
     changes: Sequence[str] = (),
     ablate: bool = False,
+    tta: Views = "none",
 ) -> Scored:
     """Score a checkpoint, or a run's, on a split of a data set ("NAME:ROOT"; None: the one it was trained on).
 
     split: by default test; all images of other data that have no test. The report goes to `out`, by default
     MODEL/SPLIT, and MODEL/SPLIT_DATA for other data than the model's own; MODEL is runs/NAME for a shipped one or
     "hf-hub:ORG/NAME". subgroups: attributes to score by, "gender,age" or "all". changes: "data.KEY=VALUE", as for a
-    recipe. ablate: also with parts of the model's blocks switched off. InputError for attributes that the data lack,
+    recipe. ablate: also with parts of the model's blocks switched off. tta: logits are averaged over views of each
+    image; the report then goes to MODEL/SPLIT[_DATA]_TTA. InputError for attributes that the data lack,
     for changes of anything but the data, and to ablate a model without such blocks.
     """
     checkpoint = load_checkpoint(model)
@@ -240,13 +252,13 @@ def evaluate_folder(
     attributes = [sample.attributes for sample in data.images(split).samples]
     chosen = choose_attributes(subgroups, attributes, data.config.source) if subgroups is not None else ()
     meta = {"own_data": not place} | ({"changes": list(changes)} if changes else {})
-    scored = evaluate(checkpoint, data, split, device, meta=meta)
+    scored = evaluate(checkpoint, data, split, device, meta=meta, tta=tta)
     kept = scored.restrict(np.array([name not in copies for name in scored.names])) if without_copies else None
     by_group = score_subgroups(scored, [attributes[index] for index in scored.indices], chosen) if chosen else None
-    ablation = _ablate(checkpoint, variants, data, split, device, scored) if variants else None
+    ablation = _ablate(checkpoint, variants, data, scored, device, tta) if variants else None
     folder = reports_of(model)
     folder = folder.parent if folder.is_file() else folder
-    target = Path(out) if out else folder / f"{split}{place}"
+    target = Path(out) if out else folder / f"{split}{place}{'' if tta == 'none' else f'_{tta}'}"
     if kept:
         kept.save(target / "without_copies")
     report = write_report(
@@ -262,10 +274,10 @@ def evaluate_folder(
 
 
 def _ablate(
-    checkpoint: Checkpoint, variants: Variants, data: DataModule, split: Split, device: str, whole: Evaluation
+    checkpoint: Checkpoint, variants: Variants, data: DataModule, whole: Evaluation, device: str, tta: Views
 ) -> Ablation:
     """The variants' answers on the images of the whole model's evaluation, among the classes that it scored."""
-    logits = _run_split(replace(checkpoint, model=variants), data, split, device, True)[0]
+    logits = _run_split(replace(checkpoint, model=variants), data, cast(Split, whole.split), device, True, tta)[0]
     columns = [checkpoint.labels.index(label) for label in whole.labels]
     kept = logits[whole.indices][..., columns]
     by_name = {name: kept[:, number] for number, name in enumerate(variants.names)}
@@ -285,9 +297,12 @@ def pack(folder: str | Path, out: str | Path, half: bool = False, name: str | No
     if (folder / "test" / SUMMARY).is_file():
         summary = Evaluation.load(folder / "test").summary()
         own = summary.pop("own_data", same_source(summary["source"], source)) and summary["split"] == "test"
+        own = own and "tta" not in summary
         scores |= {"test": summary} if own else {}
         if not own:
-            _note(f"{folder / 'test'} was scored on {summary['source']}, not on the run's test: it is not on the card.")
+            _note(
+                f"{folder / 'test'} was scored on {summary['source']}, not on the run's test as it is: not on the card."
+            )
     licence = known_licence(checkpoint.card) or licence_of_training(source)
     packed = replace(checkpoint, card=checkpoint.card | {"metrics": scores, "licence": licence})
     packed.save_pretrained(out, half, name)

@@ -18,6 +18,7 @@ from rich.text import Text
 from facerwkv.core import metrics
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, read_json, write_text
+from facerwkv.data.views import cost
 from facerwkv.evaluation import figures, ranking
 from facerwkv.evaluation.ablation import FILE as ABLATION
 from facerwkv.evaluation.ablation import HEADERS, Ablation
@@ -109,7 +110,8 @@ def console_table(evaluation: Evaluation) -> Group:
     """The scores for a terminal (rich): those of all images with their intervals, then those of each class."""
     title = f"{evaluation.model} on {evaluation.source}, {evaluation.split}: {len(evaluation.names):,} images"
     ignored = evaluation.meta.get("ignored_labels")
-    note = [Text(f"not scored, since only one side knows them: {', '.join(ignored)}")] if ignored else []
+    note = [Text(cost(evaluation.meta["tta"]))] if "tta" in evaluation.meta else []
+    note += [Text(f"not scored, since only one side knows them: {', '.join(ignored)}")] if ignored else []
     scores = _console(("", *Tiles.headers[1:]), _headline(evaluation))
     classes = _console(CLASSES, metrics.class_rows(evaluation.summary()["per_class"]))
     return Group(Text(title, style="bold"), *note, "", scores, "", classes)
@@ -178,6 +180,8 @@ def _sections(
         f"class, would give an accuracy of {support.max() / support.sum():.1%} and a UAR of "
         f"{1 / np.count_nonzero(support):.1%}."
     )
+    if "tta" in evaluation.meta:
+        baseline += f" Scored with {cost(evaluation.meta['tta'])}."
     yield "", [Tiles(_headline(evaluation)), Paragraph(baseline), Paragraph(f"{meanings}. {READING}")]
     if selections:
         yield "Selections of the images", [_selection_table({"all": evaluation, **selections})]

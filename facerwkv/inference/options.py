@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, Valida
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.settings import Settings
+from facerwkv.data.config import Views
 from facerwkv.media.frames import Selection
 from facerwkv.media.images import MAX_PIXELS
 from facerwkv.media.tracks import smoother
@@ -76,8 +77,8 @@ class Options(Settings):
     """Decode large JPEG files no larger than the detector needs: sooner, with boxes and labels that differ a little."""
     align: Literal["none", "roll"] = "roll"
     """roll: faces that are tilted, lie or stand on their heads are turned upright before they are classified."""
-    tta: Literal["none", "flip"] = "none"
-    """flip: average the logits of the image and its mirror image, at twice the cost."""
+    tta: Views = "none"
+    """Average the logits of views: flip, also the mirror image, 2 times the cost; ten, five shifts of both, 10 x."""
     stride: Annotated[PositiveInt, VIDEO] = 1
     """Only each n-th frame."""
     fps: Annotated[float | None, VIDEO] = None

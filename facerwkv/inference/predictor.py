@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -20,6 +21,7 @@ from facerwkv.core.packages import has_pytorch, pytorch
 from facerwkv.core.processes import PerProcess
 from facerwkv.core.threads import map_ahead
 from facerwkv.data.transforms import EvalTransform
+from facerwkv.data.views import COUNTS, views
 from facerwkv.inference.batcher import Batcher
 from facerwkv.inference.options import Mode, Options
 from facerwkv.inference.results import Crop, Face, Opened, Result, Results, raising
@@ -365,8 +367,10 @@ class Predictor:
         """A face for each crop, each with its own options."""
         images = np.stack([crop.image for crop in crops])
         logits = self.model(images)
-        if flipped := [i for i, each in enumerate(options) if each.tta == "flip"]:
-            logits[flipped] = (logits[flipped] + self.model(images[flipped, :, ::-1])) / 2
+        for tta in {each.tta for each in options} - {"none"}:
+            chosen = [i for i, each in enumerate(options) if each.tta == tta]
+            others = (self.model(view) for view in islice(views(images[chosen], tta), 1, None))
+            logits[chosen] = sum(others, logits[chosen]) / COUNTS[tta]
         return self.faces(crops, logits, options)
 
     def faces(self, crops: Sequence[Crop], logits: np.ndarray, options: Sequence[Options]) -> list[Face]:

@@ -1,10 +1,12 @@
 import csv
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -12,7 +14,9 @@ from facerwkv.core.errors import InputError
 from facerwkv.core.metrics import fit_temperature
 from facerwkv.data.loader import DataConfig, DataModule
 from facerwkv.data.transforms import TransformConfig
+from facerwkv.data.views import COUNTS, views
 from facerwkv.evaluation.evaluate import align_labels, evaluate, run_logits
+from facerwkv.evaluation.report import console_table
 from facerwkv.evaluation.result import Evaluation
 from facerwkv.models.folder import Checkpoint
 
@@ -38,6 +42,13 @@ class MeanColour(nn.Module):
 
     def forward(self, images):
         return images.mean((2, 3))
+
+
+class TopLeft(nn.Module):
+    """Logits are the first pixel."""
+
+    def forward(self, images):
+        return images[:, :, 0, 0]
 
 
 def test_summary_is_json_of_native_numbers():
@@ -151,6 +162,26 @@ def test_run_logits_keeps_the_order_and_the_mode_of_the_model(soft):
     assert indices.tolist() == [7, 8, 9]
     assert (found.dtype, indices.dtype, logits.dtype) == (np.int64, np.int64, np.float32)
     assert model.training
+
+
+@pytest.mark.parametrize(("tta", "count"), [("none", 1), ("flip", 2), ("ten", 10)])
+def test_run_logits_averages_over_the_views_of_tensors_as_of_arrays(tta, count):
+    images = torch.randint(0, 256, (3, 24, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen = list(views(images.numpy(), tta))
+    assert (len(seen), COUNTS[tta]) == (count, count)
+    assert all(np.array_equal(one, other) for one, other in zip(seen, views(images, tta), strict=True))
+    loader = [{"image": images, "target": torch.zeros(3, dtype=torch.long), "index": torch.arange(3)}]
+    config = TransformConfig(image_size=(24, 48))
+    logits = run_logits(TopLeft(), loader, config, progress=False, tta=tta)[0]
+    np.testing.assert_allclose(logits, np.mean([one[:, 0, 0] / 255 for one in seen], 0), atol=1e-6)
+
+
+def test_a_score_with_views_says_so_and_what_it_costs(data):
+    found = evaluate(Checkpoint(MeanColour(), "colours", LABELS, SMALL), data, progress=False, tta="ten")
+    assert found.meta == {"tta": "ten"}
+    console = Console(file=io.StringIO(), width=120)
+    console.print(console_table(found))
+    assert "tta ten: logits averaged over 10 views of each image, 10 times the cost" in console.file.getvalue()
 
 
 def test_run_logits_of_nothing_is_an_error():

@@ -52,7 +52,7 @@ FIGURES = ("confusion", "curves", "precision_recall", "reliability", "roc")
 
 
 def test_a_report_is_these_files(tmp_path, run):
-    whole = evaluation(temperature=1.5)
+    whole = evaluation(temperature=1.5, meta={"tta": "flip"})
     ablation = Ablation.of(whole.logits, {"all blocks": -whole.logits}, whole.targets)
     path = write_report(whole, tmp_path / "out", run=run, ablation=ablation)
     assert path == tmp_path / "out" / "report.html"
@@ -64,6 +64,7 @@ def test_a_report_is_these_files(tmp_path, run):
     for name in FIGURES:
         assert Image.open(path.parent / f"{name}.png").format == "PNG"
     page = path.with_suffix(".md").read_text()
+    assert "Scored with tta flip: logits averaged over 2 views of each image, 2 times the cost." in page
     assert "## What the mixers do\n\n![Points of accuracy" in page
     assert (
         "| nothing | 75.00% |  |  |  |  |\n| all blocks | 0.00% | -75.00 | -100.00 to -25.00 | 0.25 | 100.0% |" in page

@@ -31,7 +31,7 @@ def test_what_is_no_time_is_refused(text):
     ("changes", "message"),
     [
         ({"mode": "faces"}, "mode is 'faces'; choose one of auto, scene, face."),
-        ({"tta": "rotate"}, "tta is 'rotate'; choose one of none, flip."),
+        ({"tta": "rotate"}, "tta is 'rotate'; choose one of none, flip, ten."),
         ({"batch_size": 0}, "batch_size is 0; it should be greater than 0."),
         ({"threshold": 1.5}, "threshold is 1.5; it should be less than or equal to 1."),
         ({"threshold": -0.1}, "threshold is -0.1; it should be greater than or equal to 0."),

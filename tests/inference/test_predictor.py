@@ -388,6 +388,18 @@ def test_flip_is_the_softmax_of_the_mean_logits_of_image_and_mirror_image(face):
     assert found.probs != pytest.approx(plain.probs, abs=1e-4)
 
 
+def test_ten_is_the_mean_over_five_shifts_and_their_mirror_images(face):
+    crop = np.stack([face.open(noise(1), Options()).crops[0].image])
+    height, width = crop.shape[1:3]
+    edge = np.pad(crop[0], ((2, 2), (2, 2), (0, 0)), mode="edge")
+    assert (round(height / 24), round(width / 24)) == (2, 2)
+    places = [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]
+    moved = np.stack([edge[y : y + height, x : x + width] for y, x in places])
+    logits = face.model(np.concatenate([moved, moved[:, :, ::-1]])).mean(0)
+    expected = face.probabilities(logits[None])[0].tolist()
+    assert list(face.predict(noise(1), tta="ten").faces[0].probs.values()) == pytest.approx(expected, abs=1e-6)
+
+
 def test_images_of_one_batch_keep_their_own_options(face):
     asked = [Options(tta="flip"), Options(threshold=1.0)]
     crops = [face.open(noise(1), options).crops[0] for options in asked]
