@@ -108,10 +108,15 @@ def test_seeds_share_a_section_with_their_mean_and_deviation(tmp_path, monkeypat
         path = runs / f"run_seed{seed}" / docs.EVALUATION
         scores = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(scores | {"uar": scores["uar"] | {"value": uar}}), encoding="utf-8")
+    (tmp_path / "ten").mkdir()
+    (tmp_path / "ten" / docs.EVALUATION).write_text(json.dumps(scores | {"tta": "ten", "source": "fer2013:/d/fer2013"}))
     monkeypatch.setattr(docs, "COMPARISONS", tmp_path)
     monkeypatch.setattr(docs, "RUNS", runs)
+    docs.keep_protocol(tmp_path / "ten", "run_seed1")
     text = docs.results()
-    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## some", "## run"]
+    value = f"{100 * scores['accuracy']['value']:.2f}"
+    assert f"| run | all 28,709 | {value} ± 0.00 |  | {value} (1 of 2 seeds) |  |" in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## By protocol", "## some", "## run"]
     assert f"| {kept['rows'][0]['name']} | 52.00 ± 2.83 |" in text
     assert "| 50.0, 54.0 |" in text
     mean = next(line for line in text.splitlines() if line.startswith("| mean ± deviation, all |"))
