@@ -18,7 +18,7 @@ PredictorOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME|FOLDER", help="As for evaluate; facerwkv_fer if left out.")
 ]
 EngineOption = Annotated[
-    Literal["torch", "onnx", "openvino"] | None,
+    Literal["torch", "torch-bfloat16", "onnx", "openvino"] | None,
     typer.Option(help="What runs the model; onnx and openvino take --model FILE.onnx, see export."),
 ]
 DetectorOption = Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")]

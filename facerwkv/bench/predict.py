@@ -8,25 +8,32 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
+import facerwkv
 from facerwkv.bench.answers import Disagreement, Skipped, require_close
 from facerwkv.bench.memory import MB
 from facerwkv.bench.peers import fer, opencv_detector
+from facerwkv.bench.service import service
 from facerwkv.bench.timing import BenchSetting, Measured, in_turns, relative
 from facerwkv.data.toy.scenes import render
+from facerwkv.export import export_onnx
 from facerwkv.inference.predictor import Predictor, load
 from facerwkv.inference.stream import stream
 from facerwkv.media.faces import COARSE_SIDE, FaceDetector
 from facerwkv.media.frames import VideoWriter, read_frames
 from facerwkv.media.geometry import overlap
 from facerwkv.models.checkpoint import load_checkpoint
+from facerwkv.models.graph import drawn_images
 
 MODEL = "facerwkv_fer"
 WIDTH, HEIGHT = 640, 360
@@ -34,6 +41,7 @@ FRAMES, RATE = 50, 25
 IMAGES = 200
 SAME = 0.95  # intersection over union
 TOLERANCE = 1e-4
+SHORT = {"torch-bfloat16": 0.05, "onnx": 0.5}  # the difference, as a part of the largest logit, that is allowed
 
 
 def detect(setting: BenchSetting) -> Measured:
@@ -64,6 +72,22 @@ def classify(name: str, batch: int, setting: BenchSetting) -> Measured:
     peer = timm.create_model(name, num_classes=len(predictor.labels), in_chans=transform.in_chans).eval()
     given = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255)
     return relative(partial(predictor.model, images), partial(torch.inference_mode()(peer), given), setting)
+
+
+def classify_short(engine: str, setting: BenchSetting) -> Measured:
+    """Naming 32 faces with shorter factors against float32 in the same engine: "torch-bfloat16", or "onnx" with 8 bits,
+    calibrated on drawn faces."""
+    exact = load(MODEL, "cpu", engine="onnx" if engine == "onnx" else "torch")
+    torch.set_num_threads(setting.threads)
+    with TemporaryDirectory() as folder:
+        exported = Path(folder) / "int8.onnx"
+        if engine == "onnx":
+            export_onnx(MODEL, exported, "toy")
+        short = load(exported, "cpu") if engine == "onnx" else load(MODEL, "cpu", engine="torch-bfloat16")
+    images = drawn_images(exact.checkpoint.transform).repeat(5, 1, 1, 1)[:32].numpy()
+    mine, its = (torch.from_numpy(each.model(images)) for each in (short, exact))
+    require_close(mine, its, SHORT[engine], "a logit")
+    return relative(partial(short.model, images), partial(exact.model, images), setting)
 
 
 def video(against: str | None, setting: BenchSetting) -> Measured:
@@ -125,16 +149,39 @@ def first_image(what: str, setting: BenchSetting) -> Measured:
     """The command line from start to end for one image: its CPU "seconds", or its largest resident "memory" in MB."""
     with TemporaryDirectory() as folder:
         path, values = Path(folder) / "image.png", []
+        installed = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         Image.fromarray(_scene()).save(path)
         for _ in range(1 + (setting.repeats or 3)):  # the first one compiles, and reads from the disk
             command = [sys.executable, "-m", "facerwkv", "predict", str(path), "--device", "cpu"]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            unheard = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            with subprocess.Popen(command, env=installed, **unheard) as process:  # type: ignore[call-overload]
                 _, process.returncode, used = os.wait4(process.pid, 0)
             if process.returncode:
                 raise RuntimeError("facerwkv predict fails; run it to see why")
             unit = 1 if sys.platform == "darwin" else 1024  # bytes
             values.append(used.ru_utime + used.ru_stime if what == "seconds" else used.ru_maxrss * unit / MB)
         return Measured(median(values[1:]))
+
+
+def fifty_clients(setting: BenchSetting) -> Measured:
+    """Answers per second of the service to fifty clients, who each show one face."""
+    return service(MODEL, np.asarray(Image.fromarray(_scene()).resize((320, 180))), 50, setting)
+
+
+def install_size(setting: BenchSetting) -> Measured:
+    """MiB that the package and all that it brings without an extra occupy, as `du` counts, without bytecode."""
+    waiting, known, files = ["facerwkv"], set(), [*Path(facerwkv.__file__).parent.rglob("*")]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in known:
+            continue
+        known.add(name)
+        found = metadata.distribution(name)
+        for need in map(Requirement, found.requires or []):
+            waiting += [need.name] * (need.marker is None or need.marker.evaluate({"extra": ""}))
+        files += [Path(str(found.locate_file(file))) for file in found.files or []] if name != "facerwkv" else []
+    sizes = [file.stat().st_size for file in {*files} if file.is_file() and file.suffix != ".pyc"]
+    return Measured(sum(-(-size // 4096) for size in sizes) / 256)
 
 
 @cache

@@ -177,6 +177,21 @@ ROWS: dict[str, BenchRow] = {
     "classify_32_vs_onnx": _classify("onnx", 32, "the same in onnxruntime"),
     "classify_32_vs_mobilenet": _classify("mobilenetv3_small_100", 32, "timm's MobileNetV3-small"),
     "classify_32_vs_resnet18": _classify("resnet18", 32, "timm's ResNet-18"),
+    "classify_32_bfloat16": BenchRow(
+        "predict",
+        "facerwkv_fer in PyTorch, 32 faces of 48 x 48, products of 16 bits against float32; 0.3 % of PrivateTest's "
+        "labels differ",
+        PART,
+        partial(predict.classify_short, "torch-bfloat16"),
+        Bar(0.45),
+    ),
+    "classify_32_int8": BenchRow(
+        "predict",
+        "The same in onnxruntime, factors of 8 bits against float32; about 2 % of the labels differ",
+        PART,
+        partial(predict.classify_short, "onnx"),
+        Bar(0.7),
+    ),
     "video_640x360": BenchRow(
         "predict",
         "A video of 640 x 360 pixels with one face, from the file to the label of every frame",
@@ -197,6 +212,19 @@ ROWS: dict[str, BenchRow] = {
         FASTER,
         predict.folder,
         _at_least(1.8),
+    ),
+    "fifty_clients": BenchRow(
+        "predict",
+        "Answers of the service to 50 clients, each with one face in 320 x 180 pixels",
+        "{:.0f} per second",
+        predict.fifty_clients,
+    ),
+    "install_size": BenchRow(
+        "predict",
+        "What `pip install facerwkv` brings, without extras and bytecode, as `du` counts",
+        MEGABYTES,
+        predict.install_size,
+        Bar(350),
     ),
     "first_image_seconds": BenchRow(
         "predict",

@@ -29,7 +29,7 @@ class Exported:
         return asdict(self)
 
     def __str__(self) -> str:
-        equal = "" if self.difference is None else f"logits equal to PyTorch's within {self.difference:.0e}"
+        equal = "" if self.difference is None else f"logits within {self.difference:.0e} of PyTorch's"
         what = f"{self.model}, {self.bytes / 1e6:.1f} MB, {equal or 'as it was packed'}"
         return f"Wrote {self.file}: {what}. Licence: {self.licence or 'unknown'}"
 

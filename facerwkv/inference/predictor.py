@@ -36,7 +36,9 @@ from facerwkv.media.upright import roll_of, upright
 from facerwkv.models.folder import DEFAULT, EXPORTED, GRAPH, Checkpoint, find
 from facerwkv.models.onnx import OnnxModel, Runtime, read_onnx, read_packed
 
-Engine = Literal["torch", "onnx", "openvino"]
+Engine = Literal["torch", "torch-bfloat16", "onnx", "openvino"]
+IN_TORCH = {"torch": "float32", "torch-bfloat16": "bfloat16"}
+"""The engines that are PyTorch, and the precision of their products."""
 Source = ImageSource | NamedImage
 """An image, as `open_image` reads it, or one with its name; a path may be a folder's or a pattern."""
 
@@ -62,17 +64,17 @@ def load(
 
     `engine` "onnx" is onnxruntime, which needs no PyTorch: None takes it for FILE.onnx, which `facerwkv export` wrote,
     and for shipped and packed models, unless PyTorch is here and `device` is a GPU, or "auto" (the first available of
-    cuda, mps and cpu) finds one. "openvino" runs the same files, "torch" every other checkpoint. `detector_model` is
-    YuNet's ONNX file; `detector` finds the faces instead: FaceDetector(threshold=..., max_side=..., min_face=...), or
-    what `Predictor` takes. `name` is what messages call the model. If the model may be used for research only, a notice
-    is logged once per process, and once per machine where that can be kept. InputError if there is no such checkpoint,
-    device or file, or a package is missing.
+    cuda, mps and cpu) finds one. "openvino" runs the same files, "torch" every other checkpoint, "torch-bfloat16" with
+    products of 16 bits. `detector_model` is YuNet's ONNX file; `detector` finds the faces instead:
+    FaceDetector(threshold=..., max_side=..., min_face=...), or what `Predictor` takes. `name` is what messages call the
+    model. If the model may be used for research only, a notice is logged once per process, and once per machine where
+    that can be kept. InputError if there is no such checkpoint, device or file, or a package is missing.
     """
     source = name_or_folder or DEFAULT
     exported = Path(source).suffix.lower() == EXPORTED and Path(source).name != GRAPH
     if engine not in (None, *get_args(Engine)):
         raise InputError(f"engine is {engine!r}; choose one of {', '.join(get_args(Engine))}.")
-    if exported and engine == "torch":
+    if exported and engine in IN_TORCH:
         raise InputError(f"{source} runs in onnxruntime. Leave the engine out, or give the model's checkpoint.")
     runtime: Runtime = "openvino" if engine == "openvino" else "onnx"
     if detector_model and detector:
@@ -80,14 +82,15 @@ def load(
     folder = Path() if exported else find(source)
     if exported:
         checkpoint = read_onnx(source, device, runtime)
-    elif (engine or chosen_engine(folder, device)) == "torch":
-        pytorch(f"The device {device}" if device not in ("auto", "cpu") else f"The engine torch, for {source},")
+    elif (engine := engine or chosen_engine(folder, device)) in IN_TORCH:
+        pytorch(f"The device {device}" if device not in ("auto", "cpu") else f"The engine {engine}, for {source},")
         from facerwkv.models.checkpoint import load_folder
 
         checkpoint = load_folder(folder)
     else:
         checkpoint = read_packed(folder, device, runtime)
-    predictor = Predictor(checkpoint, device, FaceDetector(detector_model) if detector_model else detector, name)
+    found = FaceDetector(detector_model) if detector_model else detector
+    predictor = Predictor(checkpoint, device, found, name, IN_TORCH.get(engine or "", "float32"))
     if text := checkpoint.notice:
         with _warning:
             if first_time(text):
@@ -132,13 +135,14 @@ class Predictor:
         device: str = "auto",
         detector: Detector | None = None,
         name: str | None = None,
+        precision: str = "float32",
     ):
         self.checkpoint, self.name = checkpoint, name or checkpoint.name
         self.model: Any = checkpoint.model
         if not isinstance(self.model, OnnxModel):  # that one's device was chosen when it was read
             from facerwkv.models.engine import TorchModel
 
-            self.model = TorchModel(checkpoint, device)
+            self.model = TorchModel(checkpoint, device, precision)
         self.unfolded = PerProcess(functools.partial(_unfolded, checkpoint, device))
         self._cores = min(cores(), OPENED)
         if not (detector is None or callable(detector)):
@@ -287,11 +291,8 @@ class Predictor:
         """
         threads()  # else PyTorch's first products in a new thread take all cores, whatever was set
         detector, crops = self._detector_for(options.mode), []
-        data = source.data if isinstance(source, NamedImage) else source
-        if isinstance(source, NamedImage):
-            name = source.name
-        else:
-            name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else name_of(source, index)
+        own = os.fsdecode(source) if isinstance(source, str | os.PathLike) else name_of(source, index)
+        name, data = source if isinstance(source, NamedImage) else (own, source)
         if near is not None and isinstance(detector, FaceDetector):
             detector = functools.partial(detector.near, places=near)
         needed = max(self.checkpoint.transform.image_size) if options.reduced else 0

@@ -25,16 +25,16 @@ that are in them at once wait for Python's lock at each."""
 class TorchModel:
     """Images, uint8 (B, h, w, c), any B → logits, float32 (B, C), by `network`, the folded model on `device`.
 
-    `weights` is their number.
+    `weights` is their number. `precision` is that of convolutions and products: "bfloat16" by PyTorch's autocast.
 
     InputError if there is no such device.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto"):
-        self.device = choose_device(device)
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: str = "float32"):
+        self.device, self._dtype = choose_device(device), getattr(torch, precision)
         self.network = fold(checkpoint.model, checkpoint.transform).to(self.device)
         self.weights = sum(weight.numel() for weight in checkpoint.model.parameters())
-        self.runs_on = str(self.device)
+        self.runs_on = str(self.device) if precision == "float32" else f"{self.device}, {precision}"
         self.patches = patch_grid(checkpoint.model, checkpoint.transform.image_size)
         self._in_turn = SMALL // max(1, self.weights) if self.device.type == "cpu" else 0
         self._turn = PerProcess(threading.Lock)
@@ -42,7 +42,8 @@ class TorchModel:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         torch.get_num_threads()  # else a new thread's first products and kernels take all cores, whatever was set
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        with torch.inference_mode(), self._turn() if len(images) <= self._in_turn else nullcontext():
+        autocast = torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+        with torch.inference_mode(), autocast, self._turn() if len(images) <= self._in_turn else nullcontext():
             return self.network(batch).float().cpu().numpy()
 
 

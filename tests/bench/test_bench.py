@@ -16,7 +16,7 @@ from facerwkv.cli import app
 from facerwkv.core.errors import InputError
 
 TINY = BenchSetting(repeats=1, shrink=5)
-ALONE_IN = ("memory", "predict_small", "first_image")  # processes of their own, and compilers
+ALONE_IN = ("memory", "predict_small", "first_image", "clients", "int8")  # processes of their own, and compilers
 PROCESSES = {name for name in ROWS if any(part in name for part in ALONE_IN)}
 SLOW = PROCESSES | {name for name in ROWS if "_large_" in name}
 ALONE = [pytest.mark.slow, pytest.mark.alone]

@@ -378,7 +378,7 @@ def test_weights_that_lie_in_other_files_are_not_read(tiny_file, tmp_path, monke
         ("gone.onnx", {}, r"There is no file gone\.onnx. Write it: facerwkv export --model NAME --out gone\.onnx"),
         ("plain", {"engine": "onnx"}, r"plain was not packed for onnxruntime, .* facerwkv export --model plain"),
         ("gone.onnx", {"engine": "torch"}, r"gone\.onnx runs in onnxruntime"),
-        ("gone.onnx", {"engine": "tf"}, "engine is 'tf'; choose one of torch, onnx"),
+        ("gone.onnx", {"engine": "tf"}, "engine is 'tf'; choose one of torch, torch-bfloat16, onnx"),
         ("there.onnx", {"device": "mps"}, "onnxruntime has no device 'mps' here. Choose auto or one of: .*cpu"),
     ],
 )

@@ -72,6 +72,7 @@ COMMANDS = {
     "explain photo.jpg": "",
     "explain photo.jpg --method gradient": f"The method gradient, unlike occlusion, needs .*: {INSTALL}",
     "predict photo.jpg --engine torch": INSTALL,
+    "predict photo.jpg --engine torch-bfloat16": f"The engine torch-bfloat16, for .*: {INSTALL}",
     "predict photo.jpg --device cuda": f"The device cuda needs .*: {INSTALL}",
     "predict photo.jpg --model plain": f"plain was not packed .*: {INSTALL}. Or .* facerwkv export --model plain",
     "predict photo.jpg --model hf-hub:a/b": "pip install huggingface-hub",

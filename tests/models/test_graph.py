@@ -1,5 +1,6 @@
 """The graph beside a checkpoint's weights: onnxruntime answers with both as PyTorch does with the weights."""
 
+import copy
 import csv
 import json
 import shutil
@@ -83,6 +84,16 @@ def test_what_is_packed_runs_in_onnxruntime_and_answers_as_in_pytorch(packed):
     for options in ({}, {"tta": "flip"}):
         for one, other in zip(*(each.predict(images, mode="scene", **options) for each in (light, ours)), strict=True):
             assert one.faces[0].probs == pytest.approx(other.faces[0].probs, abs=1e-5)
+
+
+def test_products_may_have_16_bits(packed):
+    exact, short = (facerwkv.load(packed, "cpu", engine=engine) for engine in ("torch", "torch-bfloat16"))
+    images = drawn_images(tiny().transform).numpy()
+    difference = np.abs(short.model(images) - exact.model(images)).max()
+    assert (short.model.runs_on, 0 < difference < 0.05) == ("cpu, bfloat16", True), difference
+    assert np.array_equal(short.model(images), copy.deepcopy(short).model(images))
+    with pytest.raises(InputError, match="runs in onnxruntime"):
+        facerwkv.load("gone.onnx", engine="torch-bfloat16")
 
 
 def test_probabilities_are_pytorch_s(packed):
