@@ -264,16 +264,18 @@ def confusion_draws(matrix: np.ndarray, resamples: int = RESAMPLES, seed: int = 
 def paired(right: np.ndarray, others: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Score, float]:
     """The accuracy of others less that of `right` on the same images, with its interval, and McNemar's exact p.
 
-    right, others: bool (N,), who answered which image rightly. p: how often a fair coin splits the images on which only
-    one of the two is right at least as unevenly. Source: McNemar 1947, in its exact (binomial) form.
+    right, others: bool (N,), who answered which image rightly, or (S, N) of S runs each, whose mean is compared. p: how
+    often a fair coin splits the images on which they differ at least as unevenly. Source: McNemar 1947, in its exact
+    (binomial) form; of several runs the sign test.
     """
-    changes = others.astype(np.int64) - right
-    lost, gained, n = int((changes < 0).sum()), int((changes > 0).sum()), len(changes)
-    drawn = np.random.default_rng(seed).multinomial(n, [lost / n, gained / n, 1 - (lost + gained) / n], resamples)
-    difference = Score.of((gained - lost) / n, (drawn[:, 1] - drawn[:, 0]) / n)
+    changes = np.atleast_2d(others).mean(0) - np.atleast_2d(right).mean(0)
+    values, counts = np.unique(changes.round(9), return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(changes), counts / len(changes), resamples)
+    difference = Score.of(changes.mean(), drawn @ values / len(changes))
     assert difference is not None  # of a finite value
-    tail = sum(math.comb(lost + gained, count) for count in range(min(lost, gained) + 1))
-    return difference, min(1.0, 2 * tail / 2 ** (lost + gained))
+    lost, differing = int(counts[values < 0].sum()), int(counts[values != 0].sum())
+    tail = sum(math.comb(differing, count) for count in range(min(lost, differing - lost) + 1))
+    return difference, min(1.0, 2 * tail / 2**differing)
 
 
 def _reliability_draws(

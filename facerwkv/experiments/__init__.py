@@ -27,6 +27,8 @@ EXPERIMENTS = {
     "section5_5_identity": 'Section 5.5: "w/o RWKV" with heads and learning rates that train, beside RWKV',
     "claim_width": "The time mix as narrow as published, and at RWKV-1's full width",
     "claim_schedule": "The learning-rate schedule of the text, and that of the authors' code",
+    "claim_mixing": "What does mixing add? One budget: RWKV's generations, attention, a mean, none, convolutions",
+    "claim_robustness": "Faces as a detector gives them: shifted, turned, blurred, dark, small; nothing is trained",
     "ablation_grid": "Row shift and 2-D positions, which RWKV's author recommends for images",
     "outlook_versions": "Section 6: newer versions of RWKV, scanning forward or both ways",
     "outlook_vit_sizes": "Section 6: models of ViT's sizes",

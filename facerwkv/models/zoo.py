@@ -48,6 +48,8 @@ FER: dict[str, Any] = FRAME | {  # what FER2013's grey images of 48 pixels need:
     "depth": 4,
     "drop_path_rate": 0.1,
 }
+LIGHT: dict[str, Any] = FER | {"stem": "vgg", "patch_size": 4, "width": 128, "kind": VRWKVConfig, "recipe": "fer_light"}
+LIGHT_SOURCE = f"this project, recipe fer_light; blocks: {VISION}"
 VIT = "An Image is Worth 16x16 Words (arXiv 2010.11929); timm"
 RESNET = "Deep Residual Learning (arXiv 1512.03385); timm"
 LEE = (
@@ -246,6 +248,8 @@ MODELS: dict[str, Model] = {
         recipe="ferplus",
         **FER | {"stem": "vgg", "width": 256, "depth": 2, "num_classes": 8},
     ),
+    "facerwkv_fer_light": _line("RWKV on 144 tokens behind a light stem; no weights yet", LIGHT_SOURCE, **LIGHT),
+    "facerwkv_fer_light_conv": _line("Its twin of 3 x 3 convolutions", LIGHT_SOURCE, **LIGHT | {"mixer": "conv"}),
     "caer_net_s": Model(
         "CAER-Net-S: a face stream, a context stream that does not see the face, attention, adaptive fusion",
         "CAER (ICCV 2019); github.com/ndkhanh360/CAER",

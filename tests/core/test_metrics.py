@@ -206,6 +206,13 @@ def test_a_paired_difference_and_its_exact_p(lost, gained, p):
     assert difference.high - difference.low == pytest.approx(2 * 1.96 * deviation, rel=0.1, abs=1e-9)
 
 
+def test_several_runs_are_paired_by_their_means():
+    right, others = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool), np.array([[1, 1, 1, 1], [1, 1, 1, 0]], bool)
+    difference, p = metrics.paired(right, others)
+    assert difference.value == pytest.approx((0 + 0.5 + 1 + 0.5) / 4)
+    assert p == pytest.approx(2 / 2**3)
+
+
 def test_intervals_are_those_of_drawn_indices():
     rng = np.random.default_rng(5)
     targets = rng.integers(0, 4, 400)

@@ -64,7 +64,7 @@ def shrunk(name):
     if not isinstance(config, ModelConfig):
         return {"img_size": (64, 64)}
     if config.image_size == (48, 48):
-        return {"img_size": (16, 24)}
+        return {"img_size": (2 * config.patch_size, 3 * config.patch_size)}
     options = {"img_size": (40, 60), "depth": min(config.depth, 3)}
     if config.width > 256 and config.time_mix_dim in (None, config.width):
         options |= {"width": 192, "heads": 3}
