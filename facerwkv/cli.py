@@ -3,10 +3,7 @@
 import json
 import logging
 import os
-import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +14,10 @@ from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
 from facerwkv.core.packages import lacking
 from facerwkv.data.config import Views
-from facerwkv.experiments import EXPERIMENTS
 from facerwkv.inference.command import PredictionCommand, print_schema
 from facerwkv.subcommands import (
+    AGAIN,
+    DataOption,
     DetectorOption,
     EngineOption,
     JsonOption,
@@ -27,7 +25,9 @@ from facerwkv.subcommands import (
     PredictorOption,
     data_app,
     models_app,
+    reproduce,
     show,
+    stoppable,
 )
 
 app = typer.Typer(
@@ -41,9 +41,7 @@ app.add_typer(models_app, name="models", help="List the models, describe one, pa
 
 BenchGroup = Enum("BenchGroup", {name: name for name in (*GROUPS, EVERYTHING)}, type=str)  # type: ignore[misc]
 RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training/recipes").glob("*.yaml"))
-DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-AGAIN = "Rerun the same command to resume."
 
 
 def main() -> None:
@@ -59,22 +57,6 @@ def main() -> None:
             raise
         print(f"facerwkv: {f'This command needs {what}' if what else error}", file=sys.stderr)
         sys.exit(2)
-
-
-@contextmanager
-def _stoppable(advice: str, run: Path | None = None) -> Iterator[None]:
-    """Ctrl-C becomes a sentence with the next step, and exit code 1. run: a folder in which training may have begun."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if run:
-            from facerwkv.training.run import has_begun
-
-            place = shlex.quote(str(run))
-            advice = f"Resume it: facerwkv train --resume {place}\nScore what it has: facerwkv evaluate --model {place}"
-            advice = advice if has_begun(run) else "Nothing is trained yet: rerun the same command to start anew."
-        print(f"\nStopped. {advice}", file=sys.stderr)
-        raise typer.Exit(1) from None
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -142,11 +124,11 @@ def train(
     elif numbers or folds:
         from facerwkv.evaluation.several import train_several
 
-        with _stoppable(AGAIN):
+        with stoppable(AGAIN):
             train_several(plan, folder, numbers).print()
         print(f"The table: {folder / 'several.md'}")
     else:
-        with _stoppable(AGAIN, folder):
+        with stoppable(AGAIN, folder):
             run(plan, folder, resume=resume is not None, changes=changes)
             if leads():
                 print(f"The report: {finish(folder)}")
@@ -196,7 +178,7 @@ def compare(
     numbers, names = seed_numbers(seeds, names)
     changes = [name for name in names if module.is_change(name)]
     models = [name for name in names if name not in changes]
-    with _stoppable(AGAIN):
+    with stoppable(AGAIN):
         result = module.compare(models, recipe, changes, out, split, values=values, seeds=numbers)
     show(result, as_json)
     print(f"The table: {out / 'comparison.md'}", file=sys.stderr)
@@ -243,7 +225,7 @@ def predict(
         results = predict_on_ray(named, model, device, detector_model, engine, journal, options)
     else:
         results = predict_sources(predictor, named, options, bar)
-    with _stoppable(AGAIN if journal else "What came before is written."):
+    with stoppable(AGAIN if journal else "What came before is written."):
         piped, roots = not sys.stdout.isatty(), [source for source in sources if os.path.isdir(source)]
         failed = deliver(results, predictor, out, save_media, as_json or piped, columns, options, quiet, roots)
     if journal:
@@ -336,29 +318,7 @@ def demo(
     run(out, image)
 
 
-@app.command()
-def reproduce(
-    name: Annotated[str, typer.Argument(help=f"all, or one of: {', '.join(EXPERIMENTS)}.")],
-    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    data: DataOption = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs and the page.")] = Path("runs"),
-    seeds: Annotated[list[str] | None, typer.Option(metavar="0 1 2", help="Default: 0 1 2.")] = None,
-    as_coded: Annotated[bool, typer.Option("--as-coded", help="As the authors' code ran, not the paper.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A small trial on drawn faces, to see that it runs.")] = False,
-) -> None:
-    """Run an experiment of the paper and write a page with the paper's numbers beside ours."""
-    from facerwkv.experiments.reproduce import reproduce
-    from facerwkv.experiments.study import Setting
-    from facerwkv.training.recipe import seed_numbers
-
-    numbers, changes = seed_numbers(seeds, changes or [])
-    setting = Setting(data or "toy", out, numbers or ([0] if smoke else [0, 1, 2]), as_coded, smoke, changes)
-    with _stoppable(AGAIN):
-        page, problems = reproduce(name, setting)
-    for problem in problems:
-        print(f"facerwkv: {problem}", file=sys.stderr)
-    print(f"The page: {page}")
-    raise typer.Exit(1 if problems else 0)
+app.command()(reproduce)
 
 
 @app.command()

@@ -1,15 +1,25 @@
-"""The commands below `facerwkv data` and `facerwkv models`, and options of several: parse and call, nothing else."""
+"""The commands below `facerwkv data` and `facerwkv models`, `facerwkv reproduce`, and what several share: parse and
+call, nothing else."""
 
 import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from facerwkv.experiments import EXPERIMENTS
+
+AGAIN = "Rerun the same command to resume."
+LONG = 600.0  # seconds of a plan about which a person at a terminal is asked
 data_app, models_app, cache_app = (typer.Typer(no_args_is_help=True, rich_markup_mode=None) for _ in range(3))
 data_app.add_typer(cache_app, name="cache", help="List and remove the decoded images that are kept.")
 FolderOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Default: FACERWKV_HOME, ~/.cache/facerwkv.")]
+DataOption = Annotated[str | None, typer.Option("--data", metavar="NAME:ROOT", help="caer_s:/d/CAER-S, toy, ...")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ModelOption = Annotated[  # a text: a Path would make facerwkv_fer of ./facerwkv_fer
     str, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a run's or checkpoint's folder.")
@@ -22,6 +32,22 @@ EngineOption = Annotated[
     typer.Option(help="What runs the model; onnx and openvino take --model FILE.onnx, see export."),
 ]
 DetectorOption = Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's ONNX file.")]
+
+
+@contextmanager
+def stoppable(advice: str, run: Path | None = None) -> Iterator[None]:
+    """Ctrl-C becomes a sentence with the next step, and exit code 1. run: a folder in which training may have begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run:
+            from facerwkv.training.run import has_begun
+
+            place = shlex.quote(str(run))
+            advice = f"Resume it: facerwkv train --resume {place}\nScore what it has: facerwkv evaluate --model {place}"
+            advice = advice if has_begun(run) else "Nothing is trained yet: rerun the same command to start anew."
+        print(f"\nStopped. {advice}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 def show(result: Any, as_json: bool) -> None:
@@ -111,3 +137,48 @@ def pack(
 
     packed = pack(model, out, half, name)
     print(f"Wrote {out}: {packed.name}, licence {packed.card['licence']}")
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help=f"all, or one of: {', '.join(EXPERIMENTS)}.")],
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and the page.")] = Path("runs"),
+    seeds: Annotated[list[str] | None, typer.Option(metavar="0 1 2", help="Default: 0 1 2.")] = None,
+    as_coded: Annotated[bool, typer.Option("--as-coded", help="As the authors' code ran, not the paper.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A small trial on drawn faces, to see that it runs.")] = False,
+    show_plan: Annotated[bool, typer.Option("--plan", help="Say what it costs, and train nothing.")] = False,
+    only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Rows by name, * for any; repeat it.")] = None,
+    budget: Annotated[float | None, typer.Option(metavar="HOURS", min=0, help="Run what fits, seed by seed.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before work of hours.")] = False,
+) -> None:
+    """Run an experiment of the paper and write a page with the paper's numbers beside ours."""
+    from dataclasses import replace
+
+    from facerwkv.experiments.plan import Pace, plan
+    from facerwkv.experiments.reproduce import reproduce
+    from facerwkv.experiments.study import Setting
+    from facerwkv.training.recipe import seed_numbers
+
+    numbers, changes = seed_numbers(seeds, changes or [])
+    chosen = numbers or ([0] if smoke else [0, 1, 2])
+    setting, allowed = Setting(data or "toy", out, chosen, as_coded, smoke, changes, only or ()), None
+    with stoppable(AGAIN):
+        if show_plan or not smoke:
+            costs = plan(name, setting)
+            if show_plan:
+                costs.print()
+            costs.require_disk()
+            if show_plan:
+                return
+            for line in costs.lines() if costs.steps else ():
+                print(line, file=sys.stderr)
+            if costs.seconds > LONG and not yes and sys.stdin.isatty() and sys.stderr.isatty():
+                typer.confirm("Begin?", abort=True, err=True)
+            allowed = None if budget is None else costs.seeds_within(budget)
+            setting = replace(setting, callbacks=[Pace(costs)])
+        page, problems = reproduce(name, setting, allowed)
+    for problem in problems:
+        print(f"facerwkv: {problem}", file=sys.stderr)
+    print(f"The page: {page}")
+    raise typer.Exit(1 if problems else 0)

@@ -1,6 +1,7 @@
 """speed.json → speed.md and speed.png beside it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from facerwkv.bench.rows import REASONS, ROWS, BenchRow
 from facerwkv.core.files import atomic, write_text
 
 JSON, PAGE, PLOT = "speed.json", "speed.md", "speed.png"
+MAKERS = ("AMD", "Intel")
+"""Of processors: each has a column. That of another one than speed.json's is from speed-MAKER.json, kept on such a
+machine; without that it is empty."""
 LENGTHS = [150, 300, 600, 1200, 2400, 4800, 9600]
 NAMES = {
     "sdpa": "attention (SDPA)",
@@ -35,7 +39,7 @@ side's answer is compared with its reference in float64; a row whose answers dis
 `scaled_dot_product_attention` in float32, contiguous (1, 6, T, 64), in `inference_mode`. Both sides compute all tokens,
 unless a row says that leaving some out is what it measures. This package's models, transformers among them, have one
 way of multiplying matrices (MKL's, or oneDNN's where MKL leaves half of a vector unused). Peak memory is what a call
-adds to a process of its own.
+adds to a process of its own. A maker's column is empty where nothing was measured on its processors.
 
 Measured on {processor}, {system}, torch {torch}, {marks}.
 """
@@ -44,14 +48,16 @@ Measured on {processor}, {system}, torch {torch}, {marks}.
 def write_page(folder: Path) -> None:
     """FOLDER/speed.md and, where there are curves, FOLDER/speed.png, from FOLDER/speed.json."""
     kept = json.loads((folder / JSON).read_text(encoding="utf-8"))
-    write_text(folder / PAGE, page(kept))
+    files = {maker: folder / f"speed-{maker.lower()}.json" for maker in MAKERS}
+    others = {maker: json.loads(path.read_text(encoding="utf-8")) for maker, path in files.items() if path.is_file()}
+    write_text(folder / PAGE, page(kept, others))
     if kept["curves"]:
         with atomic(folder / PLOT) as partial:
             partial.write_bytes(plot(kept["curves"]))
 
 
-def page(kept: dict[str, Any]) -> str:
-    """The whole page for the content of a speed.json."""
+def page(kept: dict[str, Any], others: Mapping[str, dict[str, Any]] | None = None) -> str:
+    """The whole page for the content of a speed.json, and of those of other makers' processors."""
     where, rows, curves = kept["environment"], kept["rows"], kept["curves"]
     threads = sorted({result["threads"] for result in rows.values()})
     marks = sorted({f"{result['date']} at commit {result['commit']}" for result in rows.values()})
@@ -66,8 +72,16 @@ def page(kept: dict[str, Any]) -> str:
         names = [name for name in ROWS if name in rows and ROWS[name].group == group]
         if names:
             parts.append(f"## {group.capitalize()}\n\n{about}\n")
-            parts.append("| name | what | measured | quartiles | bar | met |\n|---|---|---:|---:|---:|---|")
-            parts += [f"| `{name}` | {' | '.join(cells(ROWS[name], rows[name]))} |" for name in names]
+            own = next((maker for maker in MAKERS if maker in where["processor"]), "measured")
+            beside = [maker for maker in MAKERS if maker != own]
+            heads = " | ".join((*beside, own))
+            parts.append(f"| name | what | {heads} | quartiles | bar | met |")
+            parts.append(f"|---|---|{'---:|' * (len(beside) + 3)}---|")
+            for name in names:
+                what, *texts = cells(ROWS[name], rows[name])
+                known = [(others or {}).get(maker, {}).get("rows", {}).get(name) for maker in beside]
+                values = [cells(ROWS[name], result)[1] if result else "" for result in known]
+                parts.append(f"| `{name}` | {' | '.join((what, *values, *texts))} |")
             parts.append("")
     bars = {name: (ROWS[name].bar, result["value"]) for name, result in rows.items()}
     missed = [name for name, (bar, value) in bars.items() if bar and value is not None and not bar.met(value)]

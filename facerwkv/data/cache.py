@@ -43,7 +43,6 @@ CHUNK = 64  # images decoded between two writes
 SHARD = 256_000_000  # bytes of a shard: what a build that is killed loses at most
 LARGE = 1_000_000_000  # bytes of which a build says beforehand that it will write them
 MANY_DRAWN = 256  # rendered images from which starting processes pays
-GEOMETRY = ("image_size", "crop", "no_box", "margin", "in_chans", "interpolation")
 ABOUT = "about.json"
 _note = logging.getLogger(__name__).warning
 Shape = tuple[int, int, int]
@@ -146,9 +145,8 @@ def open_cache(
     and the next call goes on; a damaged shard is built anew. Raises InputError where the disk is too small or may not
     be written, and where no image at all can be read.
     """
-    shape = (*config.image_size, config.channels)
-    geometry = config.model_dump_json(include=set(GEOMETRY))
-    store = folder / hashlib.blake2b(f"{FORMAT} {source} {geometry}".encode(), digest_size=16).hexdigest()
+    shape, source = (*config.image_size, config.channels), _place(source)
+    store = _store(config, folder, source)
     keys = [_key(sample, config.sees_faces) for sample in samples]
     index = _index(store, math.prod(shape))
     if index.missing(keys):
@@ -165,6 +163,23 @@ def open_cache(
         raise InputError(f"None of the {len(samples)} {what} can be read. The first: {unreadable[0]}")
     places = np.array([index.places.get(key, (-1, -1)) for key in keys], np.int32)
     return Cache(store, shape, places.reshape(-1, 2), unreadable)
+
+
+def bytes_there(config: TransformConfig, folder: Path, source: str) -> int:
+    """The bytes of images that are kept of a data set under a geometry."""
+    return sum(path.stat().st_size for path in _store(config, folder, _place(source)).glob("[0-9]*.bin"))
+
+
+def _place(source: str) -> str:
+    """NAME:ROOT in one spelling."""
+    name, _, path = source.partition(":")
+    root = Path(os.path.expanduser(path))
+    return f"{name}:{root.resolve()}" if path and root.exists() else source
+
+
+def _store(config: TransformConfig, folder: Path, place: str) -> Path:
+    digest = hashlib.blake2b(f"{FORMAT} {place} {config.geometry}".encode(), digest_size=16)
+    return folder / digest.hexdigest()
 
 
 def _key(sample: Sample, sees_faces: bool) -> str:

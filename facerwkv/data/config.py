@@ -79,6 +79,12 @@ class TransformConfig(Settings):
     """Antialiased, as Pillow does it; `bilinear_aliased` reads four pixels for each, as the paper's authors did."""
 
     @property
+    def geometry(self) -> str:
+        """What decides the pixels that a model is given, before they are normalised."""
+        faces = {"no_box", "margin"} if self.sees_faces else set()
+        return self.model_dump_json(include={"image_size", "crop", "in_chans", "interpolation"} | faces)
+
+    @property
     def channels(self) -> int:
         """The number of channels that the model gets."""
         return self.in_chans * (2 if self.crop == "both" else 1)

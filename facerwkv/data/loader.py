@@ -126,6 +126,8 @@ class DataModule(LightningDataModule):
         quiet: bool = False,
     ):
         super().__init__()
+        if transform.crop == "both" and transform.no_box == "whole":  # the whole scene would be black
+            transform = transform.model_copy(update={"no_box": "error"})
         self.config, self.transform, self.seed = config, transform, seed
         self.record, self.known, self.foreign, self.quiet = record, known, foreign, quiet
         self._made: dict[str, ImageDataset] = {}
@@ -350,9 +352,7 @@ class DataModule(LightningDataModule):
         if cache is False:
             return ImageDataset(samples, self.labels, self.transform)
         folder = cache_folder() if cache is True else Path(os.path.expanduser(cache))
-        root = self.loaded.root
-        place = f"{self.loaded.spec.name}:{root.resolve()}" if root.exists() else self.config.source
-        stored = open_cache(samples, self.transform, folder, f"{split} images", place)
+        stored = open_cache(samples, self.transform, folder, f"{split} images", self.config.source)
         if stored.unreadable:
             self.unreadable += stored.unreadable.values()
             first = next(iter(stored.unreadable.values()))

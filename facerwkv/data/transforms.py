@@ -27,10 +27,11 @@ class EvalTransform:
         if config.crop == "scene":
             return self._sized(image)
         if not box and config.no_box == "error":
+            whole = "" if config.crop == "both" else ", or the whole of it, facerwkv train transform.no_box=whole"
             raise InputError(
                 "An image has no face box, and this model looks at faces. Give boxes (data.boxes=FILE), let the "
                 "detector find them (data.boxes=detect), or train a model that takes the image's middle for the face, "
-                "facerwkv train transform.no_box=centre, or the whole of it, facerwkv train transform.no_box=whole."
+                f"facerwkv train transform.no_box=centre{whole}."
             )
         if not box and config.no_box == "centre":
             box = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)

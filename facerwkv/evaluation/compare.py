@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 from rich.console import Console
 
 from facerwkv.core import metrics
@@ -78,6 +79,7 @@ def compare(
     progress: bool = True,
     values: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Comparison:
     """Train (or load) each model, score it on `split`, time it; write the table after each, the best model first.
 
@@ -88,15 +90,13 @@ def compare(
     pattern; those of data.KEY also hold for what is loaded. values: KEY → the value as it is, for all, applied before
     `changes`. Models that look at a face and a scene get transform.crop=both. seeds: each model is trained once for
     each; the table ends with their means, and with how each row differs from the best on the same images (`paired`).
+    callbacks: Lightning's, which watch.
     An interrupted comparison resumes when it is called again; a model that fails is listed in `problems` and stops no
     other. Raises InputError, before anything is trained, for names, keys and values that are not known, for changes
     that change nothing, for data or a split that are not there, and for runs in `out` under another recipe.
     """
     out, split_changes = Path(out), [_parse(change) for change in changes]
-    entries = [
-        _entry(name, title, recipe, split_changes, values or {}, split)
-        for name, title in zip(names, _titles(names), strict=True)
-    ]
+    entries = entries_of(names, recipe, changes, values, split)
     if seeds:
         several = [_seeded(entry, seeds) for entry in entries]
         names = [name for name, those in zip(names, several, strict=True) for _ in those]
@@ -112,7 +112,7 @@ def compare(
     for number, entry in enumerate(entries, 1):
         Console(stderr=True, markup=False).print(f"{number}/{len(entries)} {entry.name}", highlight=False)
         try:
-            rows.append(_row(entry, out / entry.folder, source, split, progress))
+            rows.append(_row(entry, out / entry.folder, source, split, progress, callbacks))
         except Exception as error:  # one model that fails must not cost the others their hours
             if not isinstance(error, InputError):
                 logging.getLogger(__name__).exception(entry.name)
@@ -202,6 +202,21 @@ def _require_splits(configs: Collection[DataConfig], split: Split) -> None:
             raise InputError(f"{config.source} has no {' and no '.join(missing)} split; it has {there}. {advice}")
 
 
+def entries_of(
+    names: Sequence[str],
+    recipe: str,
+    changes: Sequence[str],
+    values: Mapping[str, Any] | None = None,
+    split: Split = "test",
+) -> list[Entry]:
+    """What `compare` trains or loads for these names. InputError for what it refuses in names, keys and values."""
+    split_changes = [_parse(change) for change in changes]
+    return [
+        _entry(name, title, recipe, split_changes, values or {}, split)
+        for name, title in zip(names, _titles(names), strict=True)
+    ]
+
+
 def _entry(
     name: str, title: str, recipe: str, changes: Sequence[tuple[str, str]], values: Mapping[str, Any], split: Split
 ) -> Entry:
@@ -256,14 +271,17 @@ def require_same(recipe: Recipe, folder: Path) -> None:
         )
 
 
-def _row(entry: Entry, folder: Path, source: str | None, split: Split, progress: bool) -> dict[str, Any]:
+def _row(
+    entry: Entry, folder: Path, source: str | None, split: Split, progress: bool, callbacks: Sequence[Callback]
+) -> dict[str, Any]:
     """The model's row of the table; that of a model trained here is kept."""
     kept, model = folder / split / ROW, entry.checkpoint or str(folder)
     if entry.recipe is not None:
         if kept.is_file():
             return read_json(kept, "Remove it, and the model is scored again.")
         if not (folder / TIME).is_file():
-            train(entry.recipe, folder, resume=(folder / RECIPE).is_file(), progress=progress)
+            resume = (folder / RECIPE).is_file()
+            train(entry.recipe, folder, resume=resume, progress=progress, callbacks=callbacks)
         if not (folder / "val" / SUMMARY).is_file():
             finish(folder, progress)
     if entry.answers:

@@ -1,6 +1,7 @@
 """The paper's experiments by name, one file each: the command, the hours and the paper's numbers are at its top."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -8,14 +9,14 @@ from facerwkv.core.errors import InputError
 
 if TYPE_CHECKING:
     from facerwkv.evaluation.templates import Section
-    from facerwkv.experiments.study import Setting
+    from facerwkv.experiments.study import Run, Setting
 
 EXPERIMENTS = {
     "sanity": "Section 5.1: fourteen images are memorised in eight epochs",
     "table1_sizes": "Table 1: three sizes and their parameters",
     "table2_scaling": "Table 2: small, medium and large",
     "table3_hybrid": "Table 3: a ResNet-50 stem, frozen or not",
-    "table4_comparison": "Table 4's systems and every small FaceRWKV from scratch, one recipe, one budget",
+    "table4_comparison": "Table 4's systems, each with its own recipe; on faces every small FaceRWKV too, one recipe",
     "table5_ablation": "Table 5: positions, the head, without RWKV",
     "fig4": "Figure 4: validation of small, medium and large over 25 epochs",
     "fig5": "Figure 5: validation of the hybrids and of large over 15 epochs",
@@ -41,6 +42,17 @@ def experiment(name: str) -> "Callable[[Setting], list[Section]]":
     if name not in EXPERIMENTS:
         raise InputError(f"Unknown experiment {name!r}. Known experiments: {ALL}, {', '.join(EXPERIMENTS)}.")
     return import_module(f"facerwkv.experiments.{name}").run
+
+
+def runs_of(name: str, setting: "Setting") -> "list[Run]":
+    """What an experiment trains in a setting, in its order; nothing where it trains nothing."""
+    if name not in EXPERIMENTS:
+        return []
+    module = import_module(f"facerwkv.experiments.{name}")
+    if hasattr(module, "runs"):
+        return module.runs(setting)
+    tables = module.run.args[0] if isinstance(module.run, partial) else [getattr(module.run, "__self__", None)]
+    return [run for table in tables if table for run in table.runs(setting)]
 
 
 def chosen(name: str) -> Sequence[str]:

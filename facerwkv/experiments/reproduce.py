@@ -4,9 +4,9 @@ OUT/reproduce/NAME.json has what an experiment put on the page, so that those of
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich import table as rich
@@ -16,7 +16,7 @@ from rich.text import Text
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import read_json, write_text
 from facerwkv.evaluation.templates import Block, Drawing, Paragraph, Section, Table, write_page
-from facerwkv.experiments import EXPERIMENTS, chosen, experiment
+from facerwkv.experiments import EXPERIMENTS, chosen, experiment, runs_of
 from facerwkv.experiments.study import Incomplete, Setting
 
 TITLE = "FaceRWKV, reproduced"
@@ -24,14 +24,20 @@ UNTRAINED = ("table1_sizes", "section4_1_recurrent")
 WIDE = 140  # columns of a printed table, lest numbers are cut off
 
 
-def reproduce(name: str, setting: Setting) -> tuple[Path, list[str]]:
+def reproduce(name: str, setting: Setting, seeds: Mapping[str, Sequence[int]] | None = None) -> tuple[Path, list[str]]:
     """Run what is missing of one experiment, or of "all"; the page, and a sentence for each row that could not run.
+
+    seeds: experiment → those that a budget allows; an experiment that has none is left out, unless it trains nothing.
 
     The page is written anew after every experiment; experiments that were run into the same folder before stay on it.
     One that fails stops no other. InputError for an unknown name, for changes of an experiment that trains nothing, and
     for a page that cannot be written in the end.
     """
     runs = {each: experiment(each) for each in chosen(name)}
+    if setting.only:
+        runs = {each: run for each, run in runs.items() if each in EXPERIMENTS and runs_of(each, setting)}
+        if not runs:
+            raise InputError(f"--only {' '.join(setting.only)} fits no row of {name}. Name rows as its tables do.")
     if setting.changes and name in UNTRAINED:
         raise InputError(f"{name} trains nothing, so {setting.changes[0]!r} changes nothing. Leave it out.")
     page, about = setting.out / "reproduce", _about(setting)
@@ -39,9 +45,14 @@ def reproduce(name: str, setting: Setting) -> tuple[Path, list[str]]:
     problems: list[str] = []
     for each, run in runs.items():
         missing: list[str] = []
-        whole = True
+        whole, own = True, setting
+        if seeds is not None and each not in UNTRAINED:
+            if not seeds.get(each):
+                problems.append(f"{each}: left out, the budget does not allow it.")
+                continue
+            own = replace(setting, seeds=seeds[each])
         try:
-            added = run(setting)
+            added = run(own)
         except Incomplete as error:
             added, missing = error.sections, error.problems
         except (InputError, OSError) as error:

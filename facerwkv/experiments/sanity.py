@@ -22,10 +22,10 @@ from facerwkv.data.load import load_dataset
 from facerwkv.data.samples import read_image
 from facerwkv.evaluation.compare import require_same
 from facerwkv.evaluation.templates import Paragraph, Section, Table
-from facerwkv.experiments.study import SMOKE_SIZE, Setting, validation_curve
+from facerwkv.experiments.study import SMOKE_SIZE, Run, Setting, validation_curve
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
-from facerwkv.training.run import RECIPE
+from facerwkv.training.run import RECIPE, TIME
 
 PAPER = "about 100 % after 8 epochs"
 EPOCHS = 8
@@ -39,24 +39,43 @@ CHANGES = [
 ]
 
 
-def run(setting: Setting) -> list[Section]:
-    """Train once per seed; the accuracy on the fourteen after each epoch."""
+def runs(setting: Setting) -> list[Run]:
+    """One per seed; PER_CLASS images of each class, which are also those of validation."""
+    images = _images("toy" if setting.smoke else setting.data)
+    return _runs(setting, images) if setting.wants("sanity") else []
+
+
+def _runs(setting: Setting, images: Sequence[tuple[str, np.ndarray]]) -> list[Run]:
     out, data = setting.out / "sanity", "toy" if setting.smoke else setting.data
-    images = _images(data)
     small = [f"transform.image_size={SMOKE_SIZE[setting.as_coded]}"] if setting.smoke else []
     changes = [*CHANGES, f"transform={standard([image for _, image in images])}"]
     values = {"data.source": f"manifest:{out / 'images.csv'}", "about": f"Fourteen images of {data} by heart."}
-    recipes = {
-        seed: Recipe.read("paper", [*changes, f"train.seed={seed}", *small, *setting.changes], values)
+    count = len(images)
+    return [
+        Run(
+            "sanity",
+            "by heart",
+            seed,
+            Recipe.read("paper", [*changes, f"train.seed={seed}", *small, *setting.changes], values),
+            out / f"seed{seed}",
+            TIME,
+            (count, count, 0),
+        )
         for seed in setting.seeds
-    }
+    ]
+
+
+def run(setting: Setting) -> list[Section]:
+    """Train once per seed; the accuracy on the fourteen after each epoch."""
+    out, images = setting.out / "sanity", _images("toy" if setting.smoke else setting.data)
+    recipes = {each.seed: each.recipe for each in _runs(setting, images)}
     for seed, recipe in recipes.items():
         require_same(recipe, out / f"seed{seed}")
     _write_images(images, out)
     rows = []
     for seed, recipe in recipes.items():
         folder = out / f"seed{seed}"
-        train(recipe, folder, resume=(folder / RECIPE).is_file())
+        train(recipe, folder, resume=(folder / RECIPE).is_file(), callbacks=setting.callbacks)
         rows.append((str(seed), *(f"{accuracy:.0%}" for accuracy in validation_curve(folder))))
     width = max(map(len, rows))
     table = Table(

@@ -9,9 +9,11 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning.pytorch import Callback
 from rich.console import Console
 
 from facerwkv.core.errors import InputError
@@ -49,8 +51,28 @@ class Incomplete(InputError):
 
 
 @dataclass(frozen=True)
+class Run:
+    """A training that an experiment needs: its row, how, and where it is. result: the file that it ends with. images:
+    of training, validation and test, where they are not the data set's."""
+
+    row: str
+    protocol: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+    result: str = SCORE
+    images: tuple[int, int, int] | None = None
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / self.result).is_file()
+
+
+@dataclass(frozen=True)
 class Setting:
-    """How experiments are run. as_coded: under what the authors' code did. smoke: everything small, on drawn faces."""
+    """How experiments are run. as_coded: under what the authors' code did. smoke: everything small, on drawn faces.
+    only: patterns of the rows that are wanted; all, where there are none. callbacks: Lightning's, which watch.
+    """
 
     data: str
     out: Path
@@ -58,6 +80,12 @@ class Setting:
     as_coded: bool = False
     smoke: bool = False
     changes: Sequence[str] = ()
+    only: Sequence[str] = ()
+    callbacks: Sequence[Callback] = ()
+
+    def wants(self, row: str) -> bool:
+        """Whether a row is to be run."""
+        return not self.only or any(fnmatch(row, pattern) for pattern in self.only)
 
     @property
     def protocols(self) -> Protocols:
@@ -107,18 +135,25 @@ class Study:
 
         InputError if none can.
         """
-        seeds = setting.seeds
+        seeds, rows = setting.seeds, [row for row in self.rows if setting.wants(row.name)]
         runs, problems = _every(
-            self.rows,
+            rows,
             lambda row: {each: [_run(row, setting, each, seed) for seed in seeds] for each in setting.protocols},
         )
-        table = _table([row for row in self.rows if row.name in runs], runs, setting)
+        table = _table([row for row in rows if row.name in runs], runs, setting)
         blocks: list[Block] = [Paragraph(self.claim), Paragraph(f"Time: {self.hours}"), table]
         if ran := [(row.name, row.ran) for row in self.rows if row.ran]:
             blocks.append(Table(("row", "what the authors' code really ran"), ran, numbers=False))
         if reduced := [f"{row.name} ({', '.join(row.smoke)})" for row in self.rows if row.smoke and setting.smoke]:
             blocks.append(Paragraph(f"Reduced for this trial: {'; '.join(reduced)}."))
         return _complete(self.title, blocks, problems)
+
+    def runs(self, setting: Setting) -> list[Run]:
+        """What `run` trains, in its order."""
+        rows = [row for row in self.rows if setting.wants(row.name)]
+        return [
+            _planned(row, setting, each, seed) for row in rows for each in setting.protocols for seed in setting.seeds
+        ]
 
 
 @dataclass(frozen=True)
@@ -132,17 +167,18 @@ class Figure:
     def run(self, setting: Setting) -> list[Section]:
         """Train what is missing, under the first protocol and seed; the figure's section. Errors as in Study."""
         protocol, seed = next(iter(setting.protocols)), setting.seeds[0]
-        ours, problems = _every(self.rows, lambda row: _run(row, setting, protocol, seed)["curve"])
-        theirs = {row.name: row.curve for row in self.rows if row.curve}
+        rows = [row for row in self.rows if setting.wants(row.name)]
+        ours, problems = _every(rows, lambda row: _run(row, setting, protocol, seed)["curve"])
+        theirs = {row.name: row.curve for row in rows if row.curve}
         curves: dict[str, Sequence[float]] = {}
         for name in ours:
             curves |= {name: ours[name]} | ({f"{name}, the authors' log": theirs[name]} if name in theirs else {})
         epochs = [epoch for epoch in SHOWN if epoch <= max(map(len, curves.values()))]
-        rows = [
+        lines = [
             (name, *(f"{100 * curve[epoch - 1]:.2f}" if epoch <= len(curve) else "-" for epoch in epochs))
             for name, curve in curves.items()
         ]
-        table = Table(("validation accuracy, %", *(f"epoch {epoch}" for epoch in epochs)), rows)
+        table = Table(("validation accuracy, %", *(f"epoch {epoch}" for epoch in epochs)), lines)
         short = self.title.partition(":")[0]
         logs = " and the authors' logs (dashed)" if theirs else ""
         image = drawing(
@@ -153,6 +189,11 @@ class Figure:
         )
         how = f"Ours: {setting.protocols[protocol][0]}, seed {seed}."
         return _complete(self.title, [Paragraph(f"{self.claim} {how}"), table, image], problems)
+
+    def runs(self, setting: Setting) -> list[Run]:
+        """What `run` trains, in its order."""
+        protocol, seed = next(iter(setting.protocols)), setting.seeds[0]
+        return [_planned(row, setting, protocol, seed) for row in self.rows if setting.wants(row.name)]
 
 
 def run_all(parts: Sequence[Study | Figure], setting: Setting) -> list[Section]:
@@ -192,16 +233,21 @@ def _complete(title: str, blocks: list[Block], problems: Sequence[str]) -> list[
     return [(title, blocks)]
 
 
-def _run(row: Row, setting: Setting, protocol: str, seed: int) -> dict[str, Any]:
-    """The accuracies of one run, 0..1: "test", "train" and "curve"; trained and scored, resumed, or read."""
+def _planned(row: Row, setting: Setting, protocol: str, seed: int) -> Run:
     changes = row.under(setting)
-    plan = setting.recipe(protocol, changes, seed)
     name = re.sub(r"[^\w.=-]+", "_", "_".join(changes)).strip("_")
     folder = setting.out / "runs" / protocol / name / f"seed{seed}"
-    require_same(plan, folder)
-    if not (folder / SCORE).is_file():
+    return Run(row.name, protocol, seed, setting.recipe(protocol, changes, seed), folder)
+
+
+def _run(row: Row, setting: Setting, protocol: str, seed: int) -> dict[str, Any]:
+    """The accuracies of one run, 0..1: "test", "train" and "curve"; trained and scored, resumed, or read."""
+    run = _planned(row, setting, protocol, seed)
+    folder = run.folder
+    require_same(run.recipe, folder)
+    if not run.done:
         Console(stderr=True, markup=False).print(f"{row.name}, {protocol}, seed {seed}", highlight=False)
-        train(plan, folder, resume=(folder / RECIPE).is_file())
+        train(run.recipe, folder, resume=(folder / RECIPE).is_file(), callbacks=setting.callbacks)
         finish(folder)
         evaluations = {split: evaluate_folder(folder, split=split).evaluation for split in ("train", "test")}
         accuracies = {split: evaluation.scores["accuracy"].value for split, evaluation in evaluations.items()}

@@ -37,6 +37,7 @@ from facerwkv.models.zoo import create_model, licence_of, model_line, shipped
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
 from facerwkv.training.loggers import Curves, TensorBoard, require_service, service
 from facerwkv.training.losses import LOSSES, freeze
+from facerwkv.training.memory import too_small
 from facerwkv.training.optim import BALANCES, balanced_weights, build_optimizer, lr_factor
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import (
@@ -60,6 +61,7 @@ class TrainingModule(LightningModule):
 
     def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor):
         super().__init__()
+        recompute(model, recipe)
         model = model.to(memory_format=torch.channels_last)  # faster convolutions, 10 to 30 % of a step on a CPU
         self.model, self.recipe = model, recipe
         self.class_counts, self.num_classes = class_counts, len(class_counts)
@@ -171,15 +173,36 @@ class TrainingModule(LightningModule):
             )
 
 
+def recompute(model: nn.Module, recipe: Recipe) -> None:
+    """Switch gradient checkpointing on where the recipe says so. InputError for a model that has none."""
+    if recipe.train.grad_checkpointing:
+        switch: Any = getattr(model, "set_grad_checkpointing", None)
+        try:
+            if switch is None:
+                raise AssertionError
+            switch(True)
+        except AssertionError as error:  # timm's answer
+            raise InputError(
+                f"{recipe.model.name} keeps what it computed: it has no gradient checkpointing. Leave "
+                "train.grad_checkpointing out; train.accumulate saves memory, too."
+            ) from error
+
+
 def train(
-    recipe: Recipe, folder: str | Path, resume: bool = False, progress: bool = True, changes: Sequence[str] = ()
+    recipe: Recipe,
+    folder: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+    changes: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train as the recipe says and return the run's folder; `facerwkv.training.run` lists the files in it.
 
     With `resume`, continue where the run in `folder` stopped, under the recipe stored there; `changes` may be of
     train.epochs and train.early_stop, and are kept. On the CPU a resumed run
-    ends with the same numbers as an uninterrupted one. Ctrl-C stops it and leaves last/ and resume.ckpt. InputError for
-    what cannot be trained: before images are read where the recipe alone tells, before the folder is made in any case.
+    ends with the same numbers as an uninterrupted one. Ctrl-C stops it and leaves last/ and resume.ckpt. callbacks:
+    Lightning's, which watch. InputError for what cannot be trained: before images are read where the recipe alone
+    tells, before the folder is made in any case.
     """
     folder = Path(folder)
     recipe = read_run(folder, changes) if resume else recipe
@@ -214,11 +237,13 @@ def train(
         watch = Stopwatch()
         step = read_step(point, module) if point else 0
         saver = Saver(folder, module, data, _licences(recipe, start))
-        trainer = _trainer(recipe, folder, step, [saver, watch], progress)
+        trainer = _trainer(recipe, folder, step, [saver, watch, *callbacks], progress)
         try:
             trainer.fit(module, data, ckpt_path=point, weights_only=True)
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stop
+        except torch.OutOfMemoryError as error:
+            raise InputError(too_small(recipe, torch.cuda.mem_get_info()[1])) from error
         if leads():
             write_json(folder / TIME, {"seconds": watch.seconds, "epochs": trainer.current_epoch})
     return folder

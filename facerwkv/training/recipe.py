@@ -97,6 +97,8 @@ class TrainPart(Settings):
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     accumulate: Count = 1
     """Batches whose gradients are added up before a step; a step sees accumulate x data.batch_size images."""
+    grad_checkpointing: bool = False
+    """Compute each block anew in the backward pass: a part of the memory for more time; the same numbers."""
     freeze: Literal["none", "stem", "backbone"] = "none"
     """What is not trained: the stem; or all but the classifier, a linear probe. Start from weights: init_from."""
     loss: Literal["cross_entropy", "focal", "logit_adjusted"] = "cross_entropy"

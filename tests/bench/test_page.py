@@ -37,6 +37,16 @@ def test_a_row_says_value_quartiles_bar_and_whether_it_is_met(kept):
     assert line.endswith("| – | – |")
 
 
+def test_each_maker_has_a_column_that_is_empty_where_nothing_was_measured(kept):
+    kept["environment"]["processor"] = "AMD EPYC"
+    other = {"rows": {"cache": kept["rows"]["cache"] | {"value": 7.5}}}
+    text = page.page(kept, {"Intel": other})
+    assert "| name | what | Intel | AMD | quartiles | bar | met |" in text
+    (cache,), (loader, _) = lines_of(text, "cache"), lines_of(text, "loader")
+    assert cache.endswith("| 7.50 times faster | 10.00 times faster | 9.00–11.00 | ≥ 8 | yes |")
+    assert "|  | 1.25 times faster |" in loader
+
+
 def test_a_row_without_a_number_says_why(kept):
     (line,) = lines_of(page.page(kept), "wkv4_vs_copy")
     assert line.endswith("| – | – | ≤ 5 (stretch 3) | The answers disagree. |")

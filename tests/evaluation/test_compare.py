@@ -31,6 +31,7 @@ def changes(small):
     return [
         *[change for change in small if not change.startswith("model.options")],
         "facerwkv*:model.options={patch_size: 8, width: 16}",
+        "caer_net_s:transform.no_box=centre",
         "train.epochs=2",
         "optim.lr=0.01",
     ]
