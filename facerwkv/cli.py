@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +47,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 def main() -> None:
     """Run the command line; a person's mistake, or what the system refuses, becomes one sentence and exit code 2."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # on odd metadata; what fails is said
     for stream in (sys.stdout, sys.stderr):  # a redirected one on Windows has no arrow, and none has half a character
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

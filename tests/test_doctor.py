@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -24,6 +25,15 @@ def test_every_line_of_the_table_of_checks_is_there(checks):
 
 def test_this_installation_is_sound(checks):
     assert [check for check in checks.values() if check.status == "fail"] == []
+
+
+def test_the_c_kernels_load_before_pytorch_was_asked_for():
+    """They take PyTorch's OpenMP."""
+    if not loading.PATH.is_file():
+        pytest.skip("the C kernels were not built")
+    words = "from facerwkv.kernels.native.loading import load; print(load().level)"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (loading.load().level, "")
 
 
 def test_what_programs_read():

@@ -21,6 +21,7 @@ from facerwkv.export import Exported, export_onnx, open_checkpoint
 from facerwkv.media.draw import COLOURS
 from facerwkv.media.faces import COARSE_SIDE, ONE_SEARCH, OVERLAP, SMALLEST_SIDE, FaceDetector
 from facerwkv.media.images import MAX_PIXELS
+from facerwkv.media.upright import MARGIN, SURE, TILTED
 from facerwkv.models.card import INTENDED
 from facerwkv.models.folder import Checkpoint, without_paths
 from facerwkv.models.onnx import Description
@@ -84,6 +85,7 @@ def page_meta(checkpoint: Checkpoint, detector: FaceDetector | None) -> dict[str
         "smallest_side": SMALLEST_SIDE,
         "coarse_side": COARSE_SIDE,
         "one_search": ONE_SEARCH,
+        "upright": {"sure": SURE, "margin": MARGIN, "tilted": TILTED},
     }
     return Description.of(checkpoint, without_paths(checkpoint.card)).model_dump(mode="json") | {
         "name": checkpoint.title,

@@ -104,6 +104,8 @@ def choose(implementations: Mapping[str, Form], name: str, auto: str = "auto") -
 
 def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
     """The implementation of wkv4 or biwkv that "auto" means, with keys like k (B, T, C) and a dtype to compute in."""
+    if transformed():
+        return "reference"
     if refusal(name, k, dtype=exact, shapes=True) is None:
         return "native"
     if k.is_cuda and exact == torch.float32:
@@ -111,7 +113,7 @@ def fastest(name: str, k: Tensor, exact: torch.dtype) -> str:
 
         if runs(k):
             return "triton"
-    return "reference" if transformed() else "chunked"
+    return "chunked"
 
 
 def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -174,6 +176,17 @@ def transformed() -> bool:
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
+def derived(*inputs: Tensor | None) -> bool:
+    """Whether one of these has a forward-mode derivative, or a transform of torch.func is under way in this thread:
+    unlike `transformed`, this does not change between a choice and its call because of what other threads do."""
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return True
+    given = inputs if forward_ad._current_level >= 0 else ()
+    return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in given)
+
+
 def refusal(name: str, *inputs: Tensor, dtype: torch.dtype | None = None, shapes: bool = False) -> str | None:
     """Why the C kernel called `name` cannot take the inputs, as a sentence; None when it can.
 
@@ -185,7 +198,7 @@ def refusal(name: str, *inputs: Tensor, dtype: torch.dtype | None = None, shapes
     for x in inputs:
         if (dtype or x.dtype) != torch.float32 or not (x.is_cpu or (shapes and x.is_meta)):
             return f"The native {name} runs on the CPU in float32, not on {x.device} in {dtype or x.dtype}."
-    if transformed():
+    if derived(*inputs):
         return f"The native {name} has no forward-mode derivative, nor torch.func's transforms."
     return None
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.calls import Inputs, choose, gradients_again, transformed, watched
+from facerwkv.kernels.calls import Inputs, choose, derived, gradients_again, transformed, watched
 from facerwkv.kernels.chunks import full_precision
 from facerwkv.kernels.gates import sigmoid_gate, squared_relu, token_mix
 
@@ -87,7 +87,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             f"oneDNN multiplies on the CPU in float32, not on {x.device} in {x.dtype}, or torch here does without it; "
             "use implementation='reference'."
         )
-    if transformed():
+    if derived(*inputs):
         raise InputError("oneDNN's product has no forward-mode derivative; use implementation='reference'.")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Linear.apply(x, weight, bias)

@@ -231,7 +231,7 @@ def _enter_back(
 def _native(w: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if k.shape[1] <= (NATIVE_FEW if k.shape[0] * k.shape[3] <= FEW_COLUMNS else NATIVE_LEAF):
         return native("toeplitz", "toeplitz", w.flip(1), alpha, beta, k, v, instead="fft")[0]
-    require(refusal("toeplitz", k), "fft")
+    require(refusal("toeplitz", w, alpha, beta, k, v), "fft")
     from facerwkv.kernels.native import toeplitz as c
 
     steps = Steps(NATIVE_LEAF, c.product, c.weights, c.enter, c.leave, c.leave_back, c.enter_back)

@@ -12,7 +12,9 @@ TINY = ["train.epochs=1", "data.source=toy:train=14,val=7,test=7", "data.cache=f
 @pytest.mark.slow
 def test_the_trained_model_names_its_image_and_the_shipped_one_a_photo(tmp_path, shared, monkeypatch, capsys):
     read = Recipe.read
-    monkeypatch.setattr(demo.Recipe, "read", lambda source: read(source, TINY if source == "demo" else []))
+    monkeypatch.setattr(
+        demo.Recipe, "read", lambda source, changes=(): read(source, TINY if source == "demo" else changes)
+    )
     demo.run(tmp_path / "run", shared / "media" / "couple.jpg")
     printed = capsys.readouterr().out
     third, fourth = printed.partition("3/4 Naming")[2].split("4/4 Naming the faces in")

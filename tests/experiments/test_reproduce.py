@@ -273,6 +273,7 @@ def test_an_interrupted_one_goes_on_with_the_same_command(tmp_path, only, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_everything_runs_small(tmp_path):
     html, problems = reproduce("all", Setting("toy", tmp_path, [0], smoke=True))
     assert problems == []

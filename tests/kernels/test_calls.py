@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from facerwkv.core.errors import InputError
 from facerwkv.kernels import calls, gates, products
@@ -137,6 +138,19 @@ def test_the_native_form_refuses_forward_mode_in_words(name):
     if name != "look_up":
         with pytest.raises(InputError, match=r"no forward-mode derivative.*implementation="):
             FUZZ["observe"](KERNELS[name], "native", "jvp", inputs_of(name))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "name", [name for name, kernel in KERNELS.items() if "native" in kernel.forms and name != "look_up"]
+)
+def test_another_thread_s_forward_mode_refuses_nothing(name):
+    """Its level is PyTorch's for all threads, and may come between the choice of a form and the call."""
+    inputs, kernel = inputs_of(name), KERNELS[name]
+    expected = FUZZ["observe"](kernel, "native", "plain", inputs)
+    with forward_ad.dual_level():
+        found = FUZZ["observe"](kernel, "native", "plain", inputs)
+    assert all(map(torch.equal, found, expected))
 
 
 @needs_compiler

@@ -1,37 +1,39 @@
 // Image → face boxes: what FaceDetector in facerwkv/media/faces.py does, and the decoding of OpenCV's FaceDetectorYN.
 
 import { Tensor } from "./ort.wasm.min.mjs";
-import { resizeArea, resizeLinear, roundHalfEven } from "./resize.js";
+import { blockMeans, resizeLinear, roundHalfEven } from "./resize.js";
 
 const STRIDES = [8, 16, 32];
 const DIVISOR = 32; // YuNet takes images whose sides are multiples of it
 
-/** Boxes x1 y1 x2 y2 in whole pixels with their scores, from left to right. A face is { box, score }. */
+/** Faces { box, score, eyes }, by rows: x1 y1 x2 y2 in whole pixels, and [x, y] of the right and the left eye. */
 export async function findFaces(image, session, settings) {
   const found = [];
   let smaller = image;
   for (const side of searchSides(image, settings)) {
     smaller = resized(smaller, side);
     const [right, down] = [image.width / smaller.width, image.height / smaller.height];
-    for (const { x, y, w, h, score } of await search(smaller, session, settings)) {
-      found.push({ x: x * right, y: y * down, w: w * right, h: h * down, score });
+    for (const { x, y, w, h, score, eyes } of await search(smaller, session, settings)) {
+      const placed = eyes.map(([across, along]) => [across * right, along * down]);
+      found.push({ x: x * right, y: y * down, w: w * right, h: h * down, score, eyes: placed });
     }
   }
   const clipped = strongest(found, (a, b) => overlap(a, b) < settings.overlap).map((face) => clip(face, image));
-  const visible = clipped.filter(([x1, y1, x2, y2]) => Math.min(x2 - x1, y2 - y1) >= 1);
-  return byRows(visible).map(([x1, y1, x2, y2, score]) => {
-    return { box: [Math.floor(x1), Math.floor(y1), Math.ceil(x2), Math.ceil(y2)], score };
+  const visible = clipped.filter(({ box: [x1, y1, x2, y2] }) => Math.min(x2 - x1, y2 - y1) >= 1);
+  return byRows(visible).map(({ box: [x1, y1, x2, y2], ...face }) => {
+    return { box: [Math.floor(x1), Math.floor(y1), Math.ceil(x2), Math.ceil(y2)], ...face };
   });
 }
 
 /** As by_rows in media/geometry.py: rows from the top, in a row from the left. */
-function byRows(boxes) {
+function byRows(faces) {
+  const middle = ({ box }) => (box[1] + box[3]) / 2;
   const rows = [];
-  for (const box of [...boxes].sort((a, b) => a[1] + a[3] - b[1] - b[3])) {
-    if (!rows.length || (box[1] + box[3]) / 2 >= rows.at(-1)[0][3]) rows.push([]);
-    rows.at(-1).push(box);
+  for (const face of [...faces].sort((a, b) => middle(a) - middle(b))) {
+    if (!rows.length || middle(face) >= rows.at(-1)[0].box[3]) rows.push([]);
+    rows.at(-1).push(face);
   }
-  return rows.flatMap((row) => row.sort((a, b) => a[0] - b[0]));
+  return rows.flatMap((row) => row.sort((a, b) => a.box[0] - b.box[0]));
 }
 
 /** The lengths of the longer side at which the image is searched. */
@@ -41,12 +43,16 @@ function searchSides({ width, height }, { smallest_side, max_side, one_search, c
 }
 
 function resized(image, side) {
-  const scale = side / Math.max(image.width, image.height);
-  const [width, height] = [image.width, image.height].map((length) => Math.max(1, roundHalfEven(length * scale)));
-  return (scale < 1 ? resizeArea : resizeLinear)(image, width, height);
+  const lengths = [image.width, image.height];
+  const [width, height] = lengths.map((length) => Math.max(1, roundHalfEven((length * side) / Math.max(...lengths))));
+  let block;
+  while ((block = Math.min(Math.floor(Math.max(image.width, image.height) / side), image.width, image.height)) > 1) {
+    image = blockMeans(image, block === 3 ? 3 : 2);
+  }
+  return resizeLinear(image, width, height);
 }
 
-/** Faces { x, y, w, h, score } in the image's pixels. */
+/** Faces { x, y, w, h, score, eyes } in the image's pixels. */
 async function search(image, session, settings) {
   const [width, height] = [padded(image.width), padded(image.height)];
   const pixels = new Tensor("uint8", padTo(image, width, height), [1, height, width, 3]);
@@ -86,8 +92,10 @@ function decode({ data, dims }, width, height, threshold) {
       const score = Math.sqrt(share(cls) * share(obj));
       if (score <= threshold) continue;
       const [w, h] = [Math.exp(logWidth) * stride, Math.exp(logHeight) * stride];
-      const [x, y] = [(i % columns) + dx, Math.floor(i / columns) + dy].map((at) => at * stride);
-      faces.push({ x: x - w / 2, y: y - h / 2, w, h, score });
+      const place = (across, along) => [((i % columns) + across) * stride, (Math.floor(i / columns) + along) * stride];
+      const [x, y] = place(dx, dy);
+      const eyes = [6, 8].map((row) => place(...[row, row + 1].map((each) => data[each * cells + start + i])));
+      faces.push({ x: x - w / 2, y: y - h / 2, w, h, score, eyes });
     }
     start += count;
   }
@@ -116,6 +124,6 @@ function overlap(a, b) {
   return common / (a.w * a.h + b.w * b.h - common);
 }
 
-function clip({ x, y, w, h, score }, { width, height }) {
-  return [Math.max(x, 0), Math.max(y, 0), Math.min(x + w, width), Math.min(y + h, height), score];
+function clip({ x, y, w, h, score, eyes }, { width, height }) {
+  return { box: [Math.max(x, 0), Math.max(y, 0), Math.min(x + w, width), Math.min(y + h, height)], score, eyes };
 }

@@ -5,6 +5,7 @@ import { openImage, pixelsOf } from "./image.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.min.mjs";
 import { reduced } from "./panel.js";
 import { toInput } from "./transform.js";
+import { rollOf, upright } from "./upright.js";
 
 env.wasm.numThreads = 1; // more need headers that a plain static server does not send
 
@@ -26,8 +27,12 @@ export async function loadModel() {
 async function predict(image, meta, model, detector) {
   const found = detector ? await findFaces(image, detector, meta.detector) : [{ box: null, score: null }];
   const faces = [];
-  for (const { box, score } of found) {
-    faces.push({ box, detection: score, ...(await classify(toInput(image, box, meta.transform), meta, model)) });
+  for (const face of found) {
+    const { box, score } = face;
+    const aligned = detector && meta.transform.crop !== "both";
+    const degrees = aligned ? await rollOf(image, face, detector, meta.detector) : 0;
+    const shown = degrees ? upright(image, box, degrees) : { image, box };
+    faces.push({ box, detection: score, ...(await classify(toInput(shown.image, shown.box, meta.transform), meta, model)) });
   }
   return faces;
 }

@@ -15,12 +15,15 @@ export function resizeAntialiased(image, width, height) {
   return resize(image, taps(image.width, width), taps(image.height, height), Uint8Array);
 }
 
-/** As cv2.resize(INTER_AREA) does it: the mean of what each new pixel covers. For smaller results. */
-export function resizeArea(image, width, height) {
-  return resize(image, areaTaps(image.width, width), areaTaps(image.height, height), Float32Array);
+/** The mean of whole blocks of pixels, as cv2.resize(INTER_AREA) gives it. */
+export function blockMeans(image, block) {
+  const taps = (length) => Array.from({ length: Math.floor(length / block) }, (_, i) => {
+    return { first: i * block, weights: Array(block).fill(1 / block) };
+  });
+  return resize(image, taps(image.width), taps(image.height), Float32Array);
 }
 
-/** As cv2.resize(INTER_LINEAR) does it. For larger results. */
+/** As cv2.resize(INTER_LINEAR) does it. */
 export function resizeLinear(image, width, height) {
   return resize(image, linearTaps(image.width, width), linearTaps(image.height, height), Float32Array);
 }
@@ -89,19 +92,6 @@ function wholeTaps(taps) {
   while (bits < 22 && Math.trunc(0.5 + largest * 2 ** (bits + 1)) < 2 ** 15) bits++;
   const whole = (weight) => Math.trunc(0.5 + weight * 2 ** bits) / 2 ** bits;
   return taps.map(({ first, weights }) => ({ first, weights: weights.map(whole) }));
-}
-
-function areaTaps(length, size) {
-  const scale = length / size;
-  return Array.from({ length: size }, (_, i) => {
-    const [start, end] = [i * scale, Math.min((i + 1) * scale, length)];
-    const first = Math.floor(start + 1e-3);
-    const weights = [];
-    for (let at = first; at < end - 1e-3; at++) {
-      weights.push((Math.min(at + 1, end) - Math.max(at, start)) / (end - start));
-    }
-    return { first, weights };
-  });
 }
 
 function linearTaps(length, size) {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facerwkv.core.errors import InputError
+from facerwkv.core.packages import has_pytorch
 from facerwkv.kernels.native.sources import digest
 
 PATH = Path(__file__).parent / "_native.so"
@@ -46,6 +47,8 @@ def load(level: str | None = None, path: Path = PATH) -> Library:
     if not path.is_file():
         raise InputError(f"The C kernels were not built, so slower PyTorch forms run: there is no {path}. {_again()}")
     try:
+        if has_pytorch():
+            import torch  # noqa: F401  the library takes its OpenMP
         handle = ctypes.CDLL(str(path))
         handle.facerwkv_levels.restype = ctypes.c_char_p
         levels = handle.facerwkv_levels().decode().split()

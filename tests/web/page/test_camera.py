@@ -62,7 +62,8 @@ def test_a_connection_that_is_lost_is_opened_again(visit):
     page = visit(before=lambda page: page.route_web_socket("**/stream?*", lambda socket: sockets.append(socket))).page
     sockets = []
     start(page)
-    page.wait_for_timeout(100)
+    while not sockets:
+        page.wait_for_timeout(50)
     sockets[0].close(code=1011)
     expect(page.locator("#camera-rate")).to_have_text("Reconnecting")
     while len(sockets) < 2:
