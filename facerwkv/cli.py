@@ -14,7 +14,6 @@ import typer
 from facerwkv.bench import EVERYTHING, GROUPS
 from facerwkv.core.errors import InputError
 from facerwkv.core.packages import lacking
-from facerwkv.data.config import Views
 from facerwkv.inference.command import PredictionCommand, print_schema
 from facerwkv.subcommands import (
     AGAIN,
@@ -146,7 +145,8 @@ def evaluate(
     subgroups: Annotated[str | None, typer.Option(metavar="gender,race|all", help="Also each group of people.")] = None,
     ablate: Annotated[bool, typer.Option("--ablate", help="Also score it with parts of its blocks off.")] = False,
     tta: Annotated[
-        Views, typer.Option(help="Average over views of each image: flip, 2 x the cost; ten, 10 x.")
+        Literal["none", "flip", "ten"],
+        typer.Option(help="Average over views of each image: flip, 2 x the cost; ten, 10 x."),
     ] = "none",
     out: Annotated[Path | None, typer.Option(help="Folder of the report. Default: MODEL/SPLIT[_DATA].")] = None,
     device: DeviceOption = "auto",

@@ -2,6 +2,7 @@
 call, nothing else."""
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def info(name: Annotated[str, typer.Argument(metavar="NAME|RUN")], as_json: Json
     from facerwkv.models import describe
     from facerwkv.models.zoo import HUB, MODELS
 
-    listed = name in MODELS or not (name.startswith(HUB) or Path(name).expanduser().exists())
+    listed = name in MODELS or not (name.startswith(HUB) or Path(os.path.expanduser(name)).exists())
     facts = describe.describe if listed else describe.describe_checkpoint
     write = describe.print_one if listed else describe.print_checkpoint
     print(json.dumps(facts(name))) if as_json else write(name)

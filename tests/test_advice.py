@@ -31,6 +31,8 @@ PRINTED_BY = {
     "evaluation/compare.py": ("compare", "reproduce"),
     "evaluation/": ("evaluate",),
     "experiments/demo.py": ("demo",),
+    "experiments/": ("reproduce",),
+    "export/": ("export",),
     "web/": ("serve",),
 }
 """Beginning of a file's path → the commands that print its advice; the first that fits."""

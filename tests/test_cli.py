@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import facerwkv as facerwkv_package
 from facerwkv import cli
 from facerwkv.cli import RECIPES, app
+from facerwkv.data.config import Views
 from facerwkv.evaluation.evaluate import Split
 from facerwkv.inference.explain import METHODS
 from facerwkv.inference.options import facts
@@ -135,6 +136,7 @@ def _choices():
 
 CHOICES = {
     ("evaluate", "split"): get_args(Split),
+    ("evaluate", "tta"): get_args(Views),
     ("compare", "split"): get_args(Split)[1:],
     ("predict", "engine"): get_args(Engine),
     ("predict", "runner"): ("local", "ray"),

@@ -6,6 +6,7 @@ path, size and time: an image that is as it was need not be read again. An image
 
 import csv
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ PROBE = 100  # images by which a data set is recognised
 def same_source(one: str, other: str) -> bool:
     """Whether two spellings of NAME:ROOT name the same place."""
     (name, _, path), (kind, _, place) = one.partition(":"), other.partition(":")
-    return name == kind and Path(path).expanduser().resolve() == Path(place).expanduser().resolve()
+    return name == kind and Path(os.path.expanduser(path)).resolve() == Path(os.path.expanduser(place)).resolve()
 
 
 def contents(samples: Sequence[Sample], known: Mapping[str, str] | None = None) -> list[tuple[str, str]]:

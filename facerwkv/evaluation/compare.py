@@ -7,6 +7,7 @@ OUT/comparison.json .csv .md .png
 
 import hashlib
 import logging
+import os
 import re
 import statistics
 import time
@@ -241,7 +242,7 @@ def _entry(
 
 def _answers(name: str, split: Split) -> Path | None:
     """The folder with what a run answered on the split, NAME/SPLIT or NAME, where it is no older than the weights."""
-    home = Path(name).expanduser()
+    home = Path(os.path.expanduser(name))
     for folder in (home / split, home):
         if (folder / LOGITS).is_file() and read_json(folder / SUMMARY).get("split") == split:
             age = (folder / SUMMARY).stat().st_mtime
@@ -250,7 +251,7 @@ def _answers(name: str, split: Split) -> Path | None:
 
 
 def _has_weights(name: str) -> bool:
-    home = Path(name).expanduser()
+    home = Path(os.path.expanduser(name))
     return not home.is_dir() or any((home / part / WEIGHTS).is_file() for part in ("", "best", "last"))
 
 

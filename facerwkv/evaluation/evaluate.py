@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -320,7 +321,7 @@ def _data(
     stored = DataConfig.parse(recipe.get("data", {}), where="card.recipe.data")
     run = run_of(model)
     record = Record(run / SPLITS) if run and (run / SPLITS).is_file() else None
-    place = Path(stored.source.partition(":")[2]).expanduser()
+    place = Path(os.path.expanduser(stored.source.partition(":")[2]))
     if source is None and not (place.exists() or stored.source.startswith("toy")):
         kind = stored.source.partition(":")[0]
         raise InputError(
@@ -362,7 +363,7 @@ def _changed(config: DataConfig, changes: Sequence[str]) -> DataConfig:
 def _slug(config: DataConfig) -> str:
     """For a folder's name: the same for the same place and settings, another for every other."""
     name, _, path = config.source.partition(":")
-    what = f"{name}:{Path(path).expanduser().resolve()} {config.model_dump_json(exclude=READING | {'source'})}"
+    what = f"{name}:{Path(os.path.expanduser(path)).resolve()} {config.model_dump_json(exclude=READING | {'source'})}"
     digest = hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:6]
     return re.sub(r"[^\w.-]+", "_", f"_{name}_{Path(path).name}_{digest}")
 

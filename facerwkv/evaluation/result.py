@@ -137,9 +137,9 @@ class Evaluation:
         self.save_logits(folder)
         write_text(folder / SUMMARY, json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def save_logits(self, folder: Path, dtype: type[np.floating] = np.float32) -> None:
-        """Write logits.npz; in float16 for answers that are kept for long."""
-        logits = self.logits.astype(dtype)
+    def save_logits(self, folder: Path, dtype: type[np.floating] | None = None) -> None:
+        """Write logits.npz; in another dtype, say float16, for answers that are kept for long."""
+        logits = self.logits.astype(dtype or self.logits.dtype)
         with atomic(folder / LOGITS) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file, names=np.array(self.names), targets=self.targets, logits=logits, indices=self.indices

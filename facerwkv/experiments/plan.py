@@ -1,6 +1,7 @@
 """What experiments cost before they run, counted and measured on this machine, and how far they have come."""
 
 import math
+import os
 import shutil
 import time
 from collections import Counter
@@ -87,7 +88,7 @@ class Plan:
     @property
     def _store(self) -> Path:
         named = (step.run.recipe.data.cache for step in self.steps)
-        return next((Path(each).expanduser() for each in named if isinstance(each, str)), cache_folder())
+        return next((Path(os.path.expanduser(each)) for each in named if isinstance(each, str)), cache_folder())
 
     def require_disk(self) -> None:
         """InputError where the plan does not fit the disk."""
@@ -192,7 +193,7 @@ def _cache_bytes(recipes: Sequence[Recipe], counts: Mapping[str, Mapping[str, in
     stores = {}
     for recipe in recipes:
         if recipe.data.cache is not False:
-            folder = cache_folder() if recipe.data.cache is True else Path(recipe.data.cache).expanduser()
+            folder = cache_folder() if recipe.data.cache is True else Path(os.path.expanduser(recipe.data.cache))
             size = math.prod(recipe.transform.image_size) * recipe.transform.channels
             whole = size * sum(counts[recipe.data.source].values())
             known = bytes_there(recipe.transform, folder, recipe.data.source)

@@ -8,6 +8,7 @@ FOLDER/index.html, ...      the page: this package's folder `page`, and `shared`
 """
 
 import json
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -53,14 +54,14 @@ def export_web(source: Checkpoint | str | Path, out: str | Path, runtime: str | 
     onnxruntime-web, unpacked. InputError for all that `export_onnx` refuses, for a folder with other files in it, and
     where the runtime is missing.
     """
-    target = Path(out).expanduser().resolve()
+    target = Path(os.path.expanduser(out)).resolve()
     version, runtime_files = _runtime(runtime)
     _check_free(target)
     checkpoint = open_checkpoint(source)
     if checkpoint.transform.interpolation != "bilinear":
         raise InputError(
             f"The page resizes images antialiased, and {checkpoint.title} was trained on images that are not "
-            "(transform.interpolation). Train it with transform.interpolation=bilinear, or serve it: facerwkv serve."
+            "(transform.interpolation). Train it bilinear, or serve it: facerwkv serve."
         )
     detector = FaceDetector() if checkpoint.transform.sees_faces else None
     with atomic_folder(target) as folder:

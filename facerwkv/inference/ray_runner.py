@@ -73,7 +73,7 @@ def identity_of(
     exported, folder = str(model).lower().endswith(EXPORTED), getattr(predictor.model, "folder", None)
     meaning = [checkpoint.name, checkpoint.labels, checkpoint.temperature, checkpoint.transform.model_dump_json()]
     if exported or folder:
-        for file in [folder / name for name in (WEIGHTS, GRAPH)] if folder else [Path(str(model)).expanduser()]:
+        for file in [folder / name for name in (WEIGHTS, GRAPH)] if folder else [Path(os.path.expanduser(str(model)))]:
             content.update(file.read_bytes())
     else:
         from facerwkv.models.checkpoint import weights_hash

@@ -23,6 +23,7 @@ from facerwkv.training.run import read_run
 
 NAMES = ["facerwkv4_small", "timm:test_resnet", "caer_net_s"]
 TINY = "facerwkv_fer_tiny"  # shipped
+BOXLESS = "caer_net_s:transform.no_box=centre"
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,6 @@ def changes(small):
     return [
         *[change for change in small if not change.startswith("model.options")],
         "facerwkv*:model.options={patch_size: 8, width: 16}",
-        "caer_net_s:transform.no_box=centre",
         "train.epochs=2",
         "optim.lr=0.01",
     ]
@@ -40,7 +40,7 @@ def changes(small):
 @pytest.fixture(scope="session")
 def compared(changes, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared")
-    return out, compare(NAMES, "modern", changes, out, progress=False)
+    return out, compare(NAMES, "modern", [*changes, BOXLESS], out, progress=False)
 
 
 def test_every_model_has_a_row_and_the_best_is_on_top(compared):
@@ -87,7 +87,7 @@ def test_what_is_done_is_not_done_again(compared, changes, monkeypatch):
     out, result = compared
     monkeypatch.setattr(module, "train", None)
     monkeypatch.setattr(module, "evaluate_folder", None)
-    assert compare(NAMES, "modern", changes, out, progress=False).rows == result.rows
+    assert compare(NAMES, "modern", [*changes, BOXLESS], out, progress=False).rows == result.rows
 
 
 def test_a_run_that_was_stopped_goes_on(compared, changes, tmp_path, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_model_that_fails_stops_no_other(changes, tmp_path):
 
 def test_another_recipe_in_the_same_folder_is_refused(compared, changes):
     with pytest.raises(InputError, match=r"under another recipe \(train\.epochs was 2, now 3\)"):
-        compare(NAMES, "modern", [*changes, "train.epochs=3"], compared[0], progress=False)
+        compare(NAMES, "modern", [*changes, BOXLESS, "train.epochs=3"], compared[0], progress=False)
 
 
 @pytest.mark.parametrize(

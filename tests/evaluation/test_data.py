@@ -271,7 +271,7 @@ def test_a_card_takes_the_run_s_own_test(run, tmp_path, caplog, monkeypatch):
         replace(scored, meta={"own_data": own}).save(copy / "test")
         packed = pack(copy, tmp_path / f"packed{own}")
         assert ("test" in packed.card["metrics"]) == own
-    assert "not on the run's test: it is not on the card." in caplog.text
+    assert "not on the run's test as it is: not on the card." in caplog.text
 
 
 def test_a_folder_called_like_a_shipped_model_is_itself(run, tmp_path):

@@ -25,7 +25,7 @@ def test_the_transform_is_that_of_the_images():
 def learned(tmp_path, colours, monkeypatch):
     """A sanity check that was run; the training only writes the recipe and a curve."""
 
-    def train(recipe, folder, resume):
+    def train(recipe, folder, resume, **rest):
         write_text(folder / "recipe.yaml", recipe.to_yaml())
         write_text(folder / "metrics.csv", "epoch,val_accuracy\n0,0.5\n1,0.75\n")
 
