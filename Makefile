@@ -7,7 +7,7 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 # Without a GPU PyTorch's CPU build, a tenth of the other's size, if PyTorch's own registry can be reached and has it.
 CPU = $$(test -e /dev/nvidiactl -o -e /dev/kfd || ! UV_HTTP_TIMEOUT=5 UV_HTTP_RETRIES=0 $(INSTALL) --dry-run \
-	--torch-backend cpu torch torchvision >/dev/null 2>&1 || echo --torch-backend cpu)
+	--reinstall --torch-backend cpu torch torchvision >/dev/null 2>&1 || echo --torch-backend cpu)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all contract check browser format docs site release constraints clean
