@@ -29,6 +29,6 @@ def test_the_sentence_names_the_accumulation_that_fits():
 
 def test_gradient_checkpointing_keeps_less_of_an_image():
     whole, parts = (measure(Recipe.read("paper", [*SMALL, *more])) for more in ([], ["train.grad_checkpointing=true"]))
-    assert parts.kept < whole.kept / 2
+    assert parts.kept < whole.kept / 1.5
     assert parts.weights == whole.weights
     assert min(parts.train_seconds, parts.seconds, whole.train_seconds, whole.seconds) > 0
