@@ -88,7 +88,7 @@ def service(name: str, folder: Path, recipe: Recipe) -> list[Logger]:
     if name == "wandb":
         logger = WandbLogger(folder.name, folder, project="facerwkv")
     else:
-        place = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{folder.absolute() / 'mlruns'}"
+        place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
         logger = MLFlowLogger("facerwkv", folder.name, tracking_uri=place)
     logger.log_hyperparams(recipe.model_dump(mode="json"))
     return [logger]

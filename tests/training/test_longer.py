@@ -96,6 +96,17 @@ def test_a_logger_that_is_not_installed_names_its_extra(service, small, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("service", "kept"), [("wandb", "wandb"), ("mlflow", "mlflow.db")])
+def test_a_service_that_is_installed_takes_the_curves(service, kept, small, tmp_path, monkeypatch):
+    pytest.importorskip(service)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    recipe = Recipe.read("paper", [*small, "train.epochs=1", f"train.logger={service}", "model.name=facerwkv4_small"])
+    train(recipe, tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / kept).exists()
+
+
+@pytest.mark.slow
 def test_seeds_folds_and_the_rate_finder(tmp_path, small):
     trees.folders(tmp_path / "own", ("happy", "sad"), 12)
     source, tiny = f"imagefolder:{tmp_path}/own", [*small[:-1], "train.epochs=1"]
