@@ -32,7 +32,7 @@ check: install ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check ## lint, types and the tests (what CI runs): about seven minutes on two cores
+test: check ## lint, types and the tests (what CI runs): about eight minutes on two cores
 	$(BIN)/pytest $(TESTS) -m "not slow" $(PARALLEL)
 
 test-all: check contract ## the tests with the slow ones: about two hours on two cores
