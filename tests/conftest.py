@@ -1,3 +1,4 @@
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -9,17 +10,53 @@ from PIL import Image
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.labels import EXPRESSIONS
+from facerwkv.evaluation import figures
 from tests.packages import build_sdist, build_wheel
 
 torch.set_num_threads(1)  # the models are tiny here: threads only wait for each other
 
 
+NUMBERS = itertools.count()
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()  # for what a whole session shares: what was told to whom
 
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    """Each test has a state folder of its own, made when something is told (mktemp would search all there are)."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state{next(NUMBERS)}"))
+
+
+DRAWERS = ("to_png", "to_vector")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_once():
+    """Figures take longer than these small trainings: reports get the first one's, but where `drawn` is used."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in DRAWERS:
+            patch.setattr(figures, name, _once(getattr(figures, name)))
+        yield
+
+
+def _once(draw):
+    made = []
+
+    def drawn(*given):
+        if not made:
+            made.append(draw(*given))
+        return made[0]
+
+    drawn.draw = draw
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Each figure of the module is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in DRAWERS:
+            patch.setattr(figures, name, getattr(figures, name).draw)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from facerwkv.core.settings import Count, NotNegative, Settings, Share, Side, utf8
 
@@ -64,9 +64,9 @@ class TransformConfig(Settings):
     crop: CropMode = "scene"
     """`scene`: the whole image, squashed to image_size. `face`: the square around a face's box. `both`: the scene,
     the face's box in it blackened, and behind it, in more channels, the face."""
-    no_box: Literal["whole", "centre", "error"] = "whole"
+    no_box: Annotated[Literal["whole", "centre", "error"], Field(validate_default=True)] = "whole"
     """What is cropped where there is no box: the whole image, as in FER2013; its middle, half as wide and high; or
-    nothing, with an error."""
+    nothing, with an error. For `both`, `whole` is read as `error`: the scene without its face would be black."""
     margin: Annotated[float, Field(ge=0, le=5)] = 0.2
     """Added on each side of a face's box, as a fraction of its longer side."""
     in_chans: Literal[1, 3] = 3
@@ -100,6 +100,11 @@ class TransformConfig(Settings):
     def sees_faces(self) -> bool:
         """Whether a face's box matters."""
         return self.crop != "scene"
+
+    @field_validator("no_box")
+    @classmethod
+    def _no_black_scene(cls, no_box: str, info: ValidationInfo) -> str:
+        return "error" if (info.data.get("crop"), no_box) == ("both", "whole") else no_box
 
     @model_validator(mode="after")
     def _one_a_channel(self) -> Self:

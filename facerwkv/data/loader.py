@@ -126,8 +126,6 @@ class DataModule(LightningDataModule):
         quiet: bool = False,
     ):
         super().__init__()
-        if transform.crop == "both" and transform.no_box == "whole":  # the whole scene would be black
-            transform = transform.model_copy(update={"no_box": "error"})
         self.config, self.transform, self.seed = config, transform, seed
         self.record, self.known, self.foreign, self.quiet = record, known, foreign, quiet
         self._made: dict[str, ImageDataset] = {}

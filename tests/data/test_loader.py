@@ -373,9 +373,10 @@ def test_the_test_images_may_be_watched_where_they_choose_nothing(tmp_path):
 
 def test_a_model_of_face_and_scene_never_gets_a_black_scene(tmp_path):
     config = DataConfig(**write(tmp_path / "data", train=range(6), val=range(6, 9)), cache=str(tmp_path))
-    both = SMALL.model_copy(update={"crop": "both"})
+    both = TransformConfig(**SMALL.model_dump() | {"crop": "both"})
     with pytest.raises(InputError, match=r"None of the 6 train images.*no face box.*data.boxes=FILE.*no_box=centre\.$"):
         DataModule(config, both).images("train")
+    assert DataModule(config, both).transform == both  # evaluation holds it against the checkpoint's
     assert DataModule(config, both.model_copy(update={"no_box": "centre"})).train.image(1).any()
 
 

@@ -93,8 +93,10 @@ class TestSceneAndFace:
         assert np.array_equal(both[..., :3], scene)
         assert np.array_equal(both[..., 3:], face)
 
-    def test_without_a_box_the_whole_image_is_a_face(self):
-        both = self.given(no_box="whole", in_chans=1)(scene_pixels(60, 80))
+    def test_a_black_scene_is_an_error_unless_prediction_asks_for_it(self):
+        config = self.given(no_box="whole", in_chans=1).config
+        assert config.no_box == TransformConfig(crop="both").no_box == "error"
+        both = EvalTransform(config.model_copy(update={"no_box": "whole"}))(scene_pixels(60, 80))
         assert both.shape == (60, 80, 2)
         assert both[..., 0].max() == 0
 

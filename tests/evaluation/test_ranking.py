@@ -7,6 +7,8 @@ from facerwkv.core import metrics
 from facerwkv.evaluation import figures, ranking
 from facerwkv.evaluation.report import latex, with_intervals, write_tables
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 SCORE, TRUTH = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
 
 

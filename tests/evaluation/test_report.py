@@ -13,6 +13,8 @@ from facerwkv.evaluation.ablation import Ablation
 from facerwkv.evaluation.report import console_table, read_curves, write_report
 from facerwkv.evaluation.result import Evaluation
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 SCRIPT = '<script>alert("x")</script> | *a*.png'
 LABELS = ("anger", "fear", "happiness")
 CURVES = "epoch,step,lr,train_loss,val_loss,val_accuracy,val_uar\n0,9,0.1,2.0,1.9,0.3,0.2\n1,19,0.05,1.5,nan,0.4,\n"

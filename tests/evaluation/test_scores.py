@@ -29,7 +29,7 @@ def added(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def compared(small, tmp_path_factory):
+def compared(small, drawn, tmp_path_factory):
     """A comparison of one model, trained while the score is in the table."""
     out = tmp_path_factory.mktemp("kappa")
     with pytest.MonkeyPatch.context() as patch:
