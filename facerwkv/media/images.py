@@ -9,6 +9,7 @@ import threading
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -65,6 +66,10 @@ class UnreadableImage(InputError):
     """One image cannot be read: the message names it and says why."""
 
 
+class _NoRange(ValueError):
+    """Nobody knows what these pixels mean."""
+
+
 class Readable(Protocol):
     """An open file or an upload."""
 
@@ -117,7 +122,7 @@ def open_reduced(
     A file in JPEG is decoded at a half, a quarter or an eighth of its size, which takes less time and memory, as long
     as its longer side keeps `least` pixels; 0: at its own.
     """
-    name = name or (os.fsdecode(source) if isinstance(source, str | os.PathLike) else "The given image")
+    name = name or (os.fsdecode(source) or "''" if isinstance(source, str | os.PathLike) else "The given image")
     if channels not in ("rgb", "bgr"):
         raise InputError(f'channels={channels!r} is not known: write "rgb" or "bgr".')
     data = _content(source, name)
@@ -143,6 +148,10 @@ def _content(source: Any, name: str) -> Any:
         return Path(os.fsdecode(source))
     if isinstance(source, str) and is_image_url(source):
         return _fetched(source)
+    if isinstance(source, str) and source.lower().startswith("file://"):
+        from urllib.request import url2pathname
+
+        return Path(url2pathname(urlsplit(source).path))
     if isinstance(source, str | bytes | Image.Image):
         return source
     if is_array(source):  # OpenCV encodes into an array with one dimension
@@ -158,15 +167,15 @@ def _content(source: Any, name: str) -> Any:
     if not hasattr(file, "read"):
         advice = ": OpenCV's answer for a file that it cannot read" if source is None else ""
         raise UnreadableImage(f"{name} is of type {type(source).__name__}{advice}; {TYPES}.")
-    try:
+    with suppress(Exception):  # a pipe: what is left of it is read; a closed file: reading says so
         if file.seekable():
             file.seek(0)
-    except (AttributeError, OSError, ValueError):  # a pipe: what is left of it is read; a closed file: reading says so
-        pass
     try:
         data = file.read()
     except (OSError, ValueError) as error:
         raise UnreadableImage(f"{name} cannot be read: {error}.") from error
+    except Exception as error:  # anything may have something of that name
+        raise UnreadableImage(f"{name} is of type {type(source).__name__} and no file ({error}); {TYPES}.") from error
     if inspect.iscoroutine(data):
         data.close()
     if not isinstance(data, bytes | bytearray | memoryview):
@@ -224,7 +233,7 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, lent: bool, least: 
         return _to_rgb(image)
     except UnreadableImage:
         raise
-    except TooManyPieces as error:
+    except (TooManyPieces, _NoRange) as error:
         raise UnreadableImage(f"{name} cannot be read: {error}.") from error
     except Exception as error:  # decoders fail on damaged data in every way there is
         raise UnreadableImage(f"{name} cannot be read: its data is damaged or cut short ({error}).") from error
@@ -292,7 +301,9 @@ def _open(source: str | Path | bytes, name: str) -> ImageFile.ImageFile:
                 return _open(source, name)
             reason = 'it is HEIF, which needs pillow-heif: pip install "facerwkv[heif]"'
     except FileNotFoundError:
-        reason = "there is no such file"
+        scheme = re.match(r"(?!file:)[a-z][a-z0-9+.-]+:(?=//)|data:", str(source), re.IGNORECASE)
+        advice = f"; an address that begins with {scheme[0]} is not fetched, download it first" if scheme else ""
+        reason = f"there is no such file{advice}"
     except IsADirectoryError:
         reason = "it is a folder"
     except OSError as error:
@@ -330,5 +341,5 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
             raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
         return np.repeat(scaled_16_bits(values)[:, :, None], 3, axis=2)
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
+        raise _NoRange("floating-point pixels have no agreed range; save it with 8 or 16 bits")
     return over_white(image) if image.has_transparency_data else np.array(image.convert("RGB"))

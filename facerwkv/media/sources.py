@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def is_stream(source: VideoSource) -> bool:
 
 def is_camera(source: VideoSource) -> bool:
     """Whether a source is a camera's number, and no file has that name."""
+    if isinstance(source, bool):
+        return False
     return isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not os.path.exists(source))
 
 
@@ -76,6 +79,8 @@ def is_one(source: Any) -> bool:
         return True
     if hasattr(source, "__next__"):
         return False
+    if hasattr(source, "columns"):  # a table: which of them has the sources?
+        return True
     if hasattr(source, "shape") and is_array(source):
         return source.ndim < 4 and not (source.ndim == 1 and getattr(source.dtype, "kind", "") in ("O", "U", "S"))
     return is_buffer(source) or not (hasattr(source, "__iter__") or hasattr(source, "__getitem__"))
@@ -98,7 +103,8 @@ def why_no_image(source: object, name: str, reason: str) -> str:
         return f"{name} cannot be read: no file fits this pattern."
     if is_video(source) and (not path or is_stream(path) or is_camera(path) or os.path.isfile(path)):
         what = "a camera" if is_camera(source) else "a video"  # type: ignore[arg-type]
-        return f"{name} is {what}, and an image is wanted. Give it to facerwkv.stream, or type facerwkv predict {name}"
+        command = f"facerwkv predict {shlex.quote(str(source))}"
+        return f"{name} is {what}, and an image is wanted. Give it to facerwkv.stream, or type {command}"
     return reason
 
 

@@ -204,12 +204,15 @@ def test_unusual_images_are_read(scene, tmp_path, name):
 
 FAILING = {
     "gone.jpg": "gone.jpg cannot be read: there is no such file.",
+    "": "'' cannot be read: there is no such file.",
     "gone.mp4": "gone.mp4 cannot be read: there is no such file.",
     "empty": "empty is a folder without images.",
     "*.tif": "*.tif cannot be read: no file fits this pattern.",
     "talk.mp4": "talk.mp4 is a video, and an image is wanted. Give it to facerwkv.stream, or type facerwkv predict",
     "rtsp://host/x": "rtsp://host/x is a video, and an image is wanted.",
-    0: "source 0 is a camera, and an image is wanted. Give it to facerwkv.stream",
+    0: "source 0 is a camera, and an image is wanted. Give it to facerwkv.stream, or type facerwkv predict 0",
+    True: "source 0 is of type bool; give a path",
+    "s3://bucket/a.jpg": "s3://bucket/a.jpg cannot be read: there is no such file; an address that begins with s3: is",
     None: "source 0 is of type NoneType: OpenCV's answer for a file that it cannot read; give a path",
 }
 
@@ -229,6 +232,13 @@ def test_one_source_that_cannot_be_read_raises_and_of_several_it_is_a_result(sce
     assert single.status == "unreadable"
     assert single.message.startswith(FAILING[source])
     assert single.failed
+
+
+def test_a_table_is_not_taken_for_a_list_of_its_columns(scene):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(UnreadableImage, match=r"^source 0 is of type DataFrame; give a path"):
+        scene.predict(pandas.DataFrame({"path": ["a.jpg"]}))
+    assert len(scene.predict(pandas.Series([noise(1), noise(2)]))) == 2
 
 
 def test_a_folder_and_a_pattern_mean_the_images_in_them(scene, tmp_path, monkeypatch):

@@ -254,7 +254,7 @@ REASONS = {
     "gone.png": "there is no such file",
     "bomb.png": f"it has 30000 x 30000 pixels, more than the {MAX_PIXELS:,} that are allowed (max_pixels). Make it",
     "large.png": f"it has 10001 x 10000 pixels, more than the {MAX_PIXELS:,} that are allowed (max_pixels). Make it",
-    "float.tiff": "floating-point pixels have no agreed range",
+    "float.tiff": r"float.tiff cannot be read: floating-point pixels have no agreed range",
 }
 
 
@@ -361,6 +361,12 @@ def test_a_closed_file_is_a_sentence():
         open_image(file, name="upload")
 
 
+def test_a_file_s_address_is_the_file(tmp_path):
+    path = tmp_path / "a %20b.png"
+    Image.fromarray(corners()).save(path)
+    assert np.array_equal(open_image(path.as_uri()), corners())
+
+
 ARRAYS = [
     (corners().astype(np.float32), r"is float32 \(4, 6, 3\) with values from 0 to 255; wanted is"),
     (np.full((4, 6, 3), np.nan), r"is float64 \(4, 6, 3\) with values from nan to nan; wanted"),
@@ -374,6 +380,7 @@ ARRAYS = [
     ([[1, 2]], "is of type list; give a path, bytes, a file opened with 'rb', a PIL image, a tensor or a"),
     (None, "is of type NoneType: OpenCV's answer for a file that it cannot read; give a path"),
     (io.StringIO("a"), "gives str when it is read, not bytes; give a path, bytes, a file opened with 'rb'"),
+    (os, r"is of type module and no file \(read expected 2 arguments, got 0\); give a path"),
     (torch.zeros(4, 6).to_sparse(), "cannot be read as an array: .* Give a NumPy array"),
 ]
 
