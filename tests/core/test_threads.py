@@ -20,6 +20,7 @@ def test_calls_run_at_once_and_few_items_are_taken_ahead():
     results = map_ahead(lambda item: both.wait() >= 0, (taken.append(item) or item for item in range(10)), 2)
     assert next(results)
     assert taken == [0, 1, 2]
+    both.abort()
     results.close()
 
 

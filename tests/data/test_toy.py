@@ -186,6 +186,7 @@ def drawn(count: int, split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return wholes, faces, np.array([EXPRESSIONS.index(scene.label) for scene in rendered])
 
 
+@pytest.mark.slow
 def test_a_linear_model_on_pixels_fails(scenes):
     wholes, faces, classes = drawn(280, "train")
     truth = np.array([EXPRESSIONS.index(scene.label) for scene in scenes])

@@ -90,6 +90,7 @@ def test_what_is_done_is_not_done_again(compared, changes, monkeypatch):
     assert compare(NAMES, "modern", [*changes, BOXLESS], out, progress=False).rows == result.rows
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(compared, changes, tmp_path, monkeypatch):
     train = module.train
 

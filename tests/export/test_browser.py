@@ -327,6 +327,7 @@ def test_the_page_says_what_the_model_is_and_where_images_stay(started, face_sit
         assert part in text
 
 
+@pytest.mark.slow
 @needs_browser
 def test_it_fits_a_telephone(started, face_site, shared):
     with opened(started, face_site) as page:
@@ -387,6 +388,7 @@ def test_the_page_stays_alive_while_a_large_image_is_looked_at(started, trained_
     assert longest < 1000  # milliseconds; 3,800 when the page itself computed
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: make browser")
 def test_axe_finds_nothing_on_the_page(started, face_site, shared, tmp_path):
@@ -403,6 +405,7 @@ def test_axe_finds_nothing_on_the_page(started, face_site, shared, tmp_path):
         page.close()
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_example_is_looked_at_and_its_table_saved(started, face_site):
     page = started.new_page()

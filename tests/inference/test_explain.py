@@ -170,6 +170,7 @@ def test_several_sources_are_one_sheet_in_the_format_of_its_name(predictor, tmp_
         deliver({"a.jpg": [one]}, Path("why.gif"), as_json=False)
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_explained_by_occlusion_as_its_checkpoint_is(predictor, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     save_checkpoint(tmp_path / "model", predictor.checkpoint)

@@ -10,8 +10,11 @@ from facerwkv.models.describe import HEADERS, describe, describe_checkpoint, mea
 from facerwkv.models.zoo import MODELS, shipped
 from tests.commands import facerwkv
 
+LARGE = ("base", "_vit_", "resnet152", "large")  # a second each to walk through
+NAMED = [pytest.param(name, marks=[pytest.mark.slow] * any(part in name for part in LARGE)) for name in MODELS]
 
-@pytest.mark.parametrize("name", MODELS)
+
+@pytest.mark.parametrize("name", NAMED)
 def test_every_model_is_described(name):
     facts = describe(name)
     assert facts["name"] == name

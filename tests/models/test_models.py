@@ -143,7 +143,8 @@ NEEDS_TIMM = "facerwkv.models.compared.poster"
 OTHERS = ("facerwkv.models.stem", "facerwkv.models.vrwkv", NEEDS_TIMM)
 
 
-@pytest.mark.parametrize("first", ["facerwkv.models", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["facerwkv.models", *OTHERS])
 def test_timm_knows_ours_whichever_is_imported_first(first):
     code = f"import sys, {first}; print('timm' in sys.modules); import timm; print(*timm.list_models())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

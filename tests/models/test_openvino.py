@@ -46,6 +46,7 @@ def test_logits_on_drawn_images(mixer, tmp_path):
     assert np.abs(found - expected).max() <= min(TOLERANCE, expected.std(0).max() / 100)
 
 
+@pytest.mark.slow
 def test_prediction_answers_as_with_pytorch(tiny_file):
     images = [noise(seed) for seed in range(3)]
     theirs = Predictor(read_onnx(tiny_file, "cpu", "openvino"), "cpu", lambda rgb: BOXES)

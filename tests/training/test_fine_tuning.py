@@ -93,6 +93,7 @@ def test_a_recipe_s_own_model_and_transform_are_not_chosen_by_hand(start, small)
     assert module.new_model(made, before.labels, before) is before.model
 
 
+@pytest.mark.slow
 def test_the_licence_of_what_it_started_from_follows_a_model_to_every_form(start, small, tmp_path):
     pytest.importorskip("onnxruntime")
     checkpoint = load_checkpoint(start)

@@ -43,7 +43,7 @@ SMALLER = {  # recipe → what a test without boxes, without a network and with 
 }
 
 
-SLOW = {"fer", "ferplus", "patt_lite", "poster_v2"}  # a quarter of a minute to minutes each
+SLOW = {"fer", "ferplus", "finetune", "patt_lite", "poster_v2"}  # seconds to minutes each
 
 
 def recipe(name):
@@ -120,7 +120,7 @@ def test_fine_tuning_on_classes_of_ones_own(small, colours, tmp_path):
     assert before["classifier.weight"].shape != after["classifier.weight"].shape
 
 
-@pytest.mark.parametrize("recipe", ["modern", "paper_as_coded"])
+@pytest.mark.parametrize("recipe", [pytest.param("modern", marks=pytest.mark.slow), "paper_as_coded"])
 def test_killed_in_mid_epoch_and_resumed_it_ends_as_if_nothing_had_happened(recipe, small, tmp_path):
     changes = [*small, "model.options={patch_size: 8, width: 16, drop_rate: 0.2}", "model.name=facerwkv4_small"]
     whole = train(Recipe.read(recipe, changes), tmp_path / "whole", progress=False)

@@ -213,6 +213,7 @@ def everything(folder) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*"))
 
 
+@pytest.mark.slow
 def test_two_hundred_uploads(tmp_path):
     check(tmp_path, 200, seed=0)
 
@@ -291,6 +292,7 @@ def ready(connection: socket.socket) -> bool:
     return bool(select.select([connection], [], [], 0)[0])
 
 
+@pytest.mark.slow
 def test_a_slow_upload_and_too_many_images_in_memory(strict):
     busy = (503, "The service is busy. Try again in a few seconds.")
     slow = begun(strict, "/predict", "files")

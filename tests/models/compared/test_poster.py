@@ -42,6 +42,7 @@ def test_biases_follow_places_and_not_their_order():
     assert level.places.unique().numel() == 13**2
 
 
+@pytest.mark.slow
 def test_a_frozen_landmark_network_stands_still():
     model = create_model("poster_v2", landmarks="frozen").train()
     model(images(2, 64)).sum().backward()

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.web.page.visits import LONG, analyse, choose, downloaded
@@ -23,6 +24,7 @@ def failing(page, address, *answers):
     page.route(address, answer)
 
 
+@pytest.mark.slow
 def test_a_poll_that_fails_is_repeated(visit, server, media):
     opened = visit()
     failing(opened.page, re.compile(r"/jobs/[^/]+$"), None, 503, 429, 502)
@@ -62,6 +64,7 @@ def test_an_image_is_tried_again_on_request(visit, media):
     opened.expect_faults("500", "ERR_FAILED")
 
 
+@pytest.mark.slow
 def test_an_upload_that_broke_can_start_again_and_the_video_is_kept_in_a_list(visit, media):
     opened = visit()
     page = opened.page
@@ -104,6 +107,7 @@ def test_the_page_waits_for_a_service_that_starts(visit):
     opened.expect_faults("ERR_FAILED", "503")
 
 
+@pytest.mark.slow
 def test_a_page_without_its_script_says_so(visit):
     opened = visit(wait=False, before=lambda page: page.route("**/page/page.js", lambda route: route.abort()))
     expect(opened.page.get_by_text("The page's script has not loaded")).to_be_visible()

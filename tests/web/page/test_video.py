@@ -108,6 +108,7 @@ def test_downloads_of_a_video_are_the_services_files(watched, server):
         assert caught.value.suggested_filename == f"one_face_{name}"
 
 
+@pytest.mark.slow
 def test_a_video_that_is_removed_is_gone(visit, server, media):
     page = visit().page
     job = analyse(page, media / "one_face.mp4", fps="1")
@@ -130,6 +131,7 @@ def test_a_video_can_be_cancelled(visit, server, media):
         assert client.get(f"/jobs/{job}").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_video_outlives_a_reload_of_the_page(visit, server, media):
     opened = visit()
     page = opened.page
@@ -151,6 +153,7 @@ def test_a_video_outlives_a_reload_of_the_page(visit, server, media):
         assert client.get(f"/jobs/{job}").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_video_that_went_while_the_page_was_loaded_again_is_missed_once(visit, server, media):
     opened = visit()
     job = analyse(opened.page, media / "one_face.mp4", fps="1")
@@ -169,6 +172,7 @@ def test_a_video_that_went_while_the_page_was_loaded_again_is_missed_once(visit,
     opened.faults.clear()
 
 
+@pytest.mark.slow
 def test_a_chip_chooses_the_face(visit, server, media, tmp_path):
     path = tmp_path / "couple.mp4"
     with Image.open(media / "couple.jpg") as couple, closing(VideoWriter(path)) as video:
@@ -206,6 +210,7 @@ def test_the_form_says_from_where_to_where_and_how_smooth(visit, server, media):
     expect(page.locator("#video-moment")).to_have_text(re.compile(r"0:02\.0\s+Face 1: \w+ \d+%, unsure"))
 
 
+@pytest.mark.slow
 def test_what_the_browser_cannot_play_is_played_as_it_was_drawn(visit, media, tmp_path):
     old = as_mjpeg(media / "one_face.mp4", tmp_path / "old.avi", frames=12)
     page = visit().page
