@@ -65,7 +65,7 @@ def bench(
     """Measure a group of rows ("all" is every group's), or those of its rows that are named.
 
     A row that fails gets no value, and the rest is measured. With `out`, speed.json there takes the new values (older
-    rows stay if they come from the same machine and torch), and the page and the plot are made of it. InputError for
+    rows stay if they come from the same processor and torch), and the page and the plot are made of it. InputError for
     a name that is not among the group's.
     """
     setting = setting or BenchSetting()
@@ -103,12 +103,17 @@ def keep(folder: Path, rows: dict[str, Any], curves: dict[str, Any], setting: Be
         del where[varying]
     path = folder / JSON
     before = read_json(path) if path.is_file() else {}
-    if before.get("environment") != where:
+    if _machine(before.get("environment", {})) != _machine(where):
         before = {"rows": {}, "curves": {}}
     kept = before["rows"] | {name: result | mark for name, result in rows.items()}
     ordered = {name: kept[name] for name in ROWS if name in kept}
     write_json(path, {"environment": where, "rows": ordered, "curves": before["curves"] | curves})
     write_page(folder)
+
+
+def _machine(where: dict[str, Any]) -> dict[str, Any]:
+    """What an environment says, but for the build of the system, which a restart may change."""
+    return {name: value for name, value in where.items() if name != "platform"}
 
 
 def _shown(names: list[str]) -> Iterable[str]:
