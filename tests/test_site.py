@@ -48,8 +48,9 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """A folder with party.jpg, photos/, talk.mp4 and the data sets below d/."""
+    """A folder with party.jpg, photos/, talk.mp4, docs/ and the data sets below d/."""
     folder = tmp_path_factory.mktemp("world")
+    (folder / "docs").symlink_to(ROOT / "docs")
     (folder / "photos").mkdir()
     scenes = [render(index, "test").image for index in range(3)]
     Image.fromarray(scenes[0]).save(folder / "party.jpg")
@@ -78,7 +79,9 @@ def run(line: str) -> None:
     """One line of a page, made short where it trains, its data taken from d/."""
     listing, _, command = line.rpartition(" | ")
     command = command.replace("/d/", "d/")
-    fixed = "--resume" in command or command.startswith("facerwkv compare runs/")  # nothing is trained anew
+    fixed = "--resume" in command or command.startswith(
+        ("facerwkv compare runs/", "facerwkv compare docs/")
+    )  # nothing is trained anew
     small = " ".join(more for start, more in SMALL.items() if command.startswith(start) and not fixed)
     given = "\n".join(map(str, sorted(Path("photos").glob("*.png")))) if listing else None
     result = CliRunner().invoke(app, shlex.split(f"{command} {small}")[1:], input=given)
@@ -93,7 +96,8 @@ def test_everything_on_a_page_runs(page, there):
     if "runs/fer" in page.read_text(encoding="utf-8") and page.stem != "train":
         run("facerwkv train --recipe fer --data fer2013:/d/fer2013 --out runs/fer")
     if page.stem == "compare":
-        run("facerwkv train --recipe modern --data fer2013:/d/fer2013 --model facerwkv4_small --out runs/small")
+        for name in ("small", "large"):
+            run(f"facerwkv train --recipe modern --data fer2013:/d/fer2013 --model facerwkv4_small --out runs/{name}")
     if page.stem == "embed":
         pytest.importorskip("flask")
     for kind, text in blocks(page):

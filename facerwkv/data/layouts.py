@@ -1,5 +1,6 @@
 """Layouts in which any data set may be passed around: Parquet tables, YOLO's folders, the library `datasets`."""
 
+import glob
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -194,6 +195,11 @@ class TableImage:
 def hugging_face(root: Path, problems: list[str]) -> Splits:
     """What the library `datasets` reads under a name of the Hub, or from a folder; InputError where it cannot."""
     library = _required("datasets", "hf", f"hf:{root}")
+    if glob.has_magic(str(root)):
+        raise InputError(
+            f"hf:{root} cannot be read: the library `datasets` takes *, ? and [ in a folder's name for a pattern. "
+            f"Rename the folder, or give it as imagefolder:{root} if it has a folder for each class."
+        )
     saved = any((root / name).is_file() for name in ("dataset_dict.json", "state.json"))
     try:
         read: Callable[[str], Any] = library.load_from_disk if saved else library.load_dataset

@@ -57,6 +57,13 @@ def test_every_data_set_is_read_in_its_layout(name, tmp_path):
 @pytest.mark.parametrize("folder", ["my #faces", "a: b", "été 表情, x=1", "it's [1] {2} %20~*?"])
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"toy"}))
 def test_a_root_is_taken_as_it_is_typed(name, folder, tmp_path):
+    if name == "hf" and "*" in folder:  # what its library reads is a pattern
+        pytest.importorskip("datasets", reason="the extra hf is not installed")
+        with pytest.raises(
+            InputError, match=r"takes \*, \? and \[ in a folder's name for a pattern\. Rename the folder"
+        ):
+            load_dataset(f"hf:{tmp_path / folder}")
+        return
     dataset = load(name, tmp_path / folder)
     assert dataset.root.is_relative_to(tmp_path / folder)
     assert {split: len(samples) for split, samples in dataset.splits.items()} == COUNTS[name]
