@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
@@ -39,6 +40,7 @@ MODEL = "facerwkv_fer"
 WIDTH, HEIGHT = 640, 360
 FRAMES, RATE = 50, 25
 IMAGES = 200
+CALLS = 32
 SAME = 0.95  # intersection over union
 TOLERANCE = 1e-4
 SHORT = {"torch-bfloat16": 0.05, "onnx": 0.25}  # the difference, as a part of the largest logit, that is allowed
@@ -143,6 +145,19 @@ def folder(setting: BenchSetting) -> Measured:
             return relative(partial(on, 2), partial(on, 1), replace(setting, threads=2), inverse=True)
         finally:
             os.sched_setaffinity(0, allowed)
+
+
+def two_threads(setting: BenchSetting) -> Measured:
+    """Images with a face, one by one, from two threads that share a predictor: how many times as fast as from one."""
+    predictor, image, count = load(MODEL, "cpu"), _scene(), max(2, CALLS // setting.shrink**2)
+
+    def on(threads: int) -> list[str]:
+        with ThreadPoolExecutor(threads) as pool:
+            return [result.faces[0].label for result in pool.map(predictor.predict, [image] * count)]
+
+    if on(1) != on(2):
+        raise Disagreement("two threads name other faces than one")
+    return relative(partial(on, 2), partial(on, 1), replace(setting, threads=2), inverse=True)
 
 
 def first_image(what: str, setting: BenchSetting) -> Measured:

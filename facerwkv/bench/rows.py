@@ -213,6 +213,14 @@ ROWS: dict[str, BenchRow] = {
         predict.folder,
         _at_least(1.8),
     ),
+    "two_threads": BenchRow(
+        "predict",
+        "Images of 640 x 360 pixels with a face, one by one, on two cores: two threads that share a predictor against "
+        "one",
+        FASTER,
+        predict.two_threads,
+        _at_least(1.7),
+    ),
     "fifty_clients": BenchRow(
         "predict",
         "Answers of the service to 50 clients, each with one face in 320 x 180 pixels",
