@@ -182,7 +182,8 @@ def environment(earlier: Path | None = None) -> dict[str, Any]:
         )
         if Path(top).samefile(Path(folder).parent):  # and not a repository around the environment
             commit = head + ("+" if changed else "")
-    command, resumed = [Path(sys.argv[0]).name, *sys.argv[1:]], {}
+    program = Path(sys.argv[0]).name
+    command, resumed = ["facerwkv" if program == "__main__.py" else program, *sys.argv[1:]], {}
     with suppress(InputError, KeyError, TypeError):
         kept = read_json(earlier) if earlier else {}
         command, resumed = kept["command"], {"resumed": [*kept.get("resumed", []), shlex.join(command)]}
