@@ -123,6 +123,6 @@ def analyse(page, path, **fields) -> str:
     page.locator("#video-file").set_input_files(path)
     for name, text in fields.items():
         page.locator(f"#video-{name}").fill(text)
-    with page.expect_response(lambda answer: answer.url.partition("?")[0].endswith("/jobs")) as caught:
+    with page.expect_response(lambda answer: answer.request.method == "POST" and "/jobs" in answer.url) as caught:
         page.locator("#video-submit").click()
     return caught.value.json()["id"]
