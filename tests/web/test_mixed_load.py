@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import threading
@@ -19,6 +20,8 @@ from tests.web.conftest import serving
 from tests.web.test_stopping import gone_after
 from tests.web.test_uploads import LIMITS, fits, uploads
 
+REMARK = re.compile("Corrupt JPEG data: |Invalid SOS parameters |More samples per pixel |Warning: unknown JFIF revision ")
+"""libjpeg's own, on uploads that were mutated."""
 SECONDS = float(os.environ.get("MIXED_LOAD_SECONDS", "600"))
 MiB = 2**20
 
@@ -133,6 +136,7 @@ def test_everything_at_once(tmp_path, shared):
         left = [load.open(post("/explain?method=occlusion", form(face, field="file"))) for _ in range(5)]
         left += [load.open(post("/jobs", form(video, field="file"))) for _ in range(3)]
         assert gone_after(server, [signal.SIGINT]) < 3
-        assert server.errors.read_text().count("\n") < 50
+        said = [line for line in server.errors.read_text().splitlines() if not REMARK.match(line)]
+        assert len(said) < 5, said
         for connection in left:
             connection.close()
