@@ -20,7 +20,9 @@ from tests.web.conftest import serving
 from tests.web.test_stopping import gone_after
 from tests.web.test_uploads import LIMITS, fits, uploads
 
-REMARK = re.compile("Corrupt JPEG data: |Invalid SOS parameters |More samples per pixel |Warning: unknown JFIF revision ")
+REMARK = re.compile(
+    "Corrupt JPEG data: |Invalid SOS parameters |More samples per pixel |Warning: unknown JFIF revision "
+)
 """libjpeg's own, on uploads that were mutated."""
 SECONDS = float(os.environ.get("MIXED_LOAD_SECONDS", "600"))
 MiB = 2**20
