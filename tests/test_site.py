@@ -38,7 +38,7 @@ SMALL = {
     ),
 }
 """What makes a training short, put behind its command."""
-LONG = ("compare", "data", "evaluate", "export", "index", "models", "reproduce", "train")  # ten times the others' time
+LONG = ("bench", "compare", "data", "evaluate", "export", "index", "models", "predict", "reproduce", "train")
 INCOMPLETE = "facerwkv data check fer2013"  # says, with exit code 1, that this made-up tree is smaller than published
 
 

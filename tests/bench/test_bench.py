@@ -37,7 +37,11 @@ def test_every_row_is_of_a_group_and_reasons_are_of_rows_with_a_bar():
     assert REASONS.keys() <= {name for name, row in ROWS.items() if row.bar is not None}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=ALONE if name in SLOW else []) for name in ROWS])
+def marks(name):
+    return ALONE if name in SLOW else [pytest.mark.slow] * name.startswith(("classify_32", "folder", "two_threads"))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in ROWS])
 def test_every_row_can_be_measured(name):
     found = run.measure(ROWS[name], TINY)
     if found.get("skipped"):

@@ -237,6 +237,7 @@ def test_a_problem_is_printed_with_its_brackets(capsys):
     assert "data.labels=[anger, fear] fits nothing" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_failed_and_goes_on(changes, tmp_path):
     given = [*changes, "train.epochs=1", "alexnet:train.epochs=2"]
     done = CliRunner().invoke(app, ["compare", "alexnet", "facerwkv4_small", *given, "--out", str(tmp_path)])

@@ -315,6 +315,7 @@ def test_what_is_no_image_gets_a_sentence_and_the_next_is_classified(started, sc
     assert found[0]["message"] == "The file is empty."
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_says_what_the_model_is_and_where_images_stay(started, face_site):
     with opened(started, face_site) as page:

@@ -59,6 +59,7 @@ def test_prediction_answers_as_with_pytorch(tiny_file):
             assert (a.box, a.probs) == (b.box, pytest.approx(b.probs, abs=1e-4))
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_the_one_that_onnxruntime_reads(tiny_file):
     ours, theirs = read_onnx(tiny_file, "cpu"), read_onnx(tiny_file, "auto", "openvino")
     for name in ("name", "labels", "transform", "temperature", "card"):
@@ -66,6 +67,7 @@ def test_the_checkpoint_is_the_one_that_onnxruntime_reads(tiny_file):
     assert ours.model.session.ends == theirs.model.session.ends
 
 
+@pytest.mark.slow
 def test_the_batch_may_have_any_size_and_threads_may_share_a_model(tiny_file):
     model = openvino(tiny_file)
     images = np.stack([noise(seed, 48, 48) for seed in range(8)])
@@ -75,6 +77,7 @@ def test_the_batch_may_have_any_size_and_threads_may_share_a_model(tiny_file):
     assert model(images[:0]).shape == (0, 7)
 
 
+@pytest.mark.slow
 def test_repr_names_what_computes(tiny_file):
     assert repr(load(tiny_file, engine="openvino")) == "facerwkv4_small (7 labels) on OpenVINO's CPU"
 

@@ -196,6 +196,7 @@ def _wait_for_a_resume_point_inside_an_epoch(path, process, seconds=120):
     raise AssertionError(f"no resume point inside an epoch within {seconds} s (exit code {process.poll()})")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_can_be_used(small, tmp_path):
     out = tmp_path / "run"
     changes = [*small, "train.epochs=2000"]

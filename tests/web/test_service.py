@@ -312,6 +312,7 @@ def test_stream_closes_for_what_it_does_not_know(server):
             stream.recv()
 
 
+@pytest.mark.slow
 def test_a_camera_that_stands_still_gives_way(strict, justin):
     with connect(socket_of(strict)) as still:
         time.sleep(1.2)
@@ -354,6 +355,7 @@ def test_ctrl_c_ends_it_and_removes_the_temporary_folder(tmp_path, shared):
         assert notice.startswith("facerwkv_fer_tiny may be used for research only")
 
 
+@pytest.mark.slow
 def test_what_a_killed_service_left_is_removed_by_the_next(tmp_path, shared, monkeypatch):
     video = (shared / "media" / "one_face.mp4").read_bytes()
     with serving(tmp_path / "killed") as killed, killed.client() as client:

@@ -7,14 +7,11 @@ from tests.web.page.states import WALKS
 
 pytestmark = pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: make browser")
 LOOKS = {"light": {}, "dark": {"color_scheme": "dark"}, "forced": {"forced_colors": "active"}}
-CASES = [
-    pytest.param(walk, look, marks=[pytest.mark.slow] * ((walk, look) != ("images", "light")))
-    for walk in WALKS
-    for look in LOOKS
-]
 
 
-@pytest.mark.parametrize(("walk", "look"), CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("walk", WALKS)
 def test_no_state_has_a_violation(visit, media, walk, look):
     opened = visit(bypass_csp=True, **LOOKS[look])
     opened.page.add_script_tag(path=AXE)

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.web.page.states import GREY
@@ -42,6 +43,7 @@ def test_a_camera_without_a_face_says_so(page):
     expect(page.get_by_text("No face is in view.")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_a_hidden_page_pauses_the_camera(page):
     sockets = []
     page.on("websocket", lambda socket: sockets.append(socket))
@@ -58,6 +60,7 @@ def test_a_hidden_page_pauses_the_camera(page):
     assert [socket.is_closed() for socket in sockets] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_lost_is_opened_again(visit):
     page = visit(before=lambda page: page.route_web_socket("**/stream?*", lambda socket: sockets.append(socket))).page
     sockets = []

@@ -5,6 +5,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -148,6 +149,7 @@ def test_below_the_threshold_a_label_is_unsure(page, media):
     assert [row["unsure"] for row in rows] == ["False", "True"]
 
 
+@pytest.mark.slow
 def test_the_drawn_image_is_saved_at_its_size(page, media):
     choose(page, media / "selfie-many-people.jpg")
     with page.expect_download() as caught:
@@ -195,6 +197,7 @@ def test_tables_are_as_the_command_writes_them(page, tmp_path):
         assert read(found) == read((tmp_path / name).read_text())
 
 
+@pytest.mark.slow
 def test_a_video_among_images_is_named(page, media):
     hand_over(page, "drop", media / "couple.jpg", media / "one_face.mp4")
     expect(page.get_by_role("alert")).to_contain_text("one_face.mp4 is left out here: drop a video alone")

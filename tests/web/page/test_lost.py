@@ -38,6 +38,7 @@ def test_a_poll_that_fails_is_repeated(visit, server, media):
         assert client.get(f"/jobs/{job}").json()["state"] == "done"
 
 
+@pytest.mark.slow
 def test_images_that_failed_offline_are_retried_when_the_network_is_back(visit, media):
     opened = visit()
     page = opened.page

@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from tests.web.page.visits import choose, hand_over
 
 
+@pytest.mark.slow
 def test_nothing_scrolls_sideways_on_a_phone(visit, media):
     page = visit(viewport={"width": 360, "height": 740}, has_touch=True).page
     choose(page, media / "couple.jpg", media / "selfie-many-people.jpg")
@@ -153,6 +154,7 @@ def test_texts_stand_out(visit, media, scheme):
         assert page.evaluate(CONTRAST) == []
 
 
+@pytest.mark.slow
 def test_the_colours_follow_the_systems(visit):
     grounds = [
         visit(color_scheme=scheme).page.evaluate("getComputedStyle(document.body).backgroundColor")

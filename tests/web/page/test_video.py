@@ -98,6 +98,7 @@ def test_the_timeline_is_stacked_in_the_labels_colours(watched, server):
     assert pixel[:3] == list(bytes.fromhex(meta["colours"][most][1:]))
 
 
+@pytest.mark.slow
 def test_downloads_of_a_video_are_the_services_files(watched, server):
     page = watched.page
     for text, name in [("CSV", "results.csv"), ("JSON", "results.json"), ("drawn MP4", "drawn.mp4")]:
@@ -195,6 +196,7 @@ def test_a_chip_chooses_the_face(visit, server, media, tmp_path):
     expect(chips.first).to_have_attribute("aria-pressed", "true")
 
 
+@pytest.mark.slow
 def test_the_form_says_from_where_to_where_and_how_smooth(visit, server, media):
     page = visit().page
     page.get_by_label("Unsure below").fill("101")  # is left out: no such probability
