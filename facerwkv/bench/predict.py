@@ -149,6 +149,7 @@ def folder(setting: BenchSetting) -> Measured:
 
 def two_threads(setting: BenchSetting) -> Measured:
     """Images with a face, one by one, from two threads that share a predictor: how many times as fast as from one."""
+    torch.set_num_threads(1)  # a session keeps it: each call has a core, as docs/how-to/embed.md advises
     predictor, image, count = load(MODEL, "cpu"), _scene(), max(2, CALLS // setting.shrink**2)
 
     def on(threads: int) -> list[str]:
@@ -160,6 +161,16 @@ def two_threads(setting: BenchSetting) -> Measured:
     return relative(partial(on, 2), partial(on, 1), replace(setting, threads=2), inverse=True)
 
 
+_USED = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+sys.exit(done.returncode)
+"""
+"""Runs a command for a process that may itself be large: a child's peak is at least what its parent occupied."""
+
+
 def first_image(what: str, setting: BenchSetting) -> Measured:
     """The command line from start to end for one image: its CPU "seconds", or its largest resident "memory" in MB."""
     with TemporaryDirectory() as folder:
@@ -167,14 +178,12 @@ def first_image(what: str, setting: BenchSetting) -> Measured:
         installed = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         Image.fromarray(_scene()).save(path)
         for _ in range(1 + (setting.repeats or 3)):  # the first one compiles, and reads from the disk
-            command = [sys.executable, "-m", "facerwkv", "predict", str(path), "--device", "cpu"]
-            unheard = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            with subprocess.Popen(command, env=installed, **unheard) as process:  # type: ignore[call-overload]
-                _, process.returncode, used = os.wait4(process.pid, 0)
-            if process.returncode:
+            command = [sys.executable, "-c", _USED, sys.executable, "-m", "facerwkv", "predict", str(path)]
+            done = subprocess.run([*command, "--device", "cpu"], env=installed, capture_output=True, text=True)
+            if done.returncode:
                 raise RuntimeError("facerwkv predict fails; run it to see why")
-            unit = 1 if sys.platform == "darwin" else 1024  # bytes
-            values.append(used.ru_utime + used.ru_stime if what == "seconds" else used.ru_maxrss * unit / MB)
+            seconds, peak = map(float, done.stdout.split())
+            values.append(seconds if what == "seconds" else peak * (1 if sys.platform == "darwin" else 1024) / MB)
         return Measured(median(values[1:]))
 
 
