@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UV = [sys.executable, "-m", "uv"]
-KEPT = ("HOME", "PATH", "UV_CACHE_DIR")
+KEPT = ("HOME", "PATH", "SSL_CERT_FILE", "UV_CACHE_DIR")
 UNREACHABLE = re.compile(
     r"dns error|error sending request|failed to fetch|operation timed out|tcp connect", re.IGNORECASE
 )
