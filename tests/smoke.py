@@ -35,7 +35,7 @@ def main(folder: Path, photo: Path | None = None) -> None:
     facerwkv("predict", "film.mp4", "--out", "film.csv", "--smooth", "median:3", *drawn, cwd=folder)
     with (folder / "film.csv").open(encoding="utf-8", newline="") as file:
         assert len({row["time"] for row in csv.DictReader(file)}) == 5
-    assert {path.suffix for path in (folder / "drawn").iterdir()} == {photo.suffix, ".mp4"}
+    assert {path.suffix for path in (folder / "drawn").glob("[!.]*")} == {photo.suffix, ".mp4"}
     facerwkv("train", *EPOCH, "--out", "run", cwd=folder)
     facerwkv("evaluate", "--model", "run", cwd=folder)
     facerwkv("export", "--model", "run", "--out", "run.onnx", cwd=folder)
