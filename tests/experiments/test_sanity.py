@@ -59,7 +59,6 @@ def test_other_settings_are_refused_and_leave_the_images(learned, change, key):
 
 @pytest.mark.slow
 def test_fourteen_images_are_learned_by_heart_with_every_seed(tmp_path):
-    """About 100 %, as in the paper: of twelve seeds one misses an image, and another processor's may be another."""
     run(Setting("toy", tmp_path, (0, 1, 2)))
     ends = [validation_curve(tmp_path / "sanity" / f"seed{seed}")[-1] for seed in (0, 1, 2)]
-    assert sum(ends) / len(ends) > 0.97
+    assert ends == [1.0, 1.0, 1.0]
