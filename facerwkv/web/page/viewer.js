@@ -14,7 +14,7 @@ const TITLES = { "results.csv": "Download CSV", "results.json": "Download JSON",
 
 const [player, overlay] = [find("video-player"), find("video-boxes")];
 let settings, panel, timeline, showChips;
-let shown = null; // job, results, tracks, rows, chosen, length, step, own: whether the player shows the file, url, begin
+let shown = null; // job, results, tracks, rows, chosen, length, step, own: whether the player shows the file, url, begin, film
 
 export function setUpViewer(given) {
   settings = given;
@@ -65,13 +65,19 @@ export function view(job, results, file, begin) {
 /** Show nothing; what was shown stays with the service. */
 export function close() {
   if (!shown) return;
-  const { url } = shown;
+  const { url, film } = shown;
   shown = null;
-  player.removeAttribute("src");
-  player.load();
+  letGo(player);
+  if (film) letGo(film);
   if (url) URL.revokeObjectURL(url);
   showChips([], null);
   find("video-result").hidden = true;
+}
+
+/** Ask for no more of a film: it may be gone from the service in a moment. */
+function letGo(film) {
+  film.removeAttribute("src");
+  film.load();
 }
 
 /** The id of the job that is shown. */
@@ -99,6 +105,7 @@ function play(address) {
 /** Put on each chip its face where it is largest, from a second player that nobody sees. */
 async function addThumbnails(own, address) {
   const film = create("video", { muted: true, preload: "auto", src: address });
+  own.film = film;
   const happens = (name) => new Promise((resolve, reject) => {
     film.addEventListener(name, resolve, { once: true });
     film.addEventListener("error", reject, { once: true });
@@ -114,8 +121,7 @@ async function addThumbnails(own, address) {
     track.picture = thumbnail(film, track.best.box, [film.videoWidth, film.videoHeight]);
     showAll();
   }
-  film.removeAttribute("src");
-  film.load();
+  letGo(film);
 }
 
 function showRows(tracks) {
