@@ -277,7 +277,5 @@ REASONS: dict[str, str] = {
     "classify_32_bfloat16": "the bar is for processors with AMX, which this one has not.",
     "video_640x360": "faces are found anew in every frame, which takes half of the time.",
     "video_640x360_vs_fer": "fer needs 21 ms a frame here; we find faces anew in every frame, which is half of our 13.",
-    "folder_two_cores": "after each batch onnxruntime's threads spin beside those that open images. Told not to they "
-    "give 1.73, and 1.82 with a batch of names opened ahead; a single call then takes half as long again.",
 }
 """Name of a row → why it misses its bar, as a sentence."""
