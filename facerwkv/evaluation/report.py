@@ -356,5 +356,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
-            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield f"{prefix}{name}".replace("_", " "), {"True": "yes", "False": "no"}.get(text, text)
+            yield f"{prefix}{name}", " ".join(map(str, value)) if isinstance(value, list) else str(value)
