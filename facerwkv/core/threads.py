@@ -9,8 +9,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_ahead(call: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """`map`, whose calls run in threads: as many items as there are threads are taken and worked on ahead.
+def map_ahead(
+    call: Callable[[T], R], items: Iterable[T], threads: int, ahead: Callable[[T], int] = lambda _: 0
+) -> Iterator[R]:
+    """`map`, whose calls run in threads: as many items as there are threads are taken and worked on ahead, or as many
+    as `ahead` says of the latest.
 
     What the items or a call raises comes after the results before it. With one thread, or for one item, it is `map`.
     """
@@ -20,11 +23,12 @@ def map_ahead(call: Callable[[T], R], items: Iterable[T], threads: int) -> Itera
     taken: list[T] = []  # the first item: a second one makes it worth a thread
     waiting: deque[Future[R]] = deque()
     raised: list[Future[R]] = []  # what the items raised
-    pool, source, ended = ThreadPoolExecutor(threads), iter(items), False
+    pool, source, ended, most = ThreadPoolExecutor(threads), iter(items), False, 0
     try:
         while not ended:
             try:
                 taken.append(next(source))
+                most = ahead(taken[-1])
             except StopIteration:
                 ended = True
             except Exception as error:
@@ -33,7 +37,7 @@ def map_ahead(call: Callable[[T], R], items: Iterable[T], threads: int) -> Itera
             if len(taken) > 1 or waiting:
                 waiting.extend(pool.submit(call, item) for item in taken)
                 taken.clear()
-            if len(waiting) > threads:
+            if len(waiting) > max(threads, most):
                 yield waiting.popleft().result()
         yield from map(call, taken)
         for future in (*waiting, *raised):

@@ -356,4 +356,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
-            yield f"{prefix}{name}", " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{name}".replace("_", " "), {"True": "yes", "False": "no"}.get(text, text)

@@ -19,7 +19,7 @@ from facerwkv.evaluation.compare import require_same
 from facerwkv.evaluation.evaluate import evaluate_folder, finish
 from facerwkv.evaluation.result import SUMMARY, Evaluation
 from facerwkv.evaluation.templates import Paragraph, Section, Table
-from facerwkv.experiments.study import SMOKE_DATA, Incomplete, Setting, mean_and_deviation
+from facerwkv.experiments.study import SMOKE_DATA, Incomplete, Run, Setting, mean_and_deviation
 from facerwkv.training.module import train
 from facerwkv.training.recipe import Recipe
 from facerwkv.training.run import RECIPE
@@ -50,14 +50,19 @@ CLAIM = (
 HEADERS = ("what mixes the tokens", "accuracy, %", f"points over {NONE}", "95 % interval", "p")
 
 
+def runs(setting: Setting) -> list[Run]:
+    """One for each mixer and seed, in OUT/claim_mixing/."""
+    return [_run(setting, name, seed) for name in MIXERS if setting.wants(name) for seed in setting.seeds]
+
+
 def run(setting: Setting) -> list[Section]:
-    """Train and score what is missing, in OUT/claim_mixing/; the table. Incomplete if some rows cannot run."""
+    """Train and score what is missing; the table. Incomplete if some rows cannot run."""
     rows: list[tuple[str, ...]] = []
     problems: list[str] = []
     without: np.ndarray | None = None
-    for name, options in MIXERS.items():
+    for name in filter(setting.wants, MIXERS):
         try:
-            right = np.stack([_right(setting, options, seed) for seed in setting.seeds])
+            right = np.stack([_right(_run(setting, name, seed), setting) for seed in setting.seeds])
         except InputError as error:
             problems.append(f"{name}: {error}")
             continue
@@ -87,15 +92,19 @@ def plan(setting: Setting, options: dict[str, Any], seed: int) -> Recipe:
     return Recipe.read(recipe, changes, {"data.source": SMOKE_DATA if setting.smoke else setting.data})
 
 
-def _right(setting: Setting, options: dict[str, Any], seed: int) -> np.ndarray:
-    """Which test images a run answers rightly, bool (N,); trained and scored, resumed, or read."""
-    recipe = plan(setting, options, seed)
+def _run(setting: Setting, name: str, seed: int) -> Run:
+    recipe = plan(setting, MIXERS[name], seed)
     images = "x".join(map(str, recipe.transform.image_size))
-    folder = setting.out / "claim_mixing" / images / options["mixer"] / f"seed{seed}"
-    require_same(recipe, folder)
-    if not (folder / "test" / SUMMARY).is_file():
-        train(recipe, folder, resume=(folder / RECIPE).is_file())
-        finish(folder)
-        evaluate_folder(folder, split="test", out=folder / "test", changes=["data.limit=null"])
-    found = Evaluation.load(folder / "test")
+    folder = setting.out / "claim_mixing" / images / MIXERS[name]["mixer"] / f"seed{seed}"
+    return Run(name, "mixing", seed, recipe, folder, f"test/{SUMMARY}")
+
+
+def _right(run: Run, setting: Setting) -> np.ndarray:
+    """Which test images a run answers rightly, bool (N,); trained and scored, resumed, or read."""
+    require_same(run.recipe, run.folder)
+    if not run.done:
+        train(run.recipe, run.folder, resume=(run.folder / RECIPE).is_file(), callbacks=setting.callbacks)
+        finish(run.folder)
+        evaluate_folder(run.folder, split="test", out=run.folder / "test", changes=["data.limit=null"])
+    found = Evaluation.load(run.folder / "test")
     return found.predictions == found.targets

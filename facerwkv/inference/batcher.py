@@ -1,17 +1,29 @@
 """Crops of several images → batches → each image's result: one way for the predictor, the service and Ray's workers."""
 
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from facerwkv.core.threads import map_ahead
 from facerwkv.inference.options import Options
 from facerwkv.inference.results import Crop, Face, Opened, Result
 
+if TYPE_CHECKING:
+    from facerwkv.inference.predictor import Predictor
+
 NOTHING = Opened({}, (), Options())
+HELD = 256 * 2**20
+"""Bytes of pixels that wait for their faces' batch."""
 
 
 @dataclass(eq=False)
@@ -150,3 +162,51 @@ class Batcher:
 def even_batch(count: int, most: int) -> int:
     """The size of the batches, of at most `most`, into which `count` divides evenly."""
     return ceil(count / ceil(count / most)) if count else 1
+
+
+def in_threads(predictor: "Predictor", sources: Iterable[Any], options: Options, threads: int) -> Iterator[Result]:
+    """A result for each source, in order, as in `Predictor.predict_iter`.
+
+    The thread that opens a batch's last image classifies it, on one core once there are more images than one batch
+    holds: the other threads go on meanwhile. Of names, which hold no pixels, a batch is taken ahead.
+    """
+    waiting, joined = deque[Entry](), 0
+
+    def classify(crops: list[Crop], each: list[Options]) -> list[Face]:
+        return predictor.classify(crops, each, beside=threads > 1 and joined > options.batch_size)
+
+    batcher = Batcher(classify, options.batch_size)
+
+    def joining() -> Iterator[tuple[Entry, Any, int]]:
+        nonlocal joined
+        for number, source in enumerate(sources):
+            joined = number + 1
+            yield batcher.join(options.batch_size), source, number
+
+    def open_one(item: tuple[Entry, Any, int]) -> Entry:
+        entry, source, number = item
+        try:
+            batcher.put(entry, predictor.open(source, options, number))
+        except Exception as error:
+            batcher.put(entry, error)
+        return entry
+
+    def ahead(item: tuple[Entry, Any, int]) -> int:
+        return options.batch_size if isinstance(item[1], str | os.PathLike) else 0
+
+    for entry in map_ahead(open_one, joining(), threads, ahead):
+        waiting.append(entry)
+        if entry.opened and len(waiting) >= most_held(entry.opened):
+            batcher.flush()
+            yield waiting.popleft().future.result()
+        while waiting and waiting[0].future.done():
+            yield waiting.popleft().future.result()
+    batcher.flush()
+    while waiting:
+        yield waiting.popleft().future.result()
+
+
+def most_held(opened: Opened) -> int:
+    """How many images like this one may wait."""
+    pixels = opened.fields.get("image")
+    return max(1, HELD // max(1, pixels.nbytes)) if isinstance(pixels, np.ndarray) else sys.maxsize

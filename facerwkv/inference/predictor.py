@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from facerwkv.core.processes import PerProcess
 from facerwkv.core.threads import map_ahead
 from facerwkv.data.transforms import EvalTransform
 from facerwkv.data.views import COUNTS, views
-from facerwkv.inference.batcher import Batcher
+from facerwkv.inference.batcher import Batcher, in_threads, most_held
 from facerwkv.inference.options import Mode, Options
 from facerwkv.inference.results import Crop, Face, Opened, Result, Results, raising
 from facerwkv.media.container import UnreadableVideo, Watch
@@ -42,8 +41,6 @@ IN_TORCH = {"torch": "float32", "torch-bfloat16": "bfloat16"}
 Source = ImageSource | NamedImage
 """An image, as `open_image` reads it, or one with its name; a path may be a folder's or a pattern."""
 
-HELD = 256 * 2**20
-"""Bytes of frames that wait together for a batch."""
 OPENED = 8
 """Images that are opened at once, at most: a large one is 300 MB."""
 
@@ -219,9 +216,7 @@ class Predictor:
         InputError with `errors="raise"`.
         """
         options = options if options and not changes else Options.of(options, changes, "image")
-        numbered = enumerate(each_image(sources))
-        opened = map_ahead(lambda each: self.open(each[1], options, each[0]), numbered, self._at_once(options.mode))
-        results = self._in_batches(opened, options)
+        results = in_threads(self, each_image(sources), options, self._at_once(options.mode))
         return raising(results) if options.errors == "raise" else results
 
     def predict_frames(
@@ -353,9 +348,7 @@ class Predictor:
             entry = batcher.join(options.batch_size)
             waiting.append((entry.future, opened))
             batcher.put(entry, opened)
-            pixels = opened.fields.get("image")
-            most = max(1, HELD // max(1, pixels.nbytes)) if isinstance(pixels, np.ndarray) else sys.maxsize
-            if len(waiting) >= min(ahead or options.batch_size, most):
+            if len(waiting) >= min(ahead or options.batch_size, most_held(opened)):
                 batcher.flush()
             while waiting and waiting[0][0].done():
                 future, opened = waiting.popleft()  # whose pixels are held until the next result is asked for
@@ -364,13 +357,14 @@ class Predictor:
         for future, opened in waiting:  # noqa: B007
             yield future.result()
 
-    def classify(self, crops: Sequence[Crop], options: Sequence[Options]) -> list[Face]:
-        """A face for each crop, each with its own options."""
+    def classify(self, crops: Sequence[Crop], options: Sequence[Options], beside: bool = False) -> list[Face]:
+        """A face for each crop, each with its own options; `beside` other calls, on one thread where the model can."""
         images = np.stack([crop.image for crop in crops])
-        logits = self.model(images)
+        model = getattr(self.model, "beside", self.model) if beside else self.model
+        logits = model(images)
         for tta in {each.tta for each in options} - {"none"}:
             chosen = [i for i, each in enumerate(options) if each.tta == tta]
-            others = (self.model(view) for view in islice(views(images[chosen], tta), 1, None))
+            others = (model(view) for view in islice(views(images[chosen], tta), 1, None))
             logits[chosen] = sum(others, logits[chosen]) / COUNTS[tta]
         return self.faces(crops, logits, options)
 

@@ -25,7 +25,7 @@ from facerwkv.core.devices import threads
 from facerwkv.core.errors import InputError, first_line, shown
 from facerwkv.core.files import parse_json
 from facerwkv.core.processes import PerProcess
-from facerwkv.core.runtime import INSTALL, UNKNOWN_OPERATOR, onnxruntime, open_graph
+from facerwkv.core.runtime import INSTALL, ON_CPU, UNKNOWN_OPERATOR, onnxruntime, open_graph
 from facerwkv.core.settings import Text
 from facerwkv.models.card import known_licence
 from facerwkv.models.folder import (
@@ -117,13 +117,20 @@ class OnnxModel:
         self.patches = _patches(session.metadata.get(PATCHES, ""), self.shape)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.session(self._checked(images))
+
+    def beside(self, images: np.ndarray) -> np.ndarray:
+        """The same on one thread, for calls that run beside others."""
+        return getattr(self.session, "beside", self.session)(self._checked(images))
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
         if images.dtype != np.uint8 or images.shape[1:] != self.shape:
             given, wanted = (" x ".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise InputError(
                 f"This ONNX graph takes uint8 images of {wanted}, not {images.dtype} of {given}; export the model "
                 "with an image_size of that kind, or resize the images."
             )
-        return self.session(np.ascontiguousarray(images))
+        return np.ascontiguousarray(images)
 
 
 def _patches(text: str, shape: tuple[int | str, ...]) -> tuple[int, int]:
@@ -233,6 +240,7 @@ class OnnxRuntimeSession:
 
     def __init__(self, graph: bytes, path: Path, device: str):
         self._session = PerProcess(partial(_opened, graph, path, device))
+        self._beside = PerProcess(partial(_opened, graph, path, device, 1))
         session = self._session()
         ends = (*session.get_inputs(), *session.get_outputs())
         self.ends = [(end.type, end.name, list(end.shape[1:])) for end in ends]
@@ -243,13 +251,19 @@ class OnnxRuntimeSession:
         (logits,) = self._session().run([OUTPUT], {INPUT: images})
         return logits
 
+    def beside(self, images: np.ndarray) -> np.ndarray:
+        """On one thread: onnxruntime's others would spin beside those that do something else."""
+        on_one = threads() > 1 and self.runs_on.endswith(ON_CPU[0][0])
+        (logits,) = (self._beside if on_one else self._session)().run([OUTPUT], {INPUT: images})
+        return logits
 
-def _opened(graph: bytes, path: Path, device: str) -> Any:
-    """onnxruntime's session for a graph."""
+
+def _opened(graph: bytes, path: Path, device: str, count: int | None = None) -> Any:
+    """onnxruntime's session for a graph, on `count` threads."""
     runtime = onnxruntime(path)
     providers = _providers(device, runtime.get_available_providers())
     try:
-        session = open_graph(graph, path, threads(), providers)
+        session = open_graph(graph, path, count or threads(), providers)
     except Exception as error:  # onnxruntime's have no common ancestor
         newer = any(words in str(error) for words in UNKNOWN_OPERATOR)
         step = f"It needs a later version: {INSTALL}" if newer else "It is damaged: export or pack it again."

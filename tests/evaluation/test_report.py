@@ -202,3 +202,9 @@ def test_images_take_the_colour_of_the_page():
 )
 def test_markdown_is_escaped(text, expected):
     assert templates.escape_markdown(text) == expected
+
+
+def test_what_is_said_of_an_evaluation_is_in_words(tmp_path):
+    write_report(evaluation(meta={"own_data": True, "without_box": 2}), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| own data | yes |\n| without box | 2 |" in text

@@ -23,6 +23,16 @@ def test_every_row_has_a_model_that_differs_in_what_mixes_alone(data, tmp_path):
     assert plans[0].train.seed == 1
 
 
+def test_a_plan_counts_each_mixer_and_seed(tmp_path):
+    runs = claim_mixing.runs(Setting("toy", tmp_path, [0, 1, 2]))
+    assert len({run.folder for run in runs}) == 3 * len(claim_mixing.MIXERS)
+    (only,) = claim_mixing.runs(Setting("toy", tmp_path, [1], only=["attention"]))
+    assert (only.row, only.seed, only.done) == ("attention", 1, False)
+    (only.folder / only.result).parent.mkdir(parents=True)
+    (only.folder / only.result).touch()
+    assert only.done
+
+
 def test_the_twin_costs_what_the_light_model_does():
     light, twin = (measure(name)["macs"] for name in ("facerwkv_fer_light", "facerwkv_fer_light_conv"))
     stem = light - 4 * 144 * 13 * 128**2 - 128 * 7
@@ -34,7 +44,7 @@ def test_the_twin_costs_what_the_light_model_does():
 def test_rows_are_paired_with_the_one_without_time_mix(tmp_path, monkeypatch):
     names = [f"{number}.png" for number in range(8)]
 
-    def trained(recipe, folder, resume):
+    def trained(recipe, folder, resume, callbacks):
         right = 5 + (recipe.model.options["mixer"] == "conv")
         answers = np.array([0] * right + [1] * (8 - right))
         Evaluation(("anger", "fear"), names, np.zeros(8, int), np.eye(2)[answers]).save(folder / "test")

@@ -214,7 +214,7 @@ def test_no_more_frames_than_a_batch_are_read_ahead_and_large_ones_not_at_all(mo
     images = ((read.append(time), (time, rgb))[1] for time, rgb in frames_of(range(100)))
     next(stream(predictor, images, batch_size=8))
     assert len(read) <= 8
-    monkeypatch.setattr("facerwkv.inference.predictor.HELD", 1)
+    monkeypatch.setattr("facerwkv.inference.batcher.HELD", 1)
     read.clear()
     next(stream(predictor, ((read.append(t), (t, rgb))[1] for t, rgb in frames_of(range(100))), batch_size=8))
     assert len(read) == 1
