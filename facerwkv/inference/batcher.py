@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
@@ -48,13 +48,15 @@ class Batch:
 @dataclass(eq=False)
 class Batcher:
     """Groups images into batches. An image joins before it is opened, so a batch has images in the order in which they
-    came, and each batch is classified by the thread that opens its last image. Any number of threads may use it.
+    came. Any number of threads may use it.
 
-    `classify` gives a face for each of several crops, each with its own options, and is called with at most `most`.
+    `classify` gives a face for each of several crops, each with its own options, and is called with at most `most`: in
+    the threads of `pool` where there is one, without which by the thread that opens a batch's last image.
     """
 
     classify: Callable[[list[Crop], list[Options]], list[Face]]
     most: int
+    pool: ThreadPoolExecutor | None = None
     _open: Batch | None = field(default=None, init=False)
     _closed: list[Batch] = field(default_factory=list, init=False)
     _crowds: list[Batch] = field(default_factory=list, init=False)
@@ -132,31 +134,34 @@ class Batcher:
             due = [batch for batch in self._closed if all(entry.opened for entry in batch.entries)]
             self._closed = [batch for batch in self._closed if batch not in due]
             self._crowds += filter(self._is_crowd, due)
-        self._finish([batch for batch in due if not self._is_crowd(batch)])
+        for batch in due:
+            if not self._is_crowd(batch):
+                self.pool.submit(self._finish, batch) if self.pool else self._finish(batch)
         while self._crowds and self._in_crowd.acquire(blocking=False):
             try:
-                self._finish([self._crowds.pop(0)] if self._crowds else [])
+                if self._crowds:
+                    self._finish(self._crowds.pop(0))
             finally:
                 self._in_crowd.release()
 
-    def _finish(self, batches: list[Batch]) -> None:
-        for batch in batches:
-            queue = [(entry, entry.opened) for entry in batch.entries if entry.opened and entry.opened.crops]
-            batch.entries.clear()  # in a cycle, their pixels would stay until Python looks for cycles
-            crops = [(crop, opened.options) for _, opened in queue for crop in opened.crops]
-            faces: list[Face] = []
-            try:
-                size = even_batch(len(crops), self.most)
-                for start in range(0, len(crops), size):
-                    part = crops[start : start + size]
-                    faces += self.classify([crop for crop, _ in part], [options for _, options in part])
-            except Exception as error:
-                for entry, _ in queue:
-                    entry.future.set_exception(error)
-                continue
+    def _finish(self, batch: Batch) -> None:
+        queue = [(entry, entry.opened) for entry in batch.entries if entry.opened and entry.opened.crops]
+        batch.entries.clear()  # in a cycle, their pixels would stay until Python looks for cycles
+        crops = [(crop, opened.options) for _, opened in queue for crop in opened.crops]
+        faces: list[Face] = []
+        try:
+            size = even_batch(len(crops), self.most)
+            for start in range(0, len(crops), size):
+                part = crops[start : start + size]
+                faces += self.classify([crop for crop, _ in part], [options for _, options in part])
             found = iter(faces)
-            for entry, opened in queue:
-                entry.future.set_result(opened.result(list(islice(found, len(opened.crops)))))
+            results = [opened.result(list(islice(found, len(opened.crops)))) for _, opened in queue]
+        except Exception as error:
+            for entry, _ in queue:
+                entry.future.set_exception(error)
+            return
+        for (entry, _), result in zip(queue, results, strict=True):
+            entry.future.set_result(result)
 
 
 def even_batch(count: int, most: int) -> int:
@@ -164,49 +169,67 @@ def even_batch(count: int, most: int) -> int:
     return ceil(count / ceil(count / most)) if count else 1
 
 
-def in_threads(predictor: "Predictor", sources: Iterable[Any], options: Options, threads: int) -> Iterator[Result]:
-    """A result for each source, in order, as in `Predictor.predict_iter`.
+def in_batches(images: Iterable[Opened], batcher: Batcher, ahead: int | None = None) -> Iterator[Result]:
+    """The result of each image: it leaves when it and all before it are complete. What `images` raises comes last.
 
-    The thread that opens a batch's last image classifies it, on one core once there are more images than one batch
-    holds: the other threads go on meanwhile. Of names, which hold no pixels, a batch is taken ahead.
+    Fewer than `ahead` images wait for a batch to fill (None: `most` of the batcher), and fewer where they are large.
+    As many again wait for the batcher's pool.
     """
-    waiting, joined = deque[Entry](), 0
+    waiting, closed, raised = deque[Entry](), deque[Entry](), list[Exception]()
 
-    def classify(crops: list[Crop], each: list[Options]) -> list[Face]:
-        return predictor.classify(crops, each, beside=threads > 1 and joined > options.batch_size)
-
-    batcher = Batcher(classify, options.batch_size)
-
-    def joining() -> Iterator[tuple[Entry, Any, int]]:
-        nonlocal joined
-        for number, source in enumerate(sources):
-            joined = number + 1
-            yield batcher.join(options.batch_size), source, number
-
-    def open_one(item: tuple[Entry, Any, int]) -> Entry:
-        entry, source, number = item
+    def until_raised() -> Iterator[Opened]:
         try:
-            batcher.put(entry, predictor.open(source, options, number))
+            yield from images
         except Exception as error:
-            batcher.put(entry, error)
-        return entry
+            raised.append(error)
 
-    def ahead(item: tuple[Entry, Any, int]) -> int:
-        return options.batch_size if isinstance(item[1], str | os.PathLike) else 0
-
-    for entry in map_ahead(open_one, joining(), threads, ahead):
+    for opened in until_raised():
+        entry = batcher.join(batcher.most)
         waiting.append(entry)
-        if entry.opened and len(waiting) >= most_held(entry.opened):
+        batcher.put(entry, opened)
+        most = min(ahead or batcher.most, most_held(opened))
+        if len(waiting) >= most:
             batcher.flush()
-            yield waiting.popleft().future.result()
-        while waiting and waiting[0].future.done():
-            yield waiting.popleft().future.result()
+        while waiting and (waiting[0].batch.closed or waiting[0].future.done()):
+            closed.append(waiting.popleft())
+        while closed and (closed[0].future.done() or len(closed) > most):
+            entry = closed.popleft()  # whose pixels are held until the next result is asked for
+            yield entry.future.result()
+    batcher.pool = None
     batcher.flush()
-    while waiting:
-        yield waiting.popleft().future.result()
+    for entry in (*closed, *waiting):
+        yield entry.future.result()
+    for error in raised:
+        raise error
 
 
 def most_held(opened: Opened) -> int:
     """How many images like this one may wait."""
     pixels = opened.fields.get("image")
     return max(1, HELD // max(1, pixels.nbytes)) if isinstance(pixels, np.ndarray) else sys.maxsize
+
+
+def in_threads(predictor: "Predictor", sources: Iterable[Any], options: Options, threads: int) -> Iterator[Result]:
+    """A result for each source, in order, as in `Predictor.predict_iter`, whose images are opened in threads.
+
+    Where the model can compute on one core beside other calls, the same threads classify the batches of long lists, and
+    of names, which hold no pixels, a batch is taken ahead; else the caller's thread classifies.
+    """
+    pool = ThreadPoolExecutor(threads)
+    beside = threads > 1 and hasattr(predictor.model, "beside")
+
+    def classify(crops: list[Crop], each: list[Options]) -> list[Face]:
+        return predictor.classify(crops, each, beside=bool(batcher.pool))
+
+    batcher = Batcher(classify, options.batch_size, pool if beside else None)
+
+    def ahead(numbered: tuple[int, Any]) -> int:
+        return options.batch_size if beside and isinstance(numbered[1], str | os.PathLike) else 0
+
+    try:
+        opened = map_ahead(
+            lambda each: predictor.open(each[1], options, each[0]), enumerate(sources), threads, ahead, pool
+        )
+        yield from in_batches(opened, batcher)
+    finally:
+        pool.shutdown(cancel_futures=True)

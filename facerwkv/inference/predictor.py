@@ -4,9 +4,7 @@ import functools
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
@@ -21,7 +19,7 @@ from facerwkv.core.processes import PerProcess
 from facerwkv.core.threads import map_ahead
 from facerwkv.data.transforms import EvalTransform
 from facerwkv.data.views import COUNTS, views
-from facerwkv.inference.batcher import Batcher, in_threads, most_held
+from facerwkv.inference.batcher import Batcher, in_batches, in_threads
 from facerwkv.inference.options import Mode, Options
 from facerwkv.inference.results import Crop, Face, Opened, Result, Results, raising
 from facerwkv.media.container import UnreadableVideo, Watch
@@ -236,7 +234,14 @@ class Predictor:
         that ends too early gives a last result that says why.
         """
         options = Options.of(options, changes)
-        results = self._in_batches(self.open_frames(frames, name, options, ahead), options, ahead, watch)
+
+        def classify(crops: list[Crop], each: list[Options]) -> list[Face]:
+            if watch:
+                watch()
+            return self.classify(crops, each)
+
+        opened = self.open_frames(frames, name, options, ahead)
+        results = in_batches(opened, Batcher(classify, options.batch_size), ahead)
         return raising(results) if options.errors == "raise" else results
 
     def open_frames(
@@ -333,34 +338,10 @@ class Predictor:
         detector = self._detector_for(mode)
         return self._cores if detector is None or isinstance(detector, FaceDetector) else 1
 
-    def _in_batches(
-        self, images: Iterable[Opened], options: Options, ahead: int | None = None, watch: Watch | None = None
-    ) -> Iterator[Result]:
-        """A result leaves when it and all before it are complete."""
-
-        def classify(crops: list[Crop], each: list[Options]) -> list[Face]:
-            if watch:
-                watch()
-            return self.classify(crops, each)
-
-        batcher, waiting = Batcher(classify, options.batch_size), deque[tuple[Future[Result], Opened]]()
-        for opened in images:
-            entry = batcher.join(options.batch_size)
-            waiting.append((entry.future, opened))
-            batcher.put(entry, opened)
-            if len(waiting) >= min(ahead or options.batch_size, most_held(opened)):
-                batcher.flush()
-            while waiting and waiting[0][0].done():
-                future, opened = waiting.popleft()  # whose pixels are held until the next result is asked for
-                yield future.result()
-        batcher.flush()
-        for future, opened in waiting:  # noqa: B007
-            yield future.result()
-
     def classify(self, crops: Sequence[Crop], options: Sequence[Options], beside: bool = False) -> list[Face]:
-        """A face for each crop, each with its own options; `beside` other calls, on one thread where the model can."""
+        """A face for each crop, each with its own options; `beside` other calls, on one core if the model can."""
         images = np.stack([crop.image for crop in crops])
-        model = getattr(self.model, "beside", self.model) if beside else self.model
+        model = self.model.beside if beside else self.model
         logits = model(images)
         for tta in {each.tta for each in options} - {"none"}:
             chosen = [i for i, each in enumerate(options) if each.tta == tta]

@@ -1,6 +1,7 @@
 """Many images: opened and classified in threads, in order, as one by one."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -40,6 +41,23 @@ def calls(model, monkeypatch):
     return calls
 
 
+def test_batches_do_not_depend_on_what_was_opened_first(model, paths, monkeypatch, calls):
+    sizes = []
+    for slow in (0, 1):
+        opens = model.open
+
+        def open_late(source, options, number=0, opens=opens, slow=slow, **more):
+            time.sleep(0.02 * (number % 2 == slow))
+            return opens(source, options, number, **more)
+
+        monkeypatch.setattr(model, "open", open_late)
+        list(model.predict_iter(paths, batch_size=5, on_no_face="scene"))
+        monkeypatch.setattr(model, "open", opens)
+        sizes.append(sorted(count for count, *_ in calls))
+        calls.clear()
+    assert sizes[0] == sizes[1]
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_a_list_is_answered_as_its_images_are(model, paths, calls, batch_size):
     several = list(model.predict_iter(paths, batch_size=batch_size))
@@ -57,7 +75,7 @@ def test_a_list_longer_than_a_batch_is_classified_beside_what_is_opened(model, p
     assert beside
     assert threading.main_thread() not in beside[:-1]
     calls.clear()
-    list(model.predict_iter(paths[:4], batch_size=4))
+    list(model.predict_iter(paths[:3], batch_size=4))
     assert {on_one for _, on_one, _ in calls} == {False}
 
 
