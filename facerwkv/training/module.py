@@ -54,13 +54,15 @@ from facerwkv.training.run import (
     settle_rank,
     write_json,
 )
+from facerwkv.training.teachers import Teachers
 
 
 class TrainingModule(LightningModule):
     """A model under a recipe. Batches are {"image": uint8 (B, h, w, c), "target": (B,) or (B, C), "index": (B,)}."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor):
+    def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor, teachers: Teachers | None = None):
         super().__init__()
+        self.teachers = teachers
         recompute(model, recipe)
         model = model.to(memory_format=torch.channels_last)  # faster convolutions, 10 to 30 % of a step on a CPU
         self.model, self.recipe = model, recipe
@@ -108,6 +110,7 @@ class TrainingModule(LightningModule):
             images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))
         logits, smoothing = self._forward(images).float(), recipe.train.label_smoothing
         value = LOSSES[recipe.train.loss](logits, targets, self.class_weights, smoothing, self.class_counts)
+        value = self.teachers.joined(value, logits, images) if self.teachers else value
         self._check(value)
         self.train_loss.update(value.detach(), len(images))
         self.log("loss", value.detach(), prog_bar=True, logger=False)
@@ -226,6 +229,7 @@ def train(
                 "another, or name two classes or more: data.labels=[first, second, ...]."
             )
         model = new_model(recipe, data.labels, start)
+        teachers = Teachers(recipe.train, data.labels, recipe.transform) if recipe.train.teachers else None
         data.setup("fit")
         point = open_run(folder, recipe, resume)
         if leads():
@@ -233,10 +237,10 @@ def train(
             write_json(folder / DATA, data.describe())
             if record is None:
                 write_record(folder / SPLITS, data.loaded.splits, data.dataset.splits)
-        module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts))
+        module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts), teachers)
         watch = Stopwatch()
         step = read_step(point, module) if point else 0
-        saver = Saver(folder, module, data, _licences(recipe, start))
+        saver = Saver(folder, module, data, _licences(recipe, start) | (teachers.licences if teachers else {}))
         trainer = _trainer(recipe, folder, step, [saver, watch, *callbacks], progress)
         try:
             trainer.fit(module, data, ckpt_path=point, weights_only=True)

@@ -104,6 +104,12 @@ class TrainPart(Settings):
     loss: Literal["cross_entropy", "focal", "logit_adjusted"] = "cross_entropy"
     """`focal` (Lin et al. 2017, gamma 2) lets images that are right already count less; `logit_adjusted` (Menon et al.
     2021) allows for how often each class occurs in training."""
+    teachers: tuple[str, ...] = ()
+    """Distillation (Hinton et al. 2015): checkpoints, names or folders, from whose mean answer the model learns too."""
+    distill_alpha: Share = 0.5
+    """With teachers: what their answer counts in the loss; the labels count the rest."""
+    distill_tau: Positive = 1.0
+    """With teachers: the temperature at which answers are compared."""
     logger: Literal["none", "wandb", "mlflow"] = "none"
     """Where curves go besides metrics.csv and TensorBoard; the extras wandb and mlflow."""
     label_smoothing: Share = 0.0
