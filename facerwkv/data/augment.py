@@ -73,10 +73,11 @@ def mix(images: Tensor, targets: Tensor, config: AugmentConfig, key: tuple[int, 
     """Blend every image of a batch (mixup), or replace a rectangle of it (cutmix), with another one's.
 
     images: float (B, c, h, w); targets: class probabilities (B, C), blended in the same shares. key: seed, epoch and
-    step. With both on, each batch takes one of the two, by even chance; with both off the inputs come back.
+    step. With both on, each batch takes one of the two, by even chance; with both off, or from `mixup_off_epoch` on,
+    the inputs come back.
     """
     ways = [way for way in ("mixup", "cutmix") if getattr(config, way)]
-    if not ways:
+    if not ways or 0 < config.mixup_off_epoch <= key[1]:
         return images, targets
     rng = keyed_rng(*key)
     way = ways[rng.integers(len(ways))]

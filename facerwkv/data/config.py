@@ -140,6 +140,8 @@ class AugmentConfig(Settings):
     """Alpha of the Beta distribution of the shares (Zhang et al., arXiv 1710.09412); 0 for none."""
     cutmix: NotNegative = 0.0
     """Alpha of the Beta distribution of the shares (Yun et al., arXiv 1905.04899); 0 for none. With mixup: in turns."""
+    mixup_off_epoch: Annotated[int, Field(ge=0)] = 0
+    """From this epoch on, counted from 0, neither mixup nor cutmix; 0 for never off (timm's name)."""
 
     @property
     def any_image(self) -> bool:

@@ -427,6 +427,14 @@ def test_mixing_depends_on_the_key_alone(way):
     assert len({got[0].sum().item() for got, _ in results.values()}) == 4
 
 
+@pytest.mark.parametrize(("epoch", "mixed"), [(0, True), (1, True), (2, False), (7, False)])
+def test_the_last_epochs_are_not_mixed(epoch, mixed):
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    got, shares = mix(images, targets(), AugmentConfig(mixup=1.0, mixup_off_epoch=2), (0, epoch, 3))
+    assert torch.equal(got, images) != mixed
+    assert torch.equal(shares, targets()) != mixed
+
+
 def test_cutmix_pastes_one_rectangle_of_the_partner():
     images = torch.arange(6).float()[:, None, None, None].expand(-1, 3, 20, 30)
     got, _ = mix(images, targets(), AugmentConfig(cutmix=1.0), (0, 0, 3))
