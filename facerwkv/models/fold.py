@@ -72,7 +72,7 @@ def compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
 
     Its parameters become constants. InputError if there is no C++ compiler.
     """
-    _need_compiler()
+    need_compiler()
     form = torch.compile(model.eval(), options=CONSTANT)
     with torch.inference_mode():
         form(example)
@@ -86,7 +86,7 @@ def aot(model: nn.Module, example: Tensor, path: str | Path | None = None) -> Ca
     (RWKV-4 to 7) is called in this process, so this package must be imported there. InputError if there is no C++
     compiler.
     """
-    _need_compiler()
+    need_compiler()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         target = Path(folder) / "model.pt2" if path is None else Path(path)
         if target.suffix != ".pt2":
@@ -97,7 +97,8 @@ def aot(model: nn.Module, example: Tensor, path: str | Path | None = None) -> Ca
     return library
 
 
-def _need_compiler() -> None:
+def need_compiler() -> None:
+    """InputError where torch.compile would find no C++ compiler."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
