@@ -141,14 +141,14 @@ def model_card(checkpoint: Any, name: str) -> str:
 
 
 def licence_of_training(source: str, starts: Mapping[str, str] | None = None) -> str:
-    """The licence of weights that were trained on `source`, NAME:ROOT, from other weights, name → licence.
+    """The licence of weights that were trained on `source`, NAME:ROOT, and learned from others, name → licence.
 
     What either of them forbids is forbidden. Images of the user's own have the user's terms.
     """
     name = source.partition(":")[0]
     terms = DATASETS[name].terms if name in DATASETS else "the data are not recorded."
     bounds = [] if name == "toy" or terms == YOURS else [f"research only: {terms}"]
-    bounds += [f"started from {start}, {its}" for start, its in (starts or {}).items() if is_bounded(its)]
+    bounds += [f"learned from {start}, {its}" for start, its in (starts or {}).items() if is_bounded(its)]
     return " ".join(bounds) or ("Apache-2.0" if name == "toy" else terms)
 
 

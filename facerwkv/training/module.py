@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -35,6 +34,7 @@ from facerwkv.models.fold import need_compiler
 from facerwkv.models.folder import Checkpoint
 from facerwkv.models.stem import has_resnet_stem, load_stem
 from facerwkv.models.zoo import create_model, licence_of, model_line, shipped
+from facerwkv.training.auxiliary import Auxiliary
 from facerwkv.training.callbacks import EpochLines, Saver, Stopwatch, read_step
 from facerwkv.training.loggers import Curves, TensorBoard, require_service, service
 from facerwkv.training.losses import LOSSES, freeze
@@ -55,16 +55,23 @@ from facerwkv.training.run import (
     settle_rank,
     write_json,
 )
-from facerwkv.training.steps import prepare
+from facerwkv.training.steps import prepare, running_mean
 from facerwkv.training.teachers import Teachers
 
 
 class TrainingModule(LightningModule):
     """A model under a recipe. Batches are {"image": uint8 (B, h, w, c), "target": (B,) or (B, C), "index": (B,)}."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor, teachers: Teachers | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        class_counts: Tensor,
+        teachers: Teachers | None = None,
+        auxiliary: Auxiliary | None = None,
+    ):
         super().__init__()
-        self.teachers = teachers
+        self.teachers, self.auxiliary = teachers, auxiliary
         self.model, self.recipe = prepare(model, recipe), recipe
         self.class_counts, self.num_classes = class_counts, len(class_counts)
         self.frozen: list[nn.Module] = []
@@ -74,7 +81,7 @@ class TrainingModule(LightningModule):
             except ValueError as error:
                 what = recipe.train.freeze
                 raise InputError(f"{error}, so train.freeze={what} freezes nothing. Leave it out.") from error
-        self.ema = _running_mean(model, recipe.train.ema)
+        self.ema = running_mean(model, recipe.train.ema)
         self.augment = Augment(recipe.augment, recipe.train.seed)
         power = BALANCES.get(recipe.data.balance)
         weights = None if power is None else balanced_weights(class_counts.double(), power).float()
@@ -105,20 +112,26 @@ class TrainingModule(LightningModule):
         recipe, epoch = self.recipe, self.current_epoch
         change = partial(self.augment, ids=batch["index"], epoch=epoch) if recipe.augment.any_image else None
         images, targets = normalise(batch["image"], recipe.transform, change), batch["target"]
+        others: Any = self.auxiliary.targets[batch["index"]] if self.auxiliary else None
         if recipe.augment.mixup or recipe.augment.cutmix:
             targets = functional.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
-            images, targets = mix(images, targets, recipe.augment, (recipe.train.seed, epoch, batch_idx))
-        logits, smoothing = self._forward(images).float(), recipe.train.label_smoothing
+            mixed = partial(mix, images, config=recipe.augment, key=(recipe.train.seed, epoch, batch_idx))
+            others = None if others is None else mixed(others)[1]
+            images, targets = mixed(targets)
+        (logits, other), smoothing = self._forward(images), recipe.train.label_smoothing
         value = LOSSES[recipe.train.loss](logits, targets, self.class_weights, smoothing, self.class_counts)
         value = self.teachers.joined(value, logits, images) if self.teachers else value
+        value = self.auxiliary.joined(value, other, others) if self.auxiliary else value
         self._check(value)
         self.train_loss.update(value.detach(), len(images))
         self.log("loss", value.detach(), prog_bar=True, logger=False)
         return value
 
-    def _forward(self, images: Tensor) -> Tensor:
+    def _forward(self, images: Tensor) -> tuple[Tensor, Any]:
+        """The logits, float32, and those of an auxiliary task."""
         try:
-            return self.model(images)
+            logits, other = self.auxiliary(self.model, images) if self.auxiliary else (self.model(images), None)
+            return logits.float(), other
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -159,7 +172,7 @@ class TrainingModule(LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.recipe.optim)
+        optimizer = build_optimizer(self.model, self.recipe.optim, self.auxiliary)
         # Lightning's own count of steps would set the loaders up before a resumed run has told them where it stopped.
         images = math.ceil(int(self.class_counts.sum()) / self.trainer.world_size)
         steps = math.ceil(math.ceil(images / self.recipe.data.batch_size) / self.recipe.train.accumulate)
@@ -215,17 +228,20 @@ def train(
             )
         model = new_model(recipe, data.labels, start)
         teachers = Teachers(recipe.train, data.labels, recipe.transform) if recipe.train.teachers else None
+        auxiliary = Auxiliary(model, recipe) if recipe.train.auxiliary else None
         data.setup("fit")
+        if auxiliary:
+            auxiliary.match(data.train.samples)
         point = open_run(folder, recipe, resume)
         if leads():
             write_json(folder / ENVIRONMENT, environment(folder / ENVIRONMENT if resume else None))
             write_json(folder / DATA, data.describe())
             if record is None:
                 write_record(folder / SPLITS, data.loaded.splits, data.dataset.splits)
-        module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts), teachers)
+        module = TrainingModule(model, recipe, torch.as_tensor(data.train.class_counts), teachers, auxiliary)
         watch = Stopwatch()
         step = read_step(point, module) if point else 0
-        saver = Saver(folder, module, data, _licences(recipe, start) | (teachers.licences if teachers else {}))
+        saver = Saver(folder, module, data, _licences(recipe, start, teachers, auxiliary))
         trainer = _trainer(recipe, folder, step, [saver, watch, *callbacks], progress)
         try:
             trainer.fit(module, data, ckpt_path=point, weights_only=True)
@@ -274,12 +290,14 @@ def new_model(recipe: Recipe, labels: Sequence[str], start: Checkpoint | None) -
     return model
 
 
-def _licences(recipe: Recipe, start: Checkpoint | None) -> dict[str, str]:
-    """The licences of what training starts from, by name."""
-    if start is not None:
-        return {start.title: known_licence(start.card) or ""}
+def _licences(
+    recipe: Recipe, start: Checkpoint | None, teachers: Teachers | None, auxiliary: Auxiliary | None
+) -> dict[str, str]:
+    """The licences of what the model starts and learns from besides its data, by name."""
     name = recipe.model.name
-    return {name: licence_of(name)} if recipe.model.pretrained and name in shipped() else {}
+    found = {name: licence_of(name)} if recipe.model.pretrained and name in shipped() else {}
+    found = found if start is None else {start.title: known_licence(start.card) or ""}
+    return found | (teachers.licences if teachers else {}) | (auxiliary.licences if auxiliary else {})
 
 
 def fine_tuning(recipe: Recipe, start: Checkpoint) -> Recipe:
@@ -372,16 +390,3 @@ class _EarlyStopping(EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
-
-
-def _running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-
-    @torch.no_grad()
-    def update(means: Any, values: Any, updates: Any) -> None:
-        # Early on the decay is smaller, so that the mean forgets the weights that training started from.
-        count = int(updates)
-        torch._foreach_lerp_(means, values, 1 - min(decay, (1 + count) / (10 + count)))
-
-    return AveragedModel(model, multi_avg_fn=update).requires_grad_(False)

@@ -43,8 +43,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr: float, stem_lr_s
     return [{"params": groups[kind], "lr": kind[0] * lr, "weight_decay": kind[1]} for kind in ordered]
 
 
-def build_optimizer(model: nn.Module, part: OptimPart) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, part: OptimPart, beside: nn.Module | None = None) -> torch.optim.Optimizer:
+    """For the model, and for classifiers `beside` its own."""
     groups = parameter_groups(model, part.weight_decay, part.lr, part.stem_lr_scale)
+    groups += parameter_groups(beside, part.weight_decay, part.lr) if beside else []
     if part.name == "sgd":
         return torch.optim.SGD(groups, part.lr, part.momentum, nesterov=part.momentum > 0)
     if part.name == "muon":

@@ -112,6 +112,11 @@ class TrainPart(Settings):
     """With teachers: what their answer counts in the loss; the labels count the rest."""
     distill_tau: Positive = 1.0
     """With teachers: the temperature at which answers are compared."""
+    auxiliary: str | None = None
+    """A data set that judges the same images too, NAME:ROOT, or NAME for the same ROOT: ferplus_soft. A second head
+    learns it, in training only (Caruana 1997, multitask learning)."""
+    auxiliary_weight: NotNegative = 0.5
+    """What the second head's loss counts beside the first."""
     logger: Literal["none", "wandb", "mlflow"] = "none"
     """Where curves go besides metrics.csv and TensorBoard; the extras wandb and mlflow."""
     label_smoothing: Share = 0.0

@@ -1,9 +1,10 @@
-"""How a model computes its steps: memory layout, gradient checkpointing, compilation."""
+"""How a model computes its steps: memory layout, gradient checkpointing, compilation; the running mean of weights."""
 
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from facerwkv.core.errors import InputError
 from facerwkv.training.recipe import Recipe
@@ -30,3 +31,17 @@ def _checkpoint(model: nn.Module, name: str) -> None:
             f"{name} keeps what it computed: it has no gradient checkpointing. Leave train.grad_checkpointing out; "
             "train.accumulate saves memory, too."
         ) from error
+
+
+def running_mean(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """The mean of the weights over the steps, None for no decay."""
+    if decay is None:
+        return None
+
+    @torch.no_grad()
+    def update(means: Any, values: Any, updates: Any) -> None:
+        # Early on the decay is smaller, so that the mean forgets the weights that training started from.
+        count = int(updates)
+        torch._foreach_lerp_(means, values, 1 - min(decay, (1 + count) / (10 + count)))
+
+    return AveragedModel(model, multi_avg_fn=update).requires_grad_(False)
