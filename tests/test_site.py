@@ -59,7 +59,7 @@ def world(tmp_path_factory) -> Path:
     with closing(VideoWriter(folder / "talk.mp4", 10)) as video:
         for number in range(25):
             video.write(number / 10, np.roll(scenes[0], number, axis=1))
-    places = {"fer2013": "fer2013", "caer_s": "CAER-S", "rafdb": "rafdb", "imagefolder": "faces", "ck48": "CK+48"}
+    places = {"ferplus_soft": "fer2013", "caer_s": "CAER-S", "rafdb": "rafdb", "imagefolder": "faces", "ck48": "CK+48"}
     for name, place in places.items():
         trees.build(name, folder / "d" / place)
     for label in ("bored", "awake"):
