@@ -12,6 +12,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from facerwkv.kernels.calls import Inputs, choose, fastest, narrowed, native
@@ -20,6 +21,7 @@ from facerwkv.kernels.wkv4 import empty_state
 
 INPUTS = Inputs("biwkv", "w C, u C, k B T C, v B T C")
 CHUNK = 16
+SUMS = 20.0  # the largest exponent of running sums: float32 ends at 88
 
 
 def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "auto") -> Tensor:
@@ -33,6 +35,28 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, implementation: str = "aut
     exact = INPUTS.check(w, u, k, v)
     name = fastest("biwkv", k, exact) if implementation == "auto" else implementation
     return choose(IMPLEMENTATIONS, name)(*narrowed(name, exact, w, u, k, v)).to(v.dtype)
+
+
+def fits_sums(w: Tensor, u: Tensor, tokens: int) -> bool:
+    """Whether no decay over so many tokens, and no bonus, weighs more than e^20 or less than e^-20."""
+    return max(tokens * w.abs().max().item(), u.abs().max().item()) <= SUMS
+
+
+def biwkv_sums(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`biwkv` as running sums, with e^k scaled to where a sum begins: few operations, for graphs.
+
+    Only where `fits_sums`: all that counts is then in float32's range. Shapes as there; y (B, T, C) in k's dtype.
+    """
+    weights = (k - k.amax(1, keepdim=True)).exp()
+    own = torch.cat([weights * v, weights], -1)
+    both = torch.cat([own, own.flip(1)], -1)  # (B, T, 4 C): the second half is for the tokens after
+    time = torch.arange(k.shape[1], device=k.device)[:, None]
+    scaled = both * (time * w).exp().repeat(1, 4)
+    before = pad(scaled[:, :-1], (0, 0, 1, 0)).cumsum(1) * ((1 - time) * w).exp().repeat(1, 4)
+    above, below, above_after, below_after = before.chunk(4, -1)
+    bonus = u.exp()
+    above = above + above_after.flip(1) + bonus * weights * v
+    return above / (below + below_after.flip(1) + bonus * weights)
 
 
 def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -24,9 +24,6 @@ class TimeMix(nn.Module):
     """Decay and bonus: the parameters, and the values with which all tokens count alike, however far they are."""
     implementation = "auto"
     """Of its kernel."""
-    portable: ClassVar[str] = "chunked"
-    """The implementation for an exporter that knows no native operator."""
-
     def __init__(self, config: MixerConfig):
         super().__init__()
         self.heads, self.scan, self.shift = config.heads, config.scan, config.shift
@@ -51,6 +48,11 @@ class RecurrentTimeMix(TimeMix):
     scans = ("forward", "both")
     full_width = True
     _mix: Any
+
+    @property
+    def portable(self) -> str:
+        """The implementation for an exporter that knows no native operator."""
+        return "chunked"
 
     def forward(self, x: Tensor, grid: tuple[int, int], *shared: dict[str, Tensor]) -> Tensor:
         return self._mix(x, None, 0, *shared)[0]

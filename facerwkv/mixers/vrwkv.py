@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from facerwkv.kernels.biwkv import biwkv
+from facerwkv.kernels.biwkv import biwkv, biwkv_sums, fits_sums
 from facerwkv.kernels.products import Linear
 from facerwkv.mixers import base
 from facerwkv.mixers.base import truncated_normal
@@ -53,13 +53,19 @@ class TimeMix(base.TimeMix):
         self.mix_receptance = nn.Parameter(start["mix_receptance"])
         truncated_normal(self)
 
+    @property
+    def portable(self) -> str:
+        """Running sums where this model's decays allow them for any number of tokens."""
+        return "sums" if fits_sums(self.time_decay, self.time_first, 1) else "chunked"
+
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         shifted, tokens = quad_shift(x, grid), x.shape[1]
         k = self.key(torch.addcmul(shifted, x - shifted, self.mix_key))
         v = self.hook_value(self.value(torch.addcmul(shifted, x - shifted, self.mix_value)))
         r = self.receptance(torch.addcmul(shifted, x - shifted, self.mix_receptance))
         w, u = self.time_decay / tokens, self.time_first / tokens
-        y = self.norm(biwkv(w, u, k, v, self.implementation))
+        sums = self.implementation == "sums"
+        y = self.norm(biwkv_sums(w, u, k, v) if sums else biwkv(w, u, k, v, self.implementation))
         return self.output(torch.sigmoid(r) * y)
 
 

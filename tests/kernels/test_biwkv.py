@@ -3,7 +3,7 @@ import torch
 from torch.autograd import gradcheck
 
 from facerwkv.core.errors import InputError
-from facerwkv.kernels.biwkv import IMPLEMENTATIONS, biwkv
+from facerwkv.kernels.biwkv import IMPLEMENTATIONS, biwkv, biwkv_sums, fits_sums
 from facerwkv.kernels.calls import library, problem
 from facerwkv.kernels.wkv4 import wkv4
 
@@ -247,3 +247,27 @@ class TestNative:
         wide = [x.detach().double().requires_grad_() for x in inputs]
         _, _, _, exact = torch.autograd.grad(biwkv(*wide, implementation="chunked")[:, -1].sum(), wide)
         torch.testing.assert_close(grad_v.double(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 2, 37, 144, 2400])
+@pytest.mark.parametrize("most", [0, 1, 19.9])
+@pytest.mark.parametrize("std", [0, 1, 30, 300])
+def test_running_sums_equal_the_reference_where_decays_are_bounded(length, most, std):
+    w, u, k, v = (each.detach() for each in random_inputs(length, std=std))
+    w, u = most * torch.sin(w * length) / length, most * torch.cos(u)
+    assert fits_sums(w, u, length)
+    exact = biwkv(w, u, k, v, implementation="reference")
+    torch.testing.assert_close(biwkv_sums(w, u, k, v), exact, rtol=1e-9, atol=1e-10)
+    single, chunked = (
+        form(*(each.float() for each in (w, u, k, v))).double() - exact
+        for form in (biwkv_sums, lambda *inputs: biwkv(*inputs, implementation="chunked"))
+    )
+    assert single.abs().max() <= 5 * chunked.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("w", "u", "tokens", "fits"),
+    [(0.1, 0, 199, True), (-0.1, 0, 201, False), (0, 20, 1, True), (0, -21, 1, False), (float("nan"), 0, 1, False)],
+)
+def test_running_sums_are_for_what_float32_can_hold(w, u, tokens, fits):
+    assert fits_sums(torch.tensor([0.0, w]), torch.tensor([u, 0.0]), tokens) is fits

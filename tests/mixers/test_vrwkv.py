@@ -104,3 +104,13 @@ def test_matrices_start_truncated_normal():
 def test_bad_shapes_are_refused_in_words():
     with pytest.raises(InputError, match="vrwkv mixes at full width: time_mix_dim 4 must be the width 8"):
         MIXERS["vrwkv"].time_mix(MixerConfig(8, 3, 2, 4, None, 24), 0)
+
+
+@pytest.mark.parametrize(("decay", "form"), [(19.0, "sums"), (-19.0, "sums"), (21.0, "chunked")])
+def test_a_graph_takes_running_sums_where_the_decays_allow_them(decay, form):
+    mix, x = build("vrwkv", "time_mix"), tokens()
+    torch.nn.init.constant_(mix.time_decay, decay)
+    expected = mix(x, GRID)
+    mix.implementation = mix.portable
+    assert mix.implementation == form
+    torch.testing.assert_close(mix(x, GRID), expected, rtol=1e-9, atol=1e-11)
