@@ -48,15 +48,26 @@ def biwkv_sums(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Only where `fits_sums`: all that counts is then in float32's range. Shapes as there; y (B, T, C) in k's dtype.
     """
     weights = (k - k.amax(1, keepdim=True)).exp()
-    own = torch.cat([weights * v, weights], -1)
-    both = torch.cat([own, own.flip(1)], -1)  # (B, T, 4 C): the second half is for the tokens after
+    own = torch.cat([weights * v, weights], -1)  # numerators and denominators
+    w, u = w.repeat(2), u.repeat(2)
     time = torch.arange(k.shape[1], device=k.device)[:, None]
-    scaled = both * (time * w).exp().repeat(1, 4)
-    before = pad(scaled[:, :-1], (0, 0, 1, 0)).cumsum(1) * ((1 - time) * w).exp().repeat(1, 4)
-    above, below, above_after, below_after = before.chunk(4, -1)
-    bonus = u.exp()
-    above = above + above_after.flip(1) + bonus * weights * v
-    return above / (below + below_after.flip(1) + bonus * weights)
+    before = _sum_before(own * (time * w).exp()) * ((1 - time) * w).exp()
+    after = _sum_before(own * (-time * w).exp(), reverse=True) * ((1 + time) * w).exp()
+    above, below = (before + after + own * u.exp()).chunk(2, -1)
+    return above / below
+
+
+def _sum_before(x: Tensor, reverse: bool = False) -> Tensor:
+    """For each token the sum of those before it, or after it: x (B, T, C). In a graph one operation, which PyTorch has
+    not."""
+    if torch.compiler.is_exporting():
+        axis = torch.tensor(1)
+        return torch.onnx.ops.symbolic(
+            "CumSum", (x, axis), {"exclusive": 1, "reverse": int(reverse)}, dtype=x.dtype, shape=x.shape
+        )
+    x = x.flip(1) if reverse else x
+    sums = pad(x[:, :-1], (0, 0, 1, 0)).cumsum(1)
+    return sums.flip(1) if reverse else sums
 
 
 def _reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class TimeMix(nn.Module):
     """Decay and bonus: the parameters, and the values with which all tokens count alike, however far they are."""
     implementation = "auto"
     """Of its kernel."""
+
     def __init__(self, config: MixerConfig):
         super().__init__()
         self.heads, self.scan, self.shift = config.heads, config.scan, config.shift
