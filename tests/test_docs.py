@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -13,7 +14,11 @@ from facerwkv.bench.rows import ROWS
 from facerwkv.cli import app
 from facerwkv.core import metrics
 from facerwkv.evaluation.result import LOGITS, Evaluation
+from facerwkv.experiments import claim_mixing
+from facerwkv.experiments.study import Setting
 from facerwkv.models.zoo import shipped
+from facerwkv.training.run import ENVIRONMENT, RECIPE
+from tools import claims
 from tools import write_docs as docs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,3 +126,24 @@ def test_seeds_share_a_section_with_their_mean_and_deviation(tmp_path, monkeypat
     assert "| 50.0, 54.0 |" in text
     mean = next(line for line in text.splitlines() if line.startswith("| mean ± deviation, all |"))
     assert mean.split(" | ")[3] == "60.00 ± 0.00"
+
+
+def test_a_claim_s_table_is_computed_from_its_kept_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "CLAIMS", tmp_path / "claims")
+    folder = tmp_path / "claim_mixing" / "48x48"
+    setting, names = Setting("toy", tmp_path, [0, 1], smoke=True), [f"{number}.png" for number in range(8)]
+    for title, right in {claim_mixing.NONE: (3, 5), "attention": (6, 6), claim_mixing.CONV: (8,)}.items():
+        for seed, count in enumerate(right):
+            run = folder / claim_mixing.MIXERS[title]["mixer"] / f"seed{seed}"
+            logits = np.eye(2)[(np.arange(8) >= count).astype(int)]
+            Evaluation(("anger", "fear"), names, np.zeros(8, int), logits, source="toy").save(run / "test")
+            recipe = claim_mixing.plan(setting, claim_mixing.MIXERS[title], seed)
+            (run / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+            shutil.copy(docs.RUNS / "fer2013_small" / ENVIRONMENT, run)
+    claims.keep_claim(folder, "mixing")
+    text = "\n".join(claims.claims_kept())
+    assert "## mixing" in text
+    assert f"| {claim_mixing.NONE} | 50.00 ± 17.68 |  |  |  |" in text
+    assert "| attention | 75.00 ± 0.00 | +25.00 | " in text
+    assert "Not run yet, or not with all seeds: the mean of all tokens; " in text
+    assert text.rstrip().endswith(f"{claim_mixing.CONV}.")

@@ -35,6 +35,7 @@ from facerwkv.models.folder import WEIGHTS
 from facerwkv.models.zoo import MODELS, SHIPPED, licence_of, model_line, shipped
 from facerwkv.training.recipe import ModelPart, Recipe
 from facerwkv.training.run import DATA, ENVIRONMENT, RECIPE, read_run
+from tools.claims import claims_kept, is_claim, keep_claim, where
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS, README = ROOT / "docs" / "runs", ROOT / "docs" / "results.md", ROOT / "README.md"
@@ -67,7 +68,8 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0] == "keep":
         folder, name = Path(arguments[1]), arguments[2]
         run = (folder / RECIPE).is_file()
-        (keep_comparison if (folder / TABLE).is_file() else keep if run else keep_protocol)(folder, name)
+        kept = keep_comparison if (folder / TABLE).is_file() else keep if run else keep_protocol
+        (keep_claim if is_claim(folder) else kept)(folder, name)
     write_text(COUNTS, json.dumps({name: measure(name) for name in MODELS}, indent=1) + "\n")
     facts = describe_all()
     write_text(README, readme(facts))
@@ -162,11 +164,11 @@ def shipped_table() -> str:
         scored = checkpoint.card["metrics"]["test"]
         size = sum(weight.numel() for weight in checkpoint.model.parameters())
         file = f"{(SHIPPED / name / WEIGHTS).stat().st_size / 1e6:.1f} MB"
-        where = f"{scored['n']:,} test images of {scored['source'].partition(':')[0]}"
+        images = f"{scored['n']:,} test images of {scored['source'].partition(':')[0]}"
         scores = metrics.stored(scored)
         texts = " | ".join(metric.text(scores.get(key)) for key, metric in chosen.items())
         seeds = [_read(folder / EVALUATION)["accuracy"]["value"] for folder in RUNS.glob(f"{name}_seed*")]
-        about = f"`{name}` | {len(checkpoint.labels)} | {size:,} | {file} | {where}"
+        about = f"`{name}` | {len(checkpoint.labels)} | {size:,} | {file} | {images}"
         rows.append(f"| {about} | {texts} | {mean_and_deviation(seeds)} % |")
     return "\n".join(rows) + "\n"
 
@@ -221,6 +223,7 @@ data set gives them.
 def results() -> str:
     """docs/results.md: a section for every kept comparison, then for every kept run, or all seeds of one."""
     lines = list(_protocols())
+    lines += claims_kept()
     lines += [line for paths in _grouped(COMPARISONS.glob("*.json")) for line in _comparison(paths)]
     lines += [line for folders in _grouped(RUNS.iterdir()) for line in _section(folders)]
     return "\n".join([_HEAD, *lines]) + "\n"
@@ -284,7 +287,7 @@ def _comparison(paths: Sequence[Path]) -> Iterator[str]:
     setting, rows = several[0]["setting"], several[0]["rows"]
     skipped = ("data.source=", "train.seed=") if len(several) > 1 else ("data.source=",)
     changes = ", ".join(f"`{change}`" for change in setting["changes"] if not change.startswith(skipped))
-    where = {
+    there = {
         f"{row['hardware']}, {row['threads']} threads, commit {row['commit']}"
         for kept in several
         for row in kept["rows"]
@@ -292,7 +295,7 @@ def _comparison(paths: Sequence[Path]) -> Iterator[str]:
     yield f"## {_title(paths[0])}\n"
     yield (
         f"Recipe `{setting['recipe']}` on {setting['source'].partition(':')[0]}, changed by {changes}. Scored once on "
-        f"{rows[0]['n']:,} {setting['split']} images; {'; '.join(sorted(where))}. Speed is that of the model alone, 32 "
+        f"{rows[0]['n']:,} {setting['split']} images; {'; '.join(sorted(there))}. Speed is that of the model alone, 32 "
         "images at once; training includes the validation after each epoch.\n"
     )
     if len(several) > 1:
@@ -340,7 +343,7 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
         f"`{recipe.model.name}`{_changed(recipe.model)} on {data['source'].partition(':')[0]}, "
         f"{recipe.train.epochs} epochs, {', '.join(seeds)}, "
         f"images of {' x '.join(map(str, recipe.transform.image_size))}; "
-        f"{'; '.join(dict.fromkeys(_where(_read(folder / ENVIRONMENT)) for folder in folders))}. "
+        f"{'; '.join(dict.fromkeys(where(_read(folder / ENVIRONMENT)) for folder in folders))}. "
         f"Recipe: [recipe.yaml](runs/{first.name}/recipe.yaml).{_answers(first)}\n"
     )
     titles = [metric.title for metric in metrics.SCORES.values()]
@@ -366,12 +369,6 @@ def _section(folders: Sequence[Path]) -> Iterator[str]:
 
 def _answers(folder: Path) -> str:
     return f" Answers: [{LOGITS}](runs/{folder.name}/{LOGITS})." if (folder / LOGITS).is_file() else ""
-
-
-def _where(environment: dict[str, Any]) -> str:
-    hardware, threads = environment["gpu"] or environment["processor"], environment["threads"]
-    commit = f"commit {environment['commit'] or 'not recorded'}"
-    return f"{commit}, {hardware}, {threads} threads, torch {environment['packages']['torch']}"
 
 
 def _changed(part: ModelPart) -> str:

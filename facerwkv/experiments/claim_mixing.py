@@ -9,6 +9,7 @@ drawn scenes of 400 x 600 behind the paper's own linear patches. The budget is s
 images, six epochs; `data.limit=null train.epochs=100` is the full one.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,28 +58,32 @@ def runs(setting: Setting) -> list[Run]:
 
 def run(setting: Setting) -> list[Section]:
     """Train and score what is missing; the table. Incomplete if some rows cannot run."""
-    rows: list[tuple[str, ...]] = []
+    right: dict[str, np.ndarray] = {}
     problems: list[str] = []
-    without: np.ndarray | None = None
     for name in filter(setting.wants, MIXERS):
         try:
-            right = np.stack([_right(_run(setting, name, seed), setting) for seed in setting.seeds])
+            right[name] = np.stack([_right(_run(setting, name, seed), setting) for seed in setting.seeds])
         except InputError as error:
             problems.append(f"{name}: {error}")
-            continue
-        without = right if name == NONE else without
-        cells = [name, mean_and_deviation(right.mean(1).tolist()), "", "", ""]
-        if name != NONE and without is not None:
-            difference, p = metrics.paired(without, right)
-            value, low, high = (f"{100 * each:+.2f}" for each in (difference.value, difference.low, difference.high))
-            cells[2:] = [value, f"{low} to {high}", f"{p:.2g}"]
-        rows.append(tuple(cells))
-    if not rows:
+    if not right:
         raise InputError(" ".join(problems))
-    sections: list[Section] = [("What mixing adds", [Paragraph(CLAIM), Table(HEADERS, rows)])]
+    sections: list[Section] = [("What mixing adds", [Paragraph(CLAIM), table(right)])]
     if problems:
         raise Incomplete(problems, sections)
     return sections
+
+
+def table(right: Mapping[str, np.ndarray]) -> Table:
+    """A row for each of MIXERS whose rightly answered images, bool (seeds, N), are given."""
+    without, rows = right.get(NONE), list[tuple[str, ...]]()
+    for name, answers in right.items():
+        cells = [name, mean_and_deviation(answers.mean(1).tolist()), "", "", ""]
+        if name != NONE and without is not None:
+            difference, p = metrics.paired(without, answers)
+            value, low, high = (f"{100 * each:+.2f}" for each in (difference.value, difference.low, difference.high))
+            cells[2:] = [value, f"{low} to {high}", f"{p:.2g}"]
+        rows.append(tuple(cells))
+    return Table(HEADERS, rows)
 
 
 def plan(setting: Setting, options: dict[str, Any], seed: int) -> Recipe:

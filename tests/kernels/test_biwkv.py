@@ -249,7 +249,7 @@ class TestNative:
         torch.testing.assert_close(grad_v.double(), exact, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [1, 2, 37, 144, 2400])
+@pytest.mark.parametrize("length", [1, 2, 37, 300])
 @pytest.mark.parametrize("most", [0, 1, 19.9])
 @pytest.mark.parametrize("std", [0, 1, 30, 300])
 def test_running_sums_equal_the_reference_where_decays_are_bounded(length, most, std):
