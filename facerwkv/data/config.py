@@ -12,8 +12,8 @@ Views = Literal["none", "flip", "ten"]
 """Over which views of an image logits are averaged: data/views.py."""
 
 
-def _alone(given: Any) -> Any:
-    """A single name as a list of it: auto."""
+def as_tuple(given: Any) -> Any:
+    """A single name as a tuple of it: auto."""
     return (given,) if isinstance(given, str) else given
 
 
@@ -22,7 +22,7 @@ class DataConfig(Settings):
 
     source: Annotated[str, AfterValidator(utf8)] = "toy"
     """NAME:ROOT, say caer_s:/d/CAER-S; `facerwkv data list` names the data sets."""
-    labels: Annotated[tuple[Name, ...] | None, BeforeValidator(_alone)] = None
+    labels: Annotated[tuple[Name, ...] | None, BeforeValidator(as_tuple)] = None
     """The classes in order; auto for those that occur, by name; null for the data set's own."""
     rename: dict[str, str] | None = None
     """Other names for classes as the data set writes them, say {1: surprise}; two of one name become one class."""

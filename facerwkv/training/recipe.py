@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from facerwkv.core.errors import InputError, shown
 from facerwkv.core.settings import Count, NotNegative, Positive, Settings, Share
-from facerwkv.data.config import AugmentConfig, DataConfig, TransformConfig
+from facerwkv.data.config import AugmentConfig, DataConfig, TransformConfig, as_tuple
 from facerwkv.models.zoo import TIMM, model_line
 
 RECIPES = files("facerwkv.training") / "recipes"
@@ -106,7 +106,7 @@ class TrainPart(Settings):
     loss: Literal["cross_entropy", "focal", "logit_adjusted"] = "cross_entropy"
     """`focal` (Lin et al. 2017, gamma 2) lets images that are right already count less; `logit_adjusted` (Menon et al.
     2021) allows for how often each class occurs in training."""
-    teachers: tuple[str, ...] = ()
+    teachers: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     """Distillation (Hinton et al. 2015): checkpoints, names or folders, from whose mean answer the model learns too."""
     distill_alpha: Share = 0.5
     """With teachers: what their answer counts in the loss; the labels count the rest."""

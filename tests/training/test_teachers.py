@@ -32,6 +32,11 @@ def test_distillation_is_its_formula():
     assert distillation(answers.log() * tau, answers, tau).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_one_teacher_needs_no_brackets():
+    for given in ("facerwkv_fer", "[facerwkv_fer]"):
+        assert Recipe.read("fer_light", [f"train.teachers={given}"]).train.teachers == ("facerwkv_fer",)
+
+
 @pytest.mark.parametrize("mean", [(0.5,), (0.1,)])
 def test_teachers_see_what_the_student_sees_and_answer_by_class_name(mean):
     labels = SHIPPED.labels[::-1]
