@@ -260,7 +260,7 @@ def test_evaluate_prints_one_object(run_folder, tmp_path):
         (("predict", "a.jpg", "--model", "gone.onnx"), "There is no file gone.onnx"),
         (("export", "--model", "/nowhere", "--out", "a.onnx"), "/nowhere does not exist"),
         (("export", "--model", "runs/a", "--out", "a.tflite", "--format", "tflite"), "Invalid value for '--format'"),
-        (("models", "info", "resnet9000"), "Known models: facerwkv_small"),
+        (("models", "info", "resnet9000"), "Known models: resnet50"),
         (("reproduce", "table9"), "Known experiments: all, sanity"),
         (("data", "check", "/nowhere"), "NAME:ROOT"),
         (("predict", "a.jpg", "--threshold", "2"), "Invalid value for '--threshold'"),

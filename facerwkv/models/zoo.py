@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
@@ -339,14 +340,16 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def model_line(name: str) -> Model:
-    """The line of MODELS called `name`, or one for "timm:NAME". InputError lists the known names."""
+    """The line of MODELS called `name`, or one for "timm:NAME". InputError has names like it."""
     if name.startswith(TIMM):
         from facerwkv.models.compared.backbones import backbone_config
 
         architecture = name.removeprefix(TIMM)
         return Model(f"timm's {architecture}", "timm", BACKBONE, backbone_config(architecture), recipe="finetune")
     if name not in MODELS:
-        raise InputError(f"Unknown model {shown(name)}. Known models: {', '.join(MODELS)}, and {TIMM}NAME for timm's.")
+        some = ", ".join(get_close_matches(name, MODELS, 3) or list(MODELS)[:3])
+        known = f"{some}, others in `facerwkv models list`, and {TIMM}NAME for timm's"
+        raise InputError(f"Unknown model {shown(name)}. Known models: {known}.")
     return MODELS[name]
 
 
