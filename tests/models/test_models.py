@@ -369,3 +369,6 @@ def test_wrong_options_are_named(options, message):
 def test_an_unknown_model_gets_names_like_it():
     with pytest.raises(InputError, match=r"Unknown model 'resnet9000'. Known models: .*resnet50.* models list"):
         create_model("resnet9000")
+    with pytest.raises(InputError) as error:
+        create_model("x" * 10_000)
+    assert len(str(error.value)) < 400
