@@ -12,7 +12,7 @@ import numpy as np
 
 from facerwkv.core.errors import InputError
 from facerwkv.core.files import atomic, read_json, write_text
-from facerwkv.evaluation.result import Evaluation
+from facerwkv.evaluation.result import LOGITS, Evaluation
 from facerwkv.experiments.claim_mixing import CLAIM, MIXERS, table
 from facerwkv.training.run import ENVIRONMENT, read_run
 
@@ -31,7 +31,7 @@ def keep_claim(folder: Path, name: str) -> None:
     whole = {
         title: seeds
         for title, seeds in runs.items()
-        if len(seeds) == most and all((seed / "test" / "logits.npz").is_file() for seed in seeds)
+        if len(seeds) == most and all((seed / "test" / LOGITS).is_file() for seed in seeds)
     }
     if not whole:
         raise InputError(f"{folder} has no mixer all of whose {most} seeds are scored; rerun the experiment.")

@@ -41,6 +41,11 @@ class TimeMix(nn.Module):
         if self.full_width and config.depth < 2:
             raise InputError(f"{self.name}'s initialisation needs a depth of at least 2, not {config.depth}.")
 
+    @property
+    def portable(self) -> str:
+        """The implementation for an exporter that knows no native operator."""
+        return "chunked"
+
 
 class RecurrentTimeMix(TimeMix):
     """A time mix whose three ways in are one `_mix`: (tokens, the state before them or None, the first token whose
@@ -49,11 +54,6 @@ class RecurrentTimeMix(TimeMix):
     scans = ("forward", "both")
     full_width = True
     _mix: Any
-
-    @property
-    def portable(self) -> str:
-        """The implementation for an exporter that knows no native operator."""
-        return "chunked"
 
     def forward(self, x: Tensor, grid: tuple[int, int], *shared: dict[str, Tensor]) -> Tensor:
         return self._mix(x, None, 0, *shared)[0]

@@ -114,3 +114,8 @@ def test_a_graph_takes_running_sums_where_the_decays_allow_them(decay, form):
     mix.implementation = mix.portable
     assert mix.implementation == form
     torch.testing.assert_close(mix(x, GRID), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [name for name, mixer in MIXERS.items() if hasattr(mixer.time_mix, "implementation")])
+def test_every_time_mix_with_an_implementation_has_one_for_graphs(name):
+    assert MIXERS[name].time_mix.portable
